@@ -1,0 +1,118 @@
+"""The layers hold, and each contract is seen to fail when somebody breaks it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+# contract, file, what is planted there
+VIOLATIONS = [
+    ("layers", "clock.py", "import ubcp_p2p.codec"),  # up one layer
+    ("layers", "keys.py", "from ubcp_p2p.cli import main"),  # up to the top
+    ("layers", "errors.py", "def late():\n    import ubcp_p2p.clock"),  # inside a function
+    ("layers", "keys.py", "import ubcp_p2p.codec"),  # between siblings
+    ("layers", "swarm/frames.py", "import ubcp_p2p.training"),
+    ("layers", "training/state.py", "import ubcp_p2p.peer.config"),
+    ("layers", "stray.py", ""),  # a module that is in no layer
+    ("verifiable-without-network", "keys.py", "import asyncio"),
+    ("verifiable-without-network", "codec.py", "import numpy"),
+    ("verifiable-without-network", "errors.py", "import socket"),  # by a chain: keys → errors → socket
+    ("torch-free", "peer/config.py", "from torch import nn"),
+    ("torch-free", "cli/init.py", "def late():\n    import ubcp_p2p.models.task"),  # by a chain
+    ("torch-free", "models/recipe.py", "import torch"),
+    ("torch-places", "training/process.py", "import torch"),
+    ("torch-places", "codec.py", "import torch.nn"),
+    ("hivemind-place", "peer/config.py", "import hivemind"),
+    ("hivemind-place", "training/process.py", "from hivemind.p2p import P2P"),
+]
+
+
+def _lint(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-logo", "--no-cache", *arguments],
+        cwd=root,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(root), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The package and its contracts, in a place of their own."""
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(REPOSITORY / "ubcp_p2p", tmp_path / "ubcp_p2p", ignore=ignored)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_tree_keeps_all_contracts() -> None:
+    result = _lint(REPOSITORY)
+    assert result.returncode == 0, result.stdout
+    assert "0 broken" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("contract", "file", "code"), VIOLATIONS)
+def test_a_planted_violation_is_seen(copy: Path, contract: str, file: str, code: str) -> None:
+    path = copy / "ubcp_p2p" / file
+    with path.open("a") as module:
+        module.write(f"\n{code}\n")
+    result = _lint(copy, "--contract", contract)
+    assert result.returncode == 1, result.stdout
+    assert "BROKEN" in result.stdout
+    assert path.stem in result.stdout
+
+
+@pytest.mark.slow
+def test_every_contract_has_a_planted_violation() -> None:
+    declared = {
+        line.split('"')[1]
+        for line in (REPOSITORY / "pyproject.toml").read_text().splitlines()
+        if line.startswith("id = ")
+    }
+    assert declared == {contract for contract, _, _ in VIOLATIONS}
+
+
+@pytest.mark.slow
+def test_the_daemon_really_runs_without_torch() -> None:
+    """The contracts see import statements only; this sees what is loaded, also by the libraries."""
+    program = (
+        "import pkgutil, importlib, sys\n"
+        "import ubcp_p2p.cli, ubcp_p2p.peer, ubcp_p2p.swarm\n"
+        "for package in (ubcp_p2p.cli, ubcp_p2p.peer, ubcp_p2p.swarm):\n"
+        "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        importlib.import_module(module.name)\n"
+        "import ubcp_p2p.models.recipe, ubcp_p2p.models.shards, ubcp_p2p.training.process\n"
+        "print(*sorted(name for name in sys.modules if name == 'torch' or name.startswith('torch.')))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == ""
+
+
+@pytest.mark.slow
+def test_the_base_commands_load_no_heavy_module() -> None:
+    program = (
+        "import sys\n"
+        "from ubcp_p2p.cli.main import main\n"
+        "main(['--help'])\n"
+        "heavy = {'torch', 'hivemind', 'numpy', 'pydantic', 'nacl', 'rich', 'asyncio'} & set(sys.modules)\n"
+        "print(*sorted(heavy), file=sys.stderr)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.stderr.strip() == ""

@@ -1,0 +1,1 @@
+"""The `ubcp` command: one module a group of commands; heavy imports happen inside the functions."""

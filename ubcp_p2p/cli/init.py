@@ -1,0 +1,95 @@
+"""`ubcp init`: makes this machine's profile."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json
+from ubcp_p2p.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ubcp_p2p.keys import AccountKey
+
+
+def init(
+    profile: ProfileOption = None,
+    passphrase: Annotated[
+        bool | None,
+        typer.Option(
+            "--passphrase/--no-passphrase",
+            help="Encrypt the account key: asks for the passphrase, or takes $UBCP_PASSPHRASE.",
+            show_default=False,
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Make the profile.
+
+    Nothing that exists is ever overwritten; where an earlier `ubcp init` was cut off, only what is missing is made.
+    With neither --passphrase nor --no-passphrase, the account key is encrypted if $UBCP_PASSPHRASE is set.
+    """
+    from ubcp_p2p.keys import peer_id_of, to_base58
+    from ubcp_p2p.peer.config import default_profile_dir
+    from ubcp_p2p.peer.create import create_profile
+    from ubcp_p2p.peer.profile import Profile
+
+    place = Profile((profile or default_profile_dir()).absolute())
+    created = create_profile(place, new_passphrase=lambda: _new_passphrase(passphrase), open_account=_open_account)
+    peer_id = to_base58(peer_id_of(created.node))
+    if json:
+        emit_json(
+            {
+                "profile": str(place.root),
+                "account": created.account.hex(),
+                "node": created.node.hex(),
+                "peer_id": peer_id,
+                "encrypted": created.encrypted,
+                "created": list(created.files),
+            }
+        )
+        return
+    print(f"profile  {place.root}  (made: {', '.join(created.files)})")
+    print(f"account  {created.account.hex()}  ({'with' if created.encrypted else 'no'} passphrase)")
+    print(f"node     {peer_id}")
+    print(
+        f"Keep a copy of {place.account_key.name}: whoever has it is you. Only the node key can be replaced."
+    )
+
+
+def _new_passphrase(wanted: bool | None) -> str | None:
+    from ubcp_p2p.peer.config import passphrase_from_environment
+
+    if wanted is False:
+        return None
+    if found := passphrase_from_environment():
+        return found
+    if wanted is None:
+        return None
+    first = _ask("Passphrase for the new account key: ")
+    if not first:
+        raise ConfigError("the passphrase is empty; nothing was made", hint="use --no-passphrase for a key without one")
+    if _ask("The same again: ") != first:
+        raise ConfigError("the two passphrases differ; nothing was made", hint="run it again")
+    return first
+
+
+def _open_account(path: Path) -> AccountKey:
+    from ubcp_p2p.keys import AccountKey, PassphraseNeeded
+    from ubcp_p2p.peer.config import passphrase_from_environment
+
+    try:
+        return AccountKey.load(path, passphrase_from_environment())
+    except PassphraseNeeded:
+        return AccountKey.load(path, _ask(f"Passphrase of {path}: "))
+
+
+def _ask(prompt: str) -> str:
+    import getpass
+
+    if not sys.stdin.isatty():
+        raise ConfigError("a passphrase is needed and there is no terminal to ask on", hint="set UBCP_PASSPHRASE")
+    return getpass.getpass(prompt, stream=sys.stderr)

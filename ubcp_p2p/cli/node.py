@@ -1,0 +1,191 @@
+"""`ubcp up`, `status`, `stop`, `peers` and `bootstrap`: the node's life."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, require_extra, say
+from ubcp_p2p.errors import ConfigError, LocalIOError
+
+if TYPE_CHECKING:
+    from ubcp_p2p.peer.profile import Profile
+
+STOP_S = 30.0  # a stop keeps checkpoints; the largest of ours takes under 10 s
+PEER_FILE_BYTES_MAX = 1 << 20
+
+JoinOption = Annotated[
+    list[str] | None,
+    typer.Option("--peer", metavar="MULTIADDR", help="Join through this peer (repeatable); a friend's `ubcp peers` prints some."),
+]
+PeersFileOption = Annotated[
+    Path | None, typer.Option("--peers", metavar="FILE", help="Join through the peers in FILE, a multiaddr a line.")
+]
+DetachOption = Annotated[bool, typer.Option("--detach", help="Go on in the background; `ubcp stop` ends it.")]
+
+
+def up(
+    profile: ProfileOption = None,
+    peer: JoinOption = None,
+    peers: PeersFileOption = None,
+    detach: DetachOption = False,
+) -> None:
+    """Run the node.
+
+    It starts p2pd, joins the network through the bootstrap nodes of config.toml, the peers named here and those that it
+    remembers, and serves until Ctrl-C, SIGTERM or `ubcp stop`. `ubcp status` answers from the first second.
+    """
+    _run(profile, peer, peers, detach, trains=True)
+
+
+def bootstrap(
+    profile: ProfileOption = None,
+    peer: JoinOption = None,
+    peers: PeersFileOption = None,
+    detach: DetachOption = False,
+) -> None:
+    """Run a seed node.
+
+    A node like any other that takes part in no run: others join the network through it. `ubcp status` prints the address
+    to give to them.
+    """
+    _run(profile, peer, peers, detach, trains=False)
+
+
+def status(profile: ProfileOption = None, json: JsonOption = False) -> None:
+    """Say what the running node is doing, and what is still loading."""
+    from ubcp_p2p.peer.control import call
+
+    document = call(_profile(profile), "status", timeout_s=10.0)
+    if json:
+        emit_json(document)
+        return
+    print(f"node       {document['peer_id']}  (pid {document['pid']}, {document['role']}, up {document['uptime_s']:.0f} s)")
+    print(f"stage      {document['stage']}")
+    print(f"reachable  {document['reachability']['kind']}: {document['reachability']['words']}")
+    print(f"peers      {document['connected']} connected")
+    for address in document["addresses"]:
+        print(f"address    {address}")
+    for run in document["runs"]:
+        print(f"run        {describe_run(run)}")
+
+
+def describe_run(run: dict[str, Any]) -> str:
+    """One line on one run of this node."""
+    if run["error"]:
+        hint = f" ({run['error']['hint']})" if run["error"]["hint"] else ""
+        return f"{run['name']}: failed: {run['error']['message']}{hint}"
+    if run["round"] is None:
+        return f"{run['name']}: starting the trainer"
+    loss = f", loss {run['loss']:.3f}" if run["loss"] is not None else ""
+    trouble = f"; NO CHECKPOINT: {run['checkpoint_trouble']}" if run["checkpoint_trouble"] else ""
+    return (
+        f"{run['name']} ({run['recipe']}): round {run['round']} of {run['rounds']}, {run['phase']}, "
+        f"{run['peers']} peers{loss}, {run['retries']} retries{trouble}"
+    )
+
+
+def stop(profile: ProfileOption = None, json: JsonOption = False) -> None:
+    """Stop the running node in order: leave its runs, keep checkpoints, end p2pd."""
+    from ubcp_p2p.peer.control import call
+    from ubcp_p2p.peer.profile import read_holder
+
+    place = _profile(profile)
+    pid = call(place, "stop", timeout_s=10.0)["pid"]
+    deadline_s = time.monotonic() + STOP_S
+    while True:
+        holder = read_holder(place)
+        if holder is None or holder.pid != pid:
+            break
+        if time.monotonic() > deadline_s:
+            raise LocalIOError(f"the node (pid {pid}) is still stopping after {STOP_S:.0f} s", hint="look at its log")
+        time.sleep(0.02)
+    if json:
+        emit_json({"stopped": True, "pid": pid})
+    else:
+        print(f"stopped (pid {pid})")
+
+
+def peers(profile: ProfileOption = None, json: JsonOption = False) -> None:
+    """List the peers that the running node knows.
+
+    Prints full multiaddrs, this node's own first: a file of them is what `ubcp up --peers FILE` takes.
+    """
+    from ubcp_p2p.peer.control import call
+
+    document = call(_profile(profile), "peers")
+    if json:
+        emit_json(document)
+        return
+    for address in (*document["own"], *document["remembered"]):
+        print(address)
+
+
+def _run(profile: Path | None, peer: list[str] | None, peers: Path | None, detach: bool, *, trains: bool) -> None:
+    require_extra("peer")
+    from ubcp_p2p.log import setup_logging
+    from ubcp_p2p.peer.node import Node, run_node
+    from ubcp_p2p.swarm.addresses import split_multiaddr
+
+    place = _profile(profile)
+    place.require()
+    config = place.config()
+    join = (*(peer or ()), *_read_peers(peers))
+    for address in join:
+        split_multiaddr(address)
+    if detach:
+        _detach(place, join, trains=trains)
+        return
+    setup_logging(config.log.level, file=place.log / "ubcp.log")
+    run_node(Node(place, config, join=join, trains=trains))
+
+
+def _detach(place: Profile, join: tuple[str, ...], *, trains: bool) -> None:
+    """Start the same command in the background and wait until it answers or ends."""
+    from ubcp_p2p.peer.control import NotRunning, call
+
+    command = [sys.executable, "-m", "ubcp_p2p", "up" if trains else "bootstrap", "--profile", str(place.root)]
+    for address in join:
+        command += ["--peer", address]
+    output = place.log / "start.txt"
+    place.make()
+    with output.open("wb") as words:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=words, stderr=words, start_new_session=True, cwd="/"
+        )
+    while process.poll() is None:
+        try:
+            document = call(place, "status", timeout_s=2.0)
+        except (NotRunning, LocalIOError):
+            continue
+        if document["pid"] == process.pid:
+            say(f"running in the background (pid {process.pid}); `ubcp status` says more")
+            return
+    text = output.read_text(errors="replace").strip().splitlines()
+    reason = next((line.removeprefix("ubcp: error: ") for line in text if line.startswith("ubcp: error: ")), "")
+    hint = next((line.removeprefix("ubcp: hint: ") for line in text if line.startswith("ubcp: hint: ")), str(output))
+    raise LocalIOError(reason or f"the node ended with code {process.returncode}", hint=hint)
+
+
+def _read_peers(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    from ubcp_p2p.files import read_limited
+
+    try:
+        text = read_limited(path, bytes_max=PEER_FILE_BYTES_MAX).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the peers in {path}: {error}", hint="`ubcp peers > FILE` makes one") from None
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _profile(path: Path | None) -> Profile:
+    from ubcp_p2p.peer.config import default_profile_dir
+    from ubcp_p2p.peer.profile import Profile
+
+    return Profile((path or default_profile_dir()).absolute())

@@ -1,0 +1,134 @@
+"""`ubcp train`, `runs` and `leave`: taking part in runs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, require_extra, say
+from ubcp_p2p.errors import TrainingError
+
+if TYPE_CHECKING:
+    from ubcp_p2p.peer.profile import Profile
+
+RunOption = Annotated[str, typer.Option("--run", metavar="NAME", help="The run's name: all who give the same recipe and name train one model.")]
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a recipe file (TOML).")],
+    run: RunOption,
+    profile: ProfileOption = None,
+    min_peers: Annotated[int, typer.Option("--min-peers", min=1, max=64, help="Wait for so many peers before each round.")] = 1,
+    new: Annotated[bool, typer.Option("--new", help="Start a run of this name although peers claim it for another recipe.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return at once; the node goes on training.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train a recipe together with everyone in the same run.
+
+    The running node does the work; this command shows it. Ctrl-C leaves the run: the others are told, and a checkpoint is
+    kept from which the same command goes on. Peers that come late get the model from those who are there.
+    """
+    require_extra("peer")
+    from ubcp_p2p.models.recipe import load_recipe
+    from ubcp_p2p.peer.control import call, stream
+
+    place = _profile(profile)
+    chosen = load_recipe(recipe)
+    started = call(
+        place, "train", recipe=chosen.to_toml(), where=recipe, run=run, peers_min=min_peers, new=new, timeout_s=60.0
+    )
+    if detach:
+        _print_status(started, json)
+        return
+    try:
+        for message in stream(place, "follow", run=run):
+            if "ok" in message:
+                _finish(message["ok"], json)
+                return
+            _show(message["event"])
+    except KeyboardInterrupt:
+        say("leaving the run: telling the others, keeping a checkpoint")
+        call(place, "leave", run=run, timeout_s=60.0)
+        raise
+
+
+def runs(profile: ProfileOption = None, json: JsonOption = False) -> None:
+    """List the runs that the network knows: this node's own, and what other peers claim."""
+    from ubcp_p2p.cli.node import describe_run
+    from ubcp_p2p.peer.control import call
+
+    document = call(_profile(profile), "runs", timeout_s=30.0)
+    if json:
+        emit_json(document)
+        return
+    for own in document["own"]:
+        print(f"here     {describe_run(own)}")
+    here = {own["run_id"] for own in document["own"]}
+    for claim in document["claimed"]:
+        if claim["run_id"] not in here:
+            print(f"claimed  {claim['name']} ({claim['recipe']}): round {claim['round']}, by {claim['peers']} peers")
+    if not document["own"] and not document["claimed"]:
+        print("no runs; `ubcp train RECIPE --run NAME` begins one")
+
+
+def leave(
+    run: Annotated[str, typer.Argument(metavar="NAME", help="The run to leave.")],
+    profile: ProfileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Leave a run: the others are told, a checkpoint is kept, the trainer ends."""
+    from ubcp_p2p.peer.control import call
+
+    _print_status(call(_profile(profile), "leave", run=run, timeout_s=60.0), json)
+
+
+def _show(event: dict[str, Any]) -> None:
+    """One line a happening on stderr; progress only on a terminal, in place."""
+    kind, round_ = event["kind"], event["round"]
+    terminal = sys.stderr.isatty()
+    if kind == "progress":
+        if terminal:
+            print(f"\r\x1b[Kround {round_}: step {event['step']}/{event['steps']}, loss {event['loss']:.3f}", end="", file=sys.stderr, flush=True)  # fmt: skip
+        return
+    line = {
+        "joined": lambda: f"joined with {event['peers']} peer(s)",
+        "waiting": lambda: f"waiting for peers: {event['peers']} of {event['wanted']}",
+        "committed": lambda: (
+            f"round {round_ - 1} committed by {len(event['members'])}: loss {event['loss']:.3f}, "
+            f"train {event['train_s']:.2f} s, group {event['match_s']:.2f} s, exchange {event['exchange_s']:.2f} s"
+        ),
+        "retry": lambda: f"round {round_} is tried again: {event['reason']}",
+        "adopted": lambda: f"caught up: now at round {round_} ({event['how']})",
+        "mismatch": lambda: f"round {round_}: our result differed from the majority's; repaired",
+        "rejected": lambda: f"round {round_}: an offer was left out: {event['reason']}",
+        "evaluated": lambda: f"held-out loss after round {round_}: {event['loss']:.4f} ± {event['stderr']:.4f}",
+        "checkpoint failed": lambda: f"NO CHECKPOINT: {event['reason']}; {event['hint']}",
+    }.get(kind)
+    if line is not None:
+        stamp = time.strftime("%H:%M:%S", time.localtime(event["time"]))
+        say(f"{chr(13) + chr(27) + '[K' if terminal else ''}{stamp}  {line()}")
+
+
+def _finish(status: dict[str, Any], json: bool) -> None:
+    if status["error"]:
+        raise TrainingError(f"the run {status['name']!r} failed: {status['error']['message']}", hint=status["error"]["hint"])
+    _print_status(status, json)
+
+
+def _print_status(status: dict[str, Any], json: bool) -> None:
+    from ubcp_p2p.cli.node import describe_run
+
+    if json:
+        emit_json(status)
+    else:
+        print(describe_run(status))
+
+
+def _profile(path: Path | None) -> Profile:
+    from ubcp_p2p.cli.node import _profile as of
+
+    return of(path)

@@ -1,0 +1,119 @@
+"""Makes a profile: account key, node key, owner statement, configuration; in that order, each whole or not at all.
+
+A cut-off attempt leaves a prefix of the four files, which the next attempt completes. Nothing is ever overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ubcp_p2p.errors import ConfigError
+from ubcp_p2p.files import create_new
+from ubcp_p2p.keys import AccountKey, NodeKey, Ownership
+from ubcp_p2p.peer.config import PeerConfig
+from ubcp_p2p.peer.profile import Profile, ProfileLock
+
+CONFIG_TEMPLATE: Final = """\
+# ubcp node configuration. Every key may be left out; what is shown is its default.
+
+[network]
+# listen = ["/ip4/0.0.0.0/tcp/0"]      # own addresses; port 0 lets the system choose
+# bootstrap = []                       # nodes to ask first: "/ip4/203.0.113.5/tcp/4001/p2p/12D3KooW…"
+# announce = []                        # addresses to tell others, when this node cannot see them itself
+# nat = "auto"                         # "auto": port mapping, relay, hole punching; "off": none of them
+# dht_mode = "auto"                    # "auto", "server", or "client": a node that others cannot reach must be a client
+
+[training]
+# device = "auto"                      # "auto", "cpu", "cuda", "cuda:0"
+# threads = 0                          # 0: as many as torch chooses
+# checkpoints_kept = 3                 # 1 to 100, for each run
+
+[log]
+# level = "info"                       # "debug", "info", "warning", "error"
+"""
+
+
+@dataclass(frozen=True)
+class Created:
+    """What `create_profile` made; `files` are names in the profile."""
+
+    account: bytes  # public key
+    node: bytes  # public key
+    encrypted: bool
+    files: tuple[str, ...]
+
+
+def create_profile(
+    profile: Profile,
+    *,
+    new_passphrase: Callable[[], str | None] = lambda: None,
+    open_account: Callable[[Path], AccountKey] = AccountKey.load,
+    config_text: str = CONFIG_TEMPLATE,
+) -> Created:
+    """Make what the profile lacks.
+
+    new_passphrase: asked only when an account key is made; None leaves the key unencrypted.
+    open_account: loads an account key that is there already; may ask for its passphrase.
+
+    Raises ConfigError when the profile is complete, or when what is there cannot be completed without losing something;
+    LocalIOError when the profile is in use or cannot be written; what `open_account` raises.
+    """
+    PeerConfig.from_toml(config_text, where="the new config.toml")
+    profile.make()
+    with ProfileLock(profile):
+        for stale in profile.root.glob(".*.tmp"):  # of an attempt that was killed; may hold a secret that nobody needs
+            stale.unlink(missing_ok=True)
+        _refuse_what_cannot_be_completed(profile)
+        made = []
+
+        def write(path: Path, data: bytes, mode: int) -> None:
+            try:
+                create_new(path, data, mode=mode)
+            except FileExistsError:
+                raise ConfigError(f"{path} has just appeared; nothing was overwritten", hint="run it again") from None
+            made.append(path.name)
+
+        if profile.account_key.exists():
+            account = open_account(profile.account_key)
+        else:
+            account = AccountKey.generate()
+            write(profile.account_key, account.to_bytes(new_passphrase()), 0o600)
+        if profile.node_key.exists():
+            node = NodeKey.load(profile.node_key)
+        else:
+            node = NodeKey.generate()
+            write(profile.node_key, node.to_bytes(), 0o400)
+        if profile.owner_file.exists():
+            _check_owner(profile, account, node)
+        else:
+            write(profile.owner_file, Ownership.make(account, node.public).to_bytes(), 0o600)
+        if not profile.config_file.exists():
+            write(profile.config_file, config_text.encode(), 0o600)
+    return Created(account.public, node.public, AccountKey.is_encrypted(profile.account_key), tuple(made))
+
+
+def _refuse_what_cannot_be_completed(profile: Profile) -> None:
+    elsewhere = "use another --profile DIR, or move these files away"
+    if all(p.exists() for p in (profile.account_key, profile.node_key, profile.owner_file, profile.config_file)):
+        raise ConfigError(
+            f"{profile.account_key} and the rest of this profile exist already; nothing was changed", hint=elsewhere
+        )
+    if profile.owner_file.exists():
+        for path in (profile.account_key, profile.node_key):
+            if not path.exists():
+                raise ConfigError(
+                    f"{path} is missing, but {profile.owner_file} names it: a new key would be another one",
+                    hint=f"restore {path.name} from a backup; or {elsewhere}",
+                )
+
+
+def _check_owner(profile: Profile, account: AccountKey, node: NodeKey) -> None:
+    statement = Ownership.load(profile.owner_file)
+    if (statement.account, statement.node) != (account.public, node.public):
+        raise ConfigError(
+            f"{profile.owner_file} is about other keys than {profile.account_key} and {profile.node_key}",
+            hint="restore the three files from one backup, or make a new profile with --profile DIR",
+        )

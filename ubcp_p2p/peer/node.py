@@ -1,0 +1,274 @@
+"""The node: one asyncio process that wires network, runs and control socket together, once, and ends them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ubcp_p2p import __version__
+from ubcp_p2p.errors import ConfigError, UbcpError
+from ubcp_p2p.keys import NodeKey, Ownership, peer_id_of, to_base58
+from ubcp_p2p.log import fields
+from ubcp_p2p.peer.config import PeerConfig
+from ubcp_p2p.peer.control import ControlServer, Emit
+from ubcp_p2p.peer.profile import Profile, ProfileLock, runtime_dir
+from ubcp_p2p.peer.sweeper import instance_dir
+
+if TYPE_CHECKING:  # heavy: imported once the control socket answers
+    from ubcp_p2p.peer.runs import Runs
+    from ubcp_p2p.swarm.network import Network
+
+log = logging.getLogger(__name__)
+
+
+class Node:
+    """One running node. `trains` is False for a seed node: it serves the DHT and takes part in no run."""
+
+    def __init__(self, profile: Profile, config: PeerConfig, *, join: tuple[str, ...] = (), trains: bool = True) -> None:
+        self.profile = profile
+        self.config = config
+        self.key = NodeKey.load(profile.node_key)
+        self.owner = Ownership.load(profile.owner_file)
+        self.network: Network | None = None
+        self.runs: Runs | None = None
+        self._join = join
+        self._trains = trains
+        self._stage = "starting"
+        self._started_s = time.monotonic()
+        self._stop = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Run until `stop`, SIGINT or SIGTERM. Raises ConfigError or LocalIOError when it cannot start."""
+        sockets = runtime_dir(self.profile)
+        with instance_dir(sockets) as directory, ProfileLock(self.profile, directory):
+            control = ControlServer(directory, self._verbs())
+            await control.start()
+            self._listen_for_signals()
+            try:
+                await self._serve_until_stopped(directory)
+            finally:
+                self._stage = "stopping"
+                await control.stop()
+        with suppress(OSError):
+            sockets.rmdir()
+        log.info("stopped")
+
+    def stop(self) -> None:
+        """Ask `serve` to end."""
+        self._stop.set()
+
+    async def _serve_until_stopped(self, directory: Path) -> None:
+        self._stage = "loading the network code"
+        await asyncio.sleep(0)  # let `status` be answered before half a second of imports
+        self.network = network = self._make_network(directory)
+        if self._trains:
+            from ubcp_p2p.peer.runs import Runs
+
+            self.runs = Runs(self.profile, self.config.training, network)
+        serving = asyncio.create_task(network.serve(), name="network")
+        stopping = asyncio.create_task(self._stop.wait())
+        ready = asyncio.create_task(self._announce_ready(network))
+        try:
+            await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                await serving  # raises: the network can never start
+        finally:
+            self._stage = "stopping"
+            ready.cancel()
+            if self.runs is not None:
+                await self.runs.stop()
+            stopping.cancel()
+            if network.connected:
+                await network.remember()
+            serving.cancel()
+            await asyncio.gather(serving, stopping, ready, return_exceptions=True)
+
+    def _make_network(self, directory: Path) -> Network:
+        from ubcp_p2p.swarm.addresses import AddressBook
+        from ubcp_p2p.swarm.network import Network
+        from ubcp_p2p.swarm.p2pd import P2pdSettings
+
+        config = self.config.network
+        settings = P2pdSettings(
+            identity=self.profile.node_key,
+            listen=config.listen,
+            announce=config.announce,
+            nat=config.nat == "auto",
+            server=config.dht_mode != "client",
+        )
+        return Network(
+            self.key,
+            settings,
+            directory,
+            AddressBook(self.profile.peers_file),
+            (*self._join, *config.bootstrap),
+            client_if_unreachable=config.dht_mode == "auto",
+        )
+
+    async def _announce_ready(self, network: Network) -> None:
+        await network.ready()
+        self._stage = "up"
+        seconds = round(time.monotonic() - self._started_s, 2)
+        log.info("up after %.2f s as %s", seconds, self.peer_id, extra=fields(addresses=network.multiaddrs()))
+
+    @property
+    def peer_id(self) -> str:
+        return to_base58(peer_id_of(self.key.public))
+
+    def _listen_for_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        if self._stop.is_set():
+            log.warning("asked twice: ending at once")
+            os._exit(130)  # p2pd, the trainers and the socket directory go with us (PDEATHSIG, sweeper)
+        log.info("stopping: leaving runs, keeping checkpoints (press Ctrl-C again to end at once)")
+        self.stop()
+
+    # -- verbs ----------------------------------------------------------------------------------------------------
+
+    def _verbs(self) -> dict[str, Any]:
+        return {
+            "status": self._status,
+            "stop": self._on_stop,
+            "peers": self._peers,
+            "connect": self._connect,
+            "train": self._train,
+            "follow": self._follow,
+            "leave": self._leave,
+            "runs": self._known_runs,
+            "sample": self._sample,
+            "evaluate": self._evaluate,
+        }
+
+    async def _status(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        network = self.network
+        stage = self._stage if network is None or self._stage == "stopping" else network.stage
+        reach, words = network.reachability() if network is not None and network.addresses else ("unknown", "not up yet")
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "role": "peer" if self._trains else "bootstrap",
+            "stage": stage,
+            "loading": [] if stage == "up" else [stage],
+            "uptime_s": round(time.monotonic() - self._started_s, 1),
+            "peer_id": self.peer_id,
+            "account": self.owner.account.hex(),
+            "addresses": network.multiaddrs() if network is not None else [],
+            "reachability": {"kind": reach, "words": words},
+            "connected": len(network.connected) if network is not None else 0,
+            "p2pd_pid": network.p2pd_pid if network is not None else None,
+            "p2pd_restarts": network.restarts if network is not None else 0,
+            "runs": [run.status() for run in self.runs.all()] if self.runs is not None else [],
+        }
+
+    async def _on_stop(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        self.stop()
+        return {"stopping": True, "pid": os.getpid()}
+
+    async def _peers(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        network = await self._up()
+        await network.remember()
+        return {
+            "own": network.multiaddrs(),
+            "connected": sorted(to_base58(peer_id_of(public)) for public in network.connected),
+            "remembered": network.remembered(),
+        }
+
+    async def _connect(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        public = await (await self._up()).connect(str(request["address"]))
+        return {"peer_id": to_base58(peer_id_of(public))}
+
+    async def _train(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        from ubcp_p2p.models.recipe import Recipe
+        from ubcp_p2p.peer.runs import RunOptions
+
+        recipe = Recipe.from_toml(str(request["recipe"]), where=str(request.get("where", "the recipe")))
+        options = RunOptions(
+            peers_min=int(request.get("peers_min", 1)),
+            checkpoint_every_s=float(request.get("checkpoint_every_s", 10.0)),
+            new=bool(request.get("new", False)),
+        )
+        await self._up()
+        run = await self._require_runs().start(str(request["run"]), recipe, options)
+        return run.status()
+
+    async def _follow(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        run = self._require_runs().get(str(request["run"]))
+        async for event in run.follow():
+            await emit(event)
+        return run.status()
+
+    async def _leave(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        runs = self._require_runs()
+        await runs.leave(str(request["run"]))
+        return runs.get(str(request["run"])).status()
+
+    async def _known_runs(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        await self._up()
+        runs = self._require_runs()
+        return {"own": [run.status() for run in runs.all()], "claimed": await runs.known()}
+
+    async def _sample(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        run = self._require_runs().get(str(request["run"]))
+        if run.trainer is None:
+            raise ConfigError("the run has no trainer yet", hint="try again in a moment")
+        text = await run.trainer.sample(
+            str(request.get("prompt", "")), int(request.get("length", 200)), int(request.get("seed", 1))
+        )
+        return {"text": text}
+
+    async def _evaluate(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        run = self._require_runs().get(str(request["run"]))
+        if run.trainer is None or run.member is None:
+            raise ConfigError("the run has no trainer yet", hint="try again in a moment")
+        result = await run.trainer.evaluate()
+        return {
+            "round": run.member.round, "loss": result.loss, "stderr": result.stderr, "accuracy": result.accuracy,
+            "n": result.n,
+        }  # fmt: skip
+
+    async def _up(self) -> Network:
+        while self.network is None:
+            await asyncio.sleep(0.01)
+        try:
+            async with asyncio.timeout(20.0):
+                await self.network.ready()
+        except TimeoutError:
+            raise UbcpError(f"the network is not up yet: {self.network.stage}", hint="`ubcp status` says more") from None
+        return self.network
+
+    def _require_runs(self) -> Runs:
+        if self.runs is None:
+            if not self._trains:
+                raise ConfigError("this is a seed node: it trains nothing", hint="use `ubcp up` for a node that does")
+            raise UbcpError("the node is still starting", hint="try again in a moment")
+        return self.runs
+
+
+def run_node(node: Node) -> None:
+    """Run the node on uvloop until it ends; raises as `Node.serve`."""
+    import uvloop
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(_on_stray_exception)
+        await node.serve()
+
+    uvloop.run(main())
+
+
+def _on_stray_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """hivemind drops tasks that it never awaits and writes to sockets of a dead p2pd; both are noise, and only noise."""
+    message, error = context.get("message", ""), context.get("exception")
+    if "Task was destroyed but it is pending" in message or isinstance(error, OSError | EOFError):
+        log.debug("stray: %s %r", message, error)
+        return
+    log.error("%s", message, exc_info=error)

@@ -1,0 +1,277 @@
+"""The runs that this node takes part in: a trainer process and a RunMember each, and what is told about them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ubcp_p2p.codec import MalformedMessage
+from ubcp_p2p.errors import ConfigError, NetworkError, TrainingError, UbcpError
+from ubcp_p2p.log import fields
+from ubcp_p2p.models.recipe import Recipe, run_id
+from ubcp_p2p.peer.config import TrainingConfig
+from ubcp_p2p.peer.profile import Profile
+from ubcp_p2p.swarm.network import Network, short
+from ubcp_p2p.swarm.quorum import Certificate
+from ubcp_p2p.swarm.run import RUNS_KEY, Event, Observer, RunMember, RunSettings
+from ubcp_p2p.training.process import TrainerProcess, TrainerSpec
+
+log = logging.getLogger(__name__)
+
+EVENTS_KEPT = 2000
+FOLLOWER_QUEUE_MAX = 1000
+NAME_CHARS_MAX = 64
+FINAL_CHECKPOINT_S = 20.0
+ENDED = ("failed", "left")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What one peer may choose for itself when it joins a run."""
+
+    peers_min: int = 1
+    checkpoint_every_s: float = 10.0
+    new: bool = False
+
+
+class Run:
+    """One run on this node. `stage` is "starting", "running", "done", "failed" or "left"; `error` says why it failed."""
+
+    def __init__(self, name: str, recipe: Recipe, options: RunOptions) -> None:
+        self.name = name
+        self.recipe = recipe
+        self.run_id = run_id(name, recipe.hash())
+        self.options = options
+        self.stage = "starting"
+        self.error: UbcpError | None = None
+        self.member: RunMember | None = None
+        self.trainer: TrainerProcess | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.evaluation: dict[str, Any] | None = None
+        self.checkpoint_trouble: str | None = None
+        self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
+        self._followers: set[asyncio.Queue[dict[str, Any]]] = set()
+
+    def observe(self, event: Event) -> None:
+        """Keep and pass on what the run member says."""
+        document = {"kind": event.kind, "round": event.round, "time": round(time.time(), 3), **event.data}
+        if event.kind == "evaluated":
+            self.evaluation = {"round": event.round, **event.data}
+        elif event.kind == "checkpoint failed":
+            self.checkpoint_trouble = str(event.data.get("reason"))
+        elif event.kind == "checkpointed":
+            self.checkpoint_trouble = None
+        elif event.kind == "done":
+            self.stage = "done"
+        if event.kind != "progress":
+            self._events.append(document)
+            log.info("run %s: %s", self.name, event.kind, extra=fields(run=self.name, **document))
+        for follower in self._followers:
+            if follower.qsize() < FOLLOWER_QUEUE_MAX:  # a follower that does not read loses events, not us memory
+                follower.put_nowait(document)
+
+    async def follow(self) -> AsyncIterator[dict[str, Any]]:
+        """All events kept so far, then each as it comes, until the run is done or has ended."""
+        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        for document in self._events:
+            queue.put_nowait(document)
+        self._followers.add(queue)
+        try:
+            while True:
+                document = await queue.get()
+                yield document
+                if document["kind"] in ("done", "failed", "left"):
+                    return
+        finally:
+            self._followers.discard(queue)
+
+    def status(self) -> dict[str, Any]:
+        """JSON for people and programs."""
+        member = self.member
+        return {
+            "name": self.name,
+            "recipe": self.recipe.name,
+            "run_id": self.run_id.hex(),
+            "stage": self.stage,
+            "phase": member.phase.name.lower() if member else None,
+            "round": member.round if member else None,
+            "rounds": self.recipe.rounds.total,
+            "step": member.step if member else None,
+            "steps": self.recipe.rounds.local_steps,
+            "peers": len(member._alive()) + 1 if member else None,
+            "loss": member.loss if member else None,
+            "state_hash": member.base_hash.hex() if member else None,
+            "retries": member.retries if member else None,
+            "trainer_pid": self.trainer.pid if self.trainer else None,
+            "device": self.trainer.ready.device if self.trainer else None,
+            "evaluation": self.evaluation,
+            "checkpoint_trouble": self.checkpoint_trouble,
+            "error": {"message": self.error.message, "hint": self.error.hint} if self.error else None,
+        }
+
+
+class Runs:
+    """Starts, watches and ends the runs of one node."""
+
+    def __init__(self, profile: Profile, config: TrainingConfig, network: Network) -> None:
+        self._profile = profile
+        self._config = config
+        self._network = network
+        self._runs: dict[str, Run] = {}
+
+    def all(self) -> list[Run]:
+        return list(self._runs.values())
+
+    def get(self, name: str) -> Run:
+        """Raises ConfigError for an unknown name, listing the known ones."""
+        run = self._runs.get(name)
+        if run is None:
+            known = ", ".join(sorted(self._runs)) or "none"
+            raise ConfigError(f"this node is in no run called {name!r}", hint=f"its runs: {known}; `ubcp runs` lists all")
+        return run
+
+    async def start(self, name: str, recipe: Recipe, options: RunOptions) -> Run:
+        """Join or begin a run. Raises ConfigError when the name is bad, taken here, or used with another recipe."""
+        if not name or len(name) > NAME_CHARS_MAX or not name.isprintable():
+            raise ConfigError(f"a run's name has 1 to {NAME_CHARS_MAX} printable characters, not {name[:80]!r}")
+        present = self._runs.get(name)
+        if present is not None and present.stage not in ENDED:
+            if present.run_id == run_id(name, recipe.hash()):
+                return present
+            raise ConfigError(
+                f"this node is already in the run {name!r} with another recipe", hint=f"ubcp leave {name}, or another --run"
+            )
+        if not options.new:
+            await self._refuse_other_recipe(name, recipe)
+        run = Run(name, recipe, options)
+        self._runs[name] = run
+        run.task = asyncio.create_task(self._live(run), name=f"run {name}")
+        return run
+
+    async def leave(self, name: str) -> None:
+        """Announce the leave, keep a checkpoint, end the trainer. Raises ConfigError for an unknown name."""
+        run = self.get(name)
+        if run.task is not None:
+            run.task.cancel()
+            await asyncio.gather(run.task, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """Leave every run, for the end of the node."""
+        await asyncio.gather(*(self.leave(run.name) for run in self.all()))
+
+    async def known(self) -> list[dict[str, Any]]:
+        """Runs that peers claim in the DHT to be in, with how many claim it; labelled as claims."""
+        found: dict[bytes, dict[str, Any]] = {}
+        for claim in await self._network.claims(RUNS_KEY):
+            for row in claim.value[:16] if isinstance(claim.value, list) else []:
+                if not (isinstance(row, list) and len(row) == 6 and isinstance(row[1], bytes) and len(row[1]) == 32):
+                    continue
+                name, identity, recipe, _, round_, rounds = row
+                entry = found.setdefault(
+                    identity,
+                    {"name": str(name)[:NAME_CHARS_MAX], "run_id": identity.hex(), "recipe": str(recipe)[:64], "peers": 0,
+                     "round": 0, "rounds": rounds if isinstance(rounds, int) else None},
+                )  # fmt: skip
+                entry["peers"] += 1
+                entry["round"] = max(entry["round"], round_ if isinstance(round_, int) else 0)
+        return sorted(found.values(), key=lambda entry: (entry["name"], entry["run_id"]))
+
+    async def _refuse_other_recipe(self, name: str, recipe: Recipe) -> None:
+        try:
+            claims = await self._network.claims(RUNS_KEY)
+        except NetworkError:
+            return
+        for claim in claims:
+            for row in claim.value[:16] if isinstance(claim.value, list) else []:
+                if isinstance(row, list) and len(row) == 6 and row[0] == name and row[3] != recipe.hash():
+                    raise ConfigError(
+                        f"peers are in a run called {name!r} with another recipe ({str(row[2])[:64]!r}; claimed by "
+                        f"{short(claim.author)})",
+                        hint="use that very recipe to join them, another --run name, or --new to start your own anyway",
+                    )
+
+    async def _live(self, run: Run) -> None:
+        """The whole life of one run; ends with the trainer gone and, where possible, a checkpoint kept."""
+        try:
+            await self._take_part(run)
+        except asyncio.CancelledError:
+            run.stage = "left"
+            run.observe(Event("left", run.member.round if run.member else 0))
+            raise
+        except UbcpError as error:
+            self._failed(run, error)
+        except Exception as error:
+            log.exception("run %s failed", run.name)
+            self._failed(run, TrainingError(f"a bug: {error!r}", hint="the node's log has the traceback"))
+
+    async def _take_part(self, run: Run) -> None:
+        recipe = run.recipe
+        spec = TrainerSpec(
+            recipe_toml=recipe.to_toml(),
+            run_id=run.run_id,
+            peer=self._network.public,
+            device=self._config.device,
+            threads=self._config.threads,
+            checkpoint_dir=self._profile.runs / run.run_id.hex()[:32],
+            checkpoints_kept=self._config.checkpoints_kept,
+        )
+        run.trainer = trainer = await TrainerProcess.start(spec, resume=True)
+        for note in trainer.ready.notes:
+            log.info("run %s: %s", run.name, note)
+        settings = RunSettings(
+            name=run.name,
+            run_id=run.run_id,
+            recipe=recipe.name,
+            recipe_hash=recipe.hash(),
+            rounds=recipe.rounds.total,
+            peers_max=recipe.rounds.peers_max,
+            weight_max=recipe.rounds.local_steps * recipe.inner.batch,
+            evaluate_every=recipe.evaluation.every,
+            peers_min=run.options.peers_min,
+            checkpoint_every_s=run.options.checkpoint_every_s,
+        )
+        run.member = member = self.member(settings, trainer, run.observe)
+        member.certificate = _restored(trainer, run.run_id)
+        run.stage = "running"
+        taking_part = asyncio.create_task(member.run())
+        try:
+            await asyncio.wait([taking_part, trainer.exited], return_when=asyncio.FIRST_COMPLETED)
+            if not taking_part.done():
+                raise TrainingError(f"the trainer {trainer.exited.result()}", hint="start the run again: it resumes")
+            await taking_part
+        finally:
+            taking_part.cancel()
+            await asyncio.gather(taking_part, return_exceptions=True)
+            with suppress(UbcpError, TimeoutError):
+                if not trainer.exited.done() and member.round > 0:
+                    async with asyncio.timeout(FINAL_CHECKPOINT_S):
+                        await member._checkpoint(due=True)
+            await trainer.stop()
+
+    def member(self, settings: RunSettings, trainer: TrainerProcess, observe: Observer) -> RunMember:
+        """The RunMember of a run; fault tests replace this to inject faults by place and step."""
+        return RunMember(self._network, trainer, settings, observe)
+
+    def _failed(self, run: Run, error: UbcpError) -> None:
+        run.stage, run.error = "failed", error
+        log.error("run %s failed: %s", run.name, error.message)
+        data = {"message": error.message, "hint": error.hint}
+        run.observe(Event("failed", run.member.round if run.member else 0, data))
+
+
+def _restored(trainer: TrainerProcess, run: bytes) -> Certificate | None:
+    """The certificate that lay in the checkpoint, if it is for the very state that was restored."""
+    text = trainer.ready.extra.get("certificate")
+    if not text:
+        return None
+    try:
+        certificate = Certificate.from_bytes(bytes.fromhex(text), run)
+    except (ValueError, MalformedMessage):
+        return None
+    return certificate if certificate.state_hash == trainer.ready.state_hash else None

@@ -1,0 +1,151 @@
+"""Finds the group for one round: hivemind's Matchmaking, sized to the peers that are really there.
+
+hivemind's defaults wait 5 s for peers that may not exist. Here the heartbeats already say who is ready, so the
+target size is that number, and the search ends the moment the group is full: 0.1–0.25 s (measured, docs/measurements.md).
+What the leader gathers is signed by each member (quorum.Card), so a leader can leave members out but cannot speak for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from typing import Any, AsyncIterator  # noqa: UP035  # hivemind recognises typing.AsyncIterator only
+
+from ubcp_p2p.errors import NetworkError
+from ubcp_p2p.keys import public_of
+from ubcp_p2p.swarm.hivemind_parts import (
+    Matchmaking,
+    P2PContext,
+    ServicerBase,
+    StepControl,
+    averaging_pb2,
+)
+from ubcp_p2p.swarm.network import Network
+from ubcp_p2p.swarm.quorum import CARD_BYTES_MAX
+
+log = logging.getLogger(__name__)
+
+LOOKUP_EVERY_S = 0.1  # hivemind polls the DHT 200 times a second otherwise; this cut CPU by 4× for 50 ms more (measured)
+ANSWER_S = 1.0  # a leader that does not answer a join request within this is passed over
+WINDOW_S = 2.0  # how long a leader waits for the rest of its group; must exceed ANSWER_S (see hivemind's docstring)
+
+
+class NoGroup(NetworkError):
+    """Nobody came to this round's group in time."""
+
+
+class _Dht:
+    """What GroupKeyManager wants of a DHT: awaitable get and store. Look-ups are spaced LOOKUP_EVERY_S apart."""
+
+    def __init__(self, network: Network) -> None:
+        self.peer_id = network.session.p2p.peer_id
+        self._dht = network.session.dht
+        self._last_s = 0.0
+
+    async def get(self, key: str, latest: bool = False, return_future: bool = False) -> Any:
+        wait_s = self._last_s + LOOKUP_EVERY_S - time.monotonic()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        self._last_s = time.monotonic()
+        return await self._dht.get(key, latest=latest)
+
+    async def store(
+        self, key: str, subkey: bytes, value: Any, expiration_time: float, return_future: bool = False
+    ) -> Any:
+        return await self._dht.store(key, value, expiration_time, subkey=subkey, await_all_replicas=False)
+
+
+class GroupServicer(ServicerBase):  # type: ignore[misc]  # hivemind is untyped
+    """Answers join requests for one run; the wire name is fixed so that versions and class names can change."""
+
+    def __init__(self, matchmaker: Matchmaker) -> None:
+        self._matchmaker = matchmaker
+
+    @classmethod
+    def _get_handle_name(cls, namespace: str | None, method_name: str) -> str:
+        return f"/ubcp/group/1/{namespace}/{method_name}"
+
+    async def rpc_join_group(
+        self, request: averaging_pb2.JoinRequest, context: P2PContext
+    ) -> AsyncIterator[averaging_pb2.MessageFromLeader]:
+        if len(request.gather) > CARD_BYTES_MAX or self._matchmaker.refuses(context.remote_id):
+            yield averaging_pb2.MessageFromLeader(code=averaging_pb2.PROTOCOL_VIOLATION)
+            return
+        async for message in self._matchmaker.search.rpc_join_group(request, context):
+            yield message
+
+
+# hivemind reads the annotations at run time, and this file's are strings of names that it can resolve only like this.
+GroupServicer.rpc_join_group.__annotations__.update(
+    {
+        "request": averaging_pb2.JoinRequest,
+        "context": P2PContext,
+        "return": AsyncIterator[averaging_pb2.MessageFromLeader],
+    }
+)
+
+
+class Matchmaker:
+    """Matchmaking for one run on one network session. `generation` tells whether it is still alive."""
+
+    def __init__(self, network: Network, run_id: bytes) -> None:
+        self.generation = network.session.generation
+        self.banned: set[bytes] = set()
+        self._network = network
+        self._p2p = network.session.p2p
+        self._namespace = run_id.hex()[:32]
+        self.search = Matchmaking(
+            self._p2p,
+            b"unset",
+            _Dht(network),
+            servicer_type=GroupServicer,
+            prefix=self._namespace,
+            target_group_size=2,
+            min_group_size=2,
+            min_matchmaking_time=WINDOW_S,
+            request_timeout=ANSWER_S,
+            client_mode=False,
+        )
+        self._servicer = GroupServicer(self)
+
+    async def open(self) -> None:
+        """Begin to answer join requests."""
+        await self._servicer.add_p2p_handlers(self._p2p, namespace=self._namespace)
+
+    async def close(self) -> None:
+        if self.generation == getattr(self._network._session, "generation", None):
+            await self._servicer.remove_p2p_handlers(self._p2p, namespace=self._namespace)
+
+    def refuses(self, peer_id: Any) -> bool:
+        try:
+            return public_of(peer_id.to_bytes()) in self.banned
+        except Exception:  # not an Ed25519 node
+            return True
+
+    async def find(self, key: bytes, card: bytes, size: int, timeout_s: float) -> list[bytes]:
+        """Find a group of `size` peers (me included) who look under the same 32-byte `key`; returns the members' cards.
+
+        Raises NoGroup after `timeout_s`. A smaller group is returned when the window closes and at least two came.
+        """
+        search = self.search
+        search.schema_hash = key
+        search.target_group_size = size
+        search.potential_leaders.target_group_size = size
+        # group bits are always empty here; None lets hivemind size its buckets by the group instead of warning
+        search.group_key_manager.target_group_size = None
+        now_s = time.time()
+        step = StepControl(scheduled_time=now_s, deadline=now_s + timeout_s, data_for_gather=card)
+        try:
+            async with asyncio.timeout(timeout_s + ANSWER_S):
+                group = await search.look_for_group(step)
+        except TimeoutError:
+            group = None
+        except Exception as error:
+            raise NoGroup(f"matchmaking failed: {error or type(error).__name__}") from error
+        if group is None:
+            raise NoGroup(f"no group of {size} came together within {timeout_s:.1f} s")
+        return [bytes(data) for data in group.gathered]
+
+

@@ -1,0 +1,480 @@
+"""The node's one connection to the network: p2pd, streams, DHT and gossip, rebuilt together when p2pd dies.
+
+`Network.serve()` runs for the life of the daemon. Each time p2pd starts, a new `Session` is made and every handler and
+subscription is registered again, so that the services above see a short outage and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ubcp_p2p.codec import MalformedMessage, Value
+from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError
+from ubcp_p2p.keys import MalformedPeerId, NodeKey, from_base58, peer_id_of, public_of, to_base58
+from ubcp_p2p.swarm.addresses import AddressBook, reachability, split_multiaddr
+from ubcp_p2p.swarm.frames import DeadlineExceeded, Stream, Unreachable
+from ubcp_p2p.swarm.hivemind_parts import (
+    P2P,
+    DHTNode,
+    Multiaddr,
+    P2PDaemonError,
+    P2PHandlerError,
+    PeerID,
+)
+from ubcp_p2p.swarm.p2pd import P2pd, P2pdSettings
+from ubcp_p2p.swarm.pubsub import OnMessage, PubSub
+from ubcp_p2p.swarm.records import Claim, Ed25519Validator
+
+log = logging.getLogger(__name__)
+
+ATTACH_RETRY_S = 0.01  # p2pd's socket appears 30–150 ms after its start (measured)
+SLOW_START_S = 5.0
+BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+HEALTH_EVERY_S = 5.0
+HEALTH_DEADLINE_S = 5.0
+JOIN_EVERY_S = 5.0  # while alone
+REMEMBER_EVERY_S = 30.0
+DIAL_TIMEOUT_S = 10.0
+DIALS_AT_ONCE = 8
+RPC_TIMEOUT_S = 1.0  # hivemind's default of 3 s makes each dead peer in a look-up cost 3 s (measured)
+STREAMS_PER_PEER_MAX = 16
+STREAMS_MAX = 256
+LINGER_S = 5.0
+
+Handler = Callable[[Stream], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Session:
+    """One life of p2pd. `generation` counts them; objects of an older generation are dead."""
+
+    generation: int
+    daemon: P2pd
+    p2p: Any
+    dht: Any
+    pubsub: PubSub
+
+
+class Network:
+    """Streams, gossip and the DHT of this node. Methods raise NetworkError while p2pd is down."""
+
+    def __init__(
+        self,
+        key: NodeKey,
+        settings: P2pdSettings,
+        run_dir: Path,
+        book: AddressBook,
+        bootstrap: tuple[str, ...] = (),
+        *,
+        client_if_unreachable: bool = False,
+    ) -> None:
+        self.key = key
+        self.public = key.public
+        self.stage = "waiting to start"
+        self.addresses: tuple[str, ...] = ()
+        self.connected: frozenset[bytes] = frozenset()
+        self.dialled_back: bool | None = None
+        self.restarts = 0
+        self._settings = settings
+        self._run_dir = run_dir
+        self._book = book
+        self._bootstrap = bootstrap
+        self._handlers: dict[str, Handler] = {}
+        self._subscriptions: dict[str, tuple[OnMessage, Callable[[], None] | None]] = {}
+        self._session: Session | None = None
+        self._client_if_unreachable = client_if_unreachable
+        self._up = asyncio.Event()
+        self._streams: Counter[bytes] = Counter()
+        for text in bootstrap:
+            split_multiaddr(text)
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Keep p2pd and its session alive until cancelled. Raises ConfigError or LocalIOError if it can never start."""
+        generation, failures = 0, 0
+        while True:
+            generation += 1
+            started_s = time.monotonic()
+            try:
+                session = await self._start(generation)
+            except (NetworkError, OSError) as error:
+                if generation == 1 and failures == 0:
+                    _explain(error, self._settings)
+                log.warning("p2pd did not start (%s); trying again", error)
+                self.stage = f"p2pd did not start ({error}); trying again"
+                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+                failures += 1
+                continue
+            log.info("network up: %s", ", ".join(self.multiaddrs()))
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    helpers = [tasks.create_task(self._watch(session)), tasks.create_task(self._keep_joined(session))]
+                    words = await asyncio.shield(session.daemon.exited)
+                    for helper in helpers:
+                        helper.cancel()
+            finally:
+                self._up.clear()
+                self._session = None
+                self.connected = frozenset()
+                await _shut(session)
+            log.warning("%s; starting it again", words)
+            self.stage = "p2pd ended; starting it again"
+            self.restarts += 1
+            failures = 0 if time.monotonic() - started_s > 10.0 else failures + 1
+            await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+
+    async def _start(self, generation: int) -> Session:
+        self.stage = "starting p2pd"
+        control = self._run_dir / "p2pd.sock"
+        daemon = P2pd.start(self._settings, control)
+        try:
+            p2p = await self._attach(daemon)
+            public = public_of(p2p.peer_id.to_bytes())
+            if public != self.public:
+                raise ConfigError("p2pd runs under another key than this profile's", hint="is node.key damaged?")
+            self.addresses = tuple(str(a) for a in (await p2p._client.identify())[1])
+            self.stage = "joining the DHT"
+            dht = await DHTNode.create(
+                p2p=p2p,
+                wait_timeout=RPC_TIMEOUT_S,
+                client_mode=not self._settings.server,
+                record_validator=Ed25519Validator(self.key),
+                ensure_bootstrap_success=False,
+                strict=False,
+                cache_refresh_before_expiry=0,
+            )
+            pubsub = PubSub(control)
+            session = Session(generation, daemon, p2p, dht, pubsub)
+            for name in self._handlers:
+                await p2p.add_binary_stream_handler(name, self._guarded(name))
+            for topic, (on_message, _) in list(self._subscriptions.items()):
+                self._subscriptions[topic] = (on_message, await pubsub.subscribe(topic, on_message))
+        except BaseException:
+            await daemon.stop()
+            raise
+        # The port that the system chose is kept over restarts of p2pd: others remember it.
+        self._settings = replace(self._settings, listen=_fixed_ports(self._settings.listen, self.addresses))
+        self._session = session
+        self.stage = "up"
+        self._up.set()
+        return session
+
+    async def _attach(self, daemon: P2pd) -> Any:
+        started_s, warned = time.monotonic(), False
+        while True:
+            if daemon.exited.done():
+                raise Unreachable(daemon.exited.result())
+            P2P._UNIX_SOCKET_PREFIX = f"/unix{self._run_dir}/"  # where hivemind puts the socket for incoming streams
+            try:
+                return await P2P.replicate(Multiaddr(f"/unix{daemon.control}"))
+            except (OSError, EOFError, P2PDaemonError):
+                await asyncio.sleep(ATTACH_RETRY_S)
+            if not warned and time.monotonic() - started_s > SLOW_START_S:
+                warned = True
+                self.stage = "p2pd is slow to start: a busy machine, or a blocked port? still trying"
+                log.warning(self.stage)
+
+    async def _watch(self, session: Session) -> None:
+        """Health and neighbours: p2pd that stops answering is killed (and then restarted by `serve`)."""
+        misses, asked = 0, 0.0
+        while True:
+            try:
+                async with asyncio.timeout(HEALTH_DEADLINE_S):
+                    await self.refresh_connected()
+                    if time.monotonic() - asked > HEALTH_EVERY_S:
+                        asked = time.monotonic()
+                        self.addresses = tuple(str(a) for a in (await session.p2p._client.identify())[1])
+                misses = 0
+            except (TimeoutError, NetworkError, OSError, EOFError, P2PDaemonError):
+                misses += 1
+                if misses >= 3:
+                    log.error("p2pd does not answer; killing it")
+                    session.daemon.kill()
+                    return
+            await asyncio.sleep(0.5)
+
+    async def _keep_joined(self, session: Session) -> None:
+        """Join through bootstrap nodes and remembered peers until connected, and remember whom we meet."""
+        remembered_s = 0.0
+        while True:
+            if not self.connected:
+                await self._join()
+            if time.monotonic() - remembered_s > REMEMBER_EVERY_S and self.connected:
+                remembered_s = time.monotonic()
+                await self.remember()
+                await self._ask_dial_back(session)
+            await asyncio.sleep(JOIN_EVERY_S if self.connected else 1.0)
+
+    async def _join(self) -> None:
+        candidates = dict.fromkeys((*self._bootstrap, *self._book.multiaddrs()[:64]))
+        gate = asyncio.Semaphore(DIALS_AT_ONCE)
+
+        async def dial(text: str) -> None:
+            async with gate:
+                try:
+                    await self.connect(text)
+                except (NetworkError, ConfigError) as error:
+                    log.debug("could not join through %s: %s", text, error)
+
+        await asyncio.gather(*(dial(text) for text in candidates))
+
+    async def remember(self) -> None:
+        """Note the connected peers in the address book and save it."""
+        session = self._session
+        if session is None:
+            return
+        now_s = time.time()
+        try:
+            for info in await session.p2p._client.list_peers():
+                self._book.saw(info.peer_id.to_base58(), (str(a) for a in info.addrs), now_s)
+            self._book.save()
+        except (OSError, EOFError, P2PDaemonError) as error:
+            log.warning("the address book was not saved: %s", error)
+
+    async def _ask_dial_back(self, session: Session) -> None:
+        """Ask a neighbour whether it can dial us (hivemind's validating ping)."""
+        if not self._settings.server:
+            return
+        for public in list(self.connected)[:3]:
+            try:
+                request = session.dht.protocol
+                response = await request.get_stub(PeerID(peer_id_of(public))).rpc_ping(
+                    _ping_request(request.node_info), timeout=3.0
+                )
+            except Exception as error:  # hivemind raises many kinds; each means the same here
+                log.debug("no dial-back from a neighbour: %s", error)
+                continue
+            self.dialled_back = bool(response.available)
+            if not self.dialled_back and self._client_if_unreachable:
+                # Unreachable servers that hold others' records broke other networks (docs/adr/0006).
+                log.warning("nobody can dial this node: it goes on as a DHT client. %s", self.reachability()[1])
+                self._settings = replace(self._settings, server=False)
+                session.daemon.kill()
+            return
+
+    # -- streams ------------------------------------------------------------------------------------------------
+
+    async def ready(self) -> Session:
+        """Wait until the network is up."""
+        while self._session is None:
+            await self._up.wait()
+        return self._session
+
+    @property
+    def session(self) -> Session:
+        """The live session. Raises Unreachable while p2pd is down."""
+        if self._session is None:
+            raise Unreachable("the network is not up")
+        return self._session
+
+    async def handle(self, protocol: str, handler: Handler) -> None:
+        """Serve `protocol`; the handler gets a Stream and may raise: that ends the stream, nothing else."""
+        self._handlers[protocol] = handler
+        if self._session is not None:
+            await self._session.p2p.add_binary_stream_handler(protocol, self._guarded(protocol))
+
+    async def unhandle(self, protocol: str) -> None:
+        """Stop serving `protocol`."""
+        if self._handlers.pop(protocol, None) is not None and self._session is not None:
+            try:
+                await self._session.p2p.remove_binary_stream_handler(protocol)
+            except (OSError, EOFError, P2PDaemonError) as error:
+                log.debug("p2pd did not drop %s: %s", protocol, error)
+
+    @asynccontextmanager
+    async def open(self, peer: bytes, protocol: str, *, timeout_s: float) -> AsyncIterator[Stream]:
+        """A stream to `peer` (public key), closed at the end. Raises Unreachable or DeadlineExceeded."""
+        session = self.session
+        try:
+            async with asyncio.timeout(timeout_s):
+                _, reader, writer = await session.p2p.call_binary_stream_handler(PeerID(peer_id_of(peer)), protocol)
+        except TimeoutError:
+            raise DeadlineExceeded(f"{short(peer)} did not answer within {timeout_s:.1f} s") from None
+        except (OSError, EOFError, P2PDaemonError, P2PHandlerError) as error:
+            raise Unreachable(f"{short(peer)} could not be reached: {error}") from None
+        stream = Stream(peer, reader, writer)
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    async def request(self, peer: bytes, protocol: str, message: Value, *, timeout_s: float) -> Value:
+        """Send one message, receive one. Raises MalformedMessage, Unreachable or DeadlineExceeded."""
+        deadline_s = time.monotonic() + timeout_s
+        async with self.open(peer, protocol, timeout_s=timeout_s) as stream:
+            await stream.send(message, timeout_s=max(0.01, deadline_s - time.monotonic()))
+            return await stream.receive(timeout_s=max(0.01, deadline_s - time.monotonic()))
+
+    def _guarded(self, protocol: str) -> Callable[[Any, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+        async def serve_stream(info: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                peer = public_of(info.peer_id.to_bytes())
+            except MalformedPeerId:
+                writer.close()
+                return
+            if self._streams[peer] >= STREAMS_PER_PEER_MAX or self._streams.total() >= STREAMS_MAX:
+                log.debug("%s has too many streams open; one more was refused", short(peer))
+                writer.close()
+                return
+            self._streams[peer] += 1
+            stream = Stream(peer, reader, writer)
+            try:
+                handler = self._handlers.get(protocol)
+                if handler is not None:
+                    await handler(stream)
+                await stream.wait_closed_by_peer(timeout_s=LINGER_S)
+            except (NetworkError, MalformedMessage) as error:
+                log.debug("%s on %s: %s", short(peer), protocol, error)
+            except Exception:
+                log.exception("serving %s to %s failed", protocol, short(peer))
+            finally:
+                stream.close()
+                self._streams[peer] -= 1
+                if not self._streams[peer]:
+                    del self._streams[peer]
+
+        return serve_stream
+
+    # -- peers --------------------------------------------------------------------------------------------------
+
+    async def connect(self, multiaddr: str) -> bytes:
+        """Connect to a peer by its full multiaddr and add it to the DHT's routing table; returns its public key."""
+        address, peer_id = split_multiaddr(multiaddr)
+        raw = from_base58(peer_id)
+        session = self.session
+        if raw == peer_id_of(self.public):
+            return self.public
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT_S):
+                await session.p2p._client.connect(PeerID(raw), [Multiaddr(address)])
+                await session.dht.protocol.call_ping(PeerID(raw))
+            await self.refresh_connected()
+            return public_of(raw)
+        except TimeoutError:
+            raise DeadlineExceeded(f"{multiaddr} did not answer within {DIAL_TIMEOUT_S:.0f} s") from None
+        except (OSError, EOFError, ValueError, P2PDaemonError, MalformedPeerId) as error:
+            raise Unreachable(f"could not connect to {multiaddr}: {error}") from None
+
+    async def refresh_connected(self) -> frozenset[bytes]:
+        """Ask p2pd who is connected now (public keys). Raises NetworkError while p2pd is down."""
+        try:
+            peers = await self.session.p2p._client.list_peers()
+        except (OSError, EOFError, P2PDaemonError) as error:
+            raise Unreachable(f"p2pd does not answer: {error}") from None
+        publics = []
+        for info in peers:
+            try:
+                publics.append(public_of(info.peer_id.to_bytes()))
+            except MalformedPeerId:
+                continue
+        self.connected = frozenset(publics)
+        return self.connected
+
+    def multiaddrs(self) -> list[str]:
+        """This node's own full multiaddrs, for a friend to join through."""
+        return [f"{address}/p2p/{to_base58(peer_id_of(self.public))}" for address in self.addresses]
+
+    def remembered(self) -> list[str]:
+        """Full multiaddrs of the peers in the address book, the most recently seen first."""
+        return self._book.multiaddrs()
+
+    @property
+    def p2pd_pid(self) -> int | None:
+        return self._session.daemon.pid if self._session is not None else None
+
+    def reachability(self) -> tuple[str, str]:
+        """See addresses.reachability."""
+        return reachability(self.addresses, self.dialled_back)
+
+    # -- gossip and DHT -----------------------------------------------------------------------------------------
+
+    async def subscribe(self, topic: str, on_message: OnMessage) -> None:
+        """Deliver messages of `topic` from now on, over restarts of p2pd too."""
+        cancel = await self._session.pubsub.subscribe(topic, on_message) if self._session else None
+        self._subscriptions[topic] = (on_message, cancel)
+
+    def unsubscribe(self, topic: str) -> None:
+        _, cancel = self._subscriptions.pop(topic, (None, None))
+        if cancel is not None:
+            cancel()
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """Gossip one message. Raises Unreachable while p2pd is down."""
+        await self.session.pubsub.publish(topic, payload)
+
+    async def claim(self, key: str, value: Any, lifetime_s: float) -> bool:
+        """Store our signed record under `key`; False when nobody took it."""
+        try:
+            stored = await self.session.dht.store(
+                key, value, time.time() + lifetime_s, subkey=peer_id_of(self.public), await_all_replicas=False
+            )
+        except (OSError, EOFError, P2PDaemonError) as error:
+            raise Unreachable(f"the record was not stored: {error}") from None
+        return bool(stored)
+
+    async def claims(self, key: str) -> list[Claim]:
+        """The signed records under `key`, one an author; each is a claim."""
+        try:
+            found = await self.session.dht.get(key, latest=True)
+        except (OSError, EOFError, P2PDaemonError) as error:
+            raise Unreachable(f"the look-up failed: {error}") from None
+        if found is None or not isinstance(found.value, dict):
+            return []
+        result = []
+        for subkey, item in found.value.items():
+            try:
+                result.append(Claim(public_of(subkey), item.value, item.expiration_time))
+            except (MalformedPeerId, AttributeError, TypeError):
+                continue
+        return result
+
+
+def short(public: bytes) -> str:
+    """The last eight characters of a peer id, for people."""
+    return "…" + to_base58(peer_id_of(public))[-8:]
+
+
+async def _shut(session: Session) -> None:
+    await session.pubsub.close()
+    session.dht.is_alive = False  # ends hivemind's background jobs; its handlers end with p2pd
+    await session.p2p.shutdown()
+    await session.daemon.stop()
+
+
+def _ping_request(node_info: Any) -> Any:
+    from hivemind.proto import dht_pb2
+
+    return dht_pb2.PingRequest(peer=node_info, validate=True)
+
+
+def _fixed_ports(listen: tuple[str, ...], actual: tuple[str, ...]) -> tuple[str, ...]:
+    """Replace port 0 in `listen` by the port that p2pd got, when there is one answer."""
+    fixed = []
+    for address in listen:
+        head, zero, tail = address.rpartition("/tcp/0")
+        ports = {a.split("/tcp/")[1].split("/")[0] for a in actual if "/tcp/" in a} if zero else set()
+        fixed.append(f"{head}/tcp/{ports.pop()}{tail}" if len(ports) == 1 else address)
+    return tuple(fixed)
+
+
+def _explain(error: Exception, settings: P2pdSettings) -> None:
+    """Turn a hopeless first start into an error for people."""
+    text = str(error)
+    if "address already in use" in text or "failed to listen on any addresses" in text:
+        raise LocalIOError(
+            f"the port is in use: cannot listen on {', '.join(settings.listen)}",
+            hint="another program (or another ubcp) has it; set network.listen in config.toml to another port, or port 0",
+        ) from None
+    if "permission denied" in text:
+        raise LocalIOError(
+            f"not permitted to listen on {', '.join(settings.listen)}", hint="ports below 1024 need root; use a higher one"
+        ) from None

@@ -1,0 +1,310 @@
+"""What the members of a round sign: offer cards, votes on the result, and the certificate that a majority makes (pure).
+
+A round is a vote on its result. Every member gathers all offers, computes the next state on a copy and signs the state's
+hash; a round is committed by the unanimous votes of its group, or at the deadline by more than half of it. The signatures
+make the certificate: what a late joiner checks a downloaded state against, and what a member that missed the end
+recognises it by. docs/rounds.md tells the whole protocol and what it cannot promise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ubcp_p2p.codec import MalformedMessage, Value, decode, encode
+from ubcp_p2p.keys import NodeKey, verify
+
+MEMBERS_MAX = 64
+CARD_BYTES_MAX = 512
+CERTIFICATE_BYTES_MAX = 32 * 1024
+ROUND_MAX = 10**6  # no run of ours is longer; a larger number is a lie
+WEIGHT_MAX = 2**40
+
+GENESIS = b"\0" * 32  # the base hash of a state that no round made
+
+
+@dataclass(frozen=True)
+class Card:
+    """One member's signed description of its offer in a round. Hashes are 32 bytes, `peer` a public key."""
+
+    run_id: bytes
+    round: int
+    base_hash: bytes
+    peer: bytes
+    weight: int  # training samples behind the offer
+    offer_hash: bytes
+    offer_bytes: int
+    signature: bytes = b""
+
+    def digest(self) -> bytes:
+        body: list[Value] = [
+            self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes
+        ]  # fmt: skip
+        return hashlib.sha256(b"ubcp/card/1\0" + encode(body)).digest()
+
+    def signed(self, key: NodeKey) -> Card:
+        return Card(
+            self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes,
+            key.sign("card", self.digest()),
+        )  # fmt: skip
+
+    def to_bytes(self) -> bytes:
+        return encode(
+            [
+                self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes,
+                self.signature,
+            ]
+        )  # fmt: skip
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Card:
+        """Parse and verify the signature. Raises MalformedMessage."""
+        run_id, round_, base_hash, peer, weight, offer_hash, offer_bytes, signature = fields(
+            decode(data, bytes_max=CARD_BYTES_MAX), 8
+        )
+        card = cls(
+            hash_of(run_id), number(round_, ROUND_MAX), hash_of(base_hash), hash_of(peer),
+            number(weight, WEIGHT_MAX), hash_of(offer_hash), number(offer_bytes), signature_of(signature),
+        )  # fmt: skip
+        if not verify(card.peer, "card", card.digest(), card.signature):
+            raise MalformedMessage("the card's signature is wrong")
+        return card
+
+
+@dataclass(frozen=True)
+class Group:
+    """The members of one attempt at a round, in the one order that everyone uses: by public key."""
+
+    run_id: bytes
+    round: int
+    base_hash: bytes
+    members: tuple[tuple[bytes, int, bytes], ...]  # (public key, weight, offer hash), sorted
+
+    @property
+    def digest(self) -> bytes:
+        """What makes two attempts the same: same run, round, base, members, weights and offers."""
+        rows: list[Value] = [[peer, weight, offer] for peer, weight, offer in self.members]
+        return hashlib.sha256(b"ubcp/group/1\0" + encode([self.run_id, self.round, self.base_hash, rows])).digest()
+
+    @property
+    def peers(self) -> tuple[bytes, ...]:
+        return tuple(peer for peer, _, _ in self.members)
+
+
+def form_group(
+    run_id: bytes, round_: int, base_hash: bytes, cards: Iterable[bytes], *, offer_bytes: int, weight_max: int
+) -> tuple[Group, list[str]]:
+    """The group that a leader's list of cards makes, and why cards were left out.
+
+    Every member applies the same checks to the same bytes and so leaves out the same cards; a leader that shows
+    different lists to different members makes groups of different digests, whose votes never add up. Weights are clamped
+    to [1, weight_max]; a second card of one peer is left out.
+    """
+    members: dict[bytes, tuple[bytes, int, bytes]] = {}
+    refused: list[str] = []
+    for data in list(cards)[:MEMBERS_MAX]:
+        try:
+            card = Card.from_bytes(data)
+        except MalformedMessage as error:
+            refused.append(error.message)
+            continue
+        if (card.run_id, card.round, card.base_hash) != (run_id, round_, base_hash):
+            refused.append(f"a card for round {card.round} or another state")
+        elif card.offer_bytes != offer_bytes:
+            refused.append(f"an offer of {card.offer_bytes} bytes where the model has {offer_bytes}")
+        elif card.peer in members:
+            refused.append("a second card of one peer")
+        else:
+            members[card.peer] = (card.peer, min(max(card.weight, 1), weight_max), card.offer_hash)
+    return Group(run_id, round_, base_hash, tuple(sorted(members.values()))), refused
+
+
+def vote_digest(group_digest: bytes, state_hash: bytes) -> bytes:
+    """What a vote signs: this group's round leads to this state."""
+    return hashlib.sha256(b"ubcp/vote/1\0" + group_digest + state_hash).digest()
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A committed round: its group, the state it led to (at round group.round + 1), and a majority's signatures."""
+
+    group: Group
+    state_hash: bytes
+    signatures: tuple[tuple[bytes, bytes], ...]  # (public key, signature), sorted by key
+
+    @property
+    def round(self) -> int:
+        """The round that the certified state starts."""
+        return self.group.round + 1
+
+    def check(self, run_id: bytes) -> None:
+        """Raises MalformedMessage unless more than half of the group signed exactly this state of `run_id`."""
+        if self.group.run_id != run_id:
+            raise MalformedMessage("a certificate of another run")
+        peers = self.group.peers
+        signers = [peer for peer, _ in self.signatures]
+        if sorted(set(peers)) != list(peers) or sorted(set(signers)) != signers or not set(signers) <= set(peers):
+            raise MalformedMessage("a certificate with doubled or foreign members")
+        if not is_majority(len(signers), len(peers)):
+            raise MalformedMessage(f"a certificate with {len(signers)} of {len(peers)} signatures is no majority")
+        digest = vote_digest(self.group.digest, self.state_hash)
+        for peer, signature in self.signatures:
+            if not verify(peer, "vote", digest, signature):
+                raise MalformedMessage("a certificate with a wrong signature")
+
+    def to_bytes(self) -> bytes:
+        group = self.group
+        rows: list[Value] = [[peer, weight, offer] for peer, weight, offer in group.members]
+        signatures: list[Value] = [[peer, signature] for peer, signature in self.signatures]
+        return encode([group.run_id, group.round, group.base_hash, rows, self.state_hash, signatures])
+
+    @classmethod
+    def from_bytes(cls, data: bytes, run_id: bytes) -> Certificate:
+        """Parse and `check`. Raises MalformedMessage."""
+        run, round_, base_hash, rows, state_hash, signatures = fields(decode(data, bytes_max=CERTIFICATE_BYTES_MAX), 6)
+        members = []
+        for row in items(rows, MEMBERS_MAX):
+            peer, weight, offer = fields(row, 3)
+            members.append((hash_of(peer), number(weight, WEIGHT_MAX), hash_of(offer)))
+        signed = []
+        for row in items(signatures, MEMBERS_MAX):
+            peer, signature = fields(row, 2)
+            signed.append((hash_of(peer), signature_of(signature)))
+        group = Group(hash_of(run), number(round_, ROUND_MAX), hash_of(base_hash), tuple(members))
+        certificate = cls(group, hash_of(state_hash), tuple(signed))
+        certificate.check(run_id)
+        return certificate
+
+
+def is_majority(votes: int, of: int) -> bool:
+    """More than half; a group of one is its own majority."""
+    return 2 * votes > of
+
+
+@dataclass
+class Ballot:
+    """The votes of one group, as one member has heard them. Only the first vote of a member counts."""
+
+    group: Group
+    votes: dict[bytes, tuple[bytes, bytes]]  # peer → (state hash, signature)
+
+    def add(self, peer: bytes, state_hash: bytes, signature: bytes) -> bool:
+        """Count a vote; False when the peer is no member or the signature is wrong."""
+        if peer not in self.group.peers:
+            return False
+        if peer in self.votes:
+            return True
+        if not verify(peer, "vote", vote_digest(self.group.digest, state_hash), signature):
+            return False
+        self.votes[peer] = (state_hash, signature)
+        return True
+
+    def unanimous(self) -> bool:
+        return len(self.votes) == len(self.group.members) and len({state for state, _ in self.votes.values()}) == 1
+
+    def winner(self) -> bytes | None:
+        """The state hash that more than half of the group voted for, or None."""
+        counts: dict[bytes, int] = {}
+        for state_hash, _ in self.votes.values():
+            counts[state_hash] = counts.get(state_hash, 0) + 1
+        for state_hash, count in counts.items():
+            if is_majority(count, len(self.group.members)):
+                return state_hash
+        return None
+
+    def missing(self) -> list[bytes]:
+        return [peer for peer in self.group.peers if peer not in self.votes]
+
+    def certificate(self, state_hash: bytes) -> Certificate:
+        signatures = sorted((peer, sig) for peer, (state, sig) in self.votes.items() if state == state_hash)
+        return Certificate(self.group, state_hash, tuple(signatures))
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One candidate for the truth: a verified certificate and the live peers that stand on it."""
+
+    certificate: Certificate
+    backers: frozenset[bytes]
+
+
+def branches(tips: Mapping[bytes, Certificate]) -> list[Branch]:
+    """Group peers by branch: those on a state, and those one round behind it on the same line, back it together."""
+    result = []
+    for state_hash in sorted({tip.state_hash for tip in tips.values()}):
+        on_it = {peer for peer, tip in tips.items() if tip.state_hash == state_hash}
+        certificate = next(tip for tip in tips.values() if tip.state_hash == state_hash)
+        behind = {peer for peer, tip in tips.items() if tip.state_hash == certificate.group.base_hash}
+        result.append(Branch(certificate, frozenset(on_it | behind)))
+    return result
+
+
+def choose(tips: Mapping[bytes, Certificate], *, me: bytes, mine: Certificate | None) -> Certificate | None:
+    """Which verified certificate to stand on: the one to move to, or None to stay.
+
+    tips: the newest verified certificate of each live peer, mine left out. More live backers win; then more live signers
+    of the tip; then the lower hash. A claim of a far round has no weight of its own: one liar with a certificate that it
+    alone signed has one backer, however large its round number. At equal backing a member moves only between branches
+    of groups larger than one, so that a lone stranger never overrides a lone peer.
+    """
+    everyone = dict(tips)
+    if mine is not None:
+        everyone[me] = mine
+    candidates = branches(everyone)
+    if not candidates:
+        return None
+
+    def standing(branch: Branch) -> tuple[int, int]:
+        signers = {peer for peer, _ in branch.certificate.signatures}
+        return len(branch.backers), len(signers & set(everyone))
+
+    best = min(
+        candidates, key=lambda b: (*(-n for n in standing(b)), -b.certificate.round, b.certificate.state_hash)
+    ).certificate
+    if mine is None:
+        return best
+    own = max((b for b in candidates if me in b.backers), key=lambda b: (standing(b), b.certificate.round))
+    chosen = next(b for b in candidates if b.certificate.state_hash == best.state_hash)
+    if best.state_hash == mine.state_hash:
+        return None
+    if me in chosen.backers:
+        return best  # my own line, one round further: I missed its end
+    if standing(chosen) == standing(own) and len(best.group.members) == 1:
+        return None
+    return best
+
+
+# -- parsing helpers: each names what it refuses ---------------------------------------------------------------------
+
+
+def fields(value: Value, count: int) -> Sequence[Value]:
+    """`value` as a list of exactly `count` items. Raises MalformedMessage."""
+    if not isinstance(value, list) or len(value) != count:
+        raise MalformedMessage(f"expected {count} fields")
+    return value
+
+
+def items(value: Value, count_max: int) -> Sequence[Value]:
+    """`value` as a list of at most `count_max` items. Raises MalformedMessage."""
+    if not isinstance(value, list) or len(value) > count_max:
+        raise MalformedMessage(f"expected at most {count_max} items")
+    return value
+
+
+def hash_of(value: Value) -> bytes:
+    if not isinstance(value, bytes) or len(value) != 32:
+        raise MalformedMessage("expected 32 bytes")
+    return value
+
+
+def signature_of(value: Value) -> bytes:
+    if not isinstance(value, bytes) or len(value) != 64:
+        raise MalformedMessage("expected a signature of 64 bytes")
+    return value
+
+
+def number(value: Value, largest: int = 2**48) -> int:
+    if not isinstance(value, int) or value > largest:
+        raise MalformedMessage(f"expected a number up to {largest}")
+    return value

@@ -1,0 +1,546 @@
+"""One peer's part in one run: local steps, group, exchange, vote, commit; joining, falling behind, leaving.
+
+The protocol and what it promises are told in docs/rounds.md. In one paragraph: a round is a vote on its result. Members
+with the same state train, wait until all live companions are ready, find each other by matchmaking, gather all offers,
+compute the next state on a copy, and sign its hash. The state is committed by all votes, or at the deadline by more than
+half. Whoever missed the end recognises the committed state by the certificate and adopts it; whoever failed retries
+without the missing. Nothing reaches the model before the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from ubcp_p2p.codec import MalformedMessage, encode
+from ubcp_p2p.errors import LocalIOError, NetworkError, TrainingError
+from ubcp_p2p.swarm.exchange import AllGather, Exchange, Pace, RoundFailed
+from ubcp_p2p.swarm.matchmaking import Matchmaker, NoGroup
+from ubcp_p2p.swarm.membership import BEAT_S, Beat, Phase, View
+from ubcp_p2p.swarm.network import Network, short
+from ubcp_p2p.swarm.quorum import Card, Certificate, choose, form_group
+from ubcp_p2p.swarm.states import Standing, States
+from ubcp_p2p.swarm.trainer import Evaluation, Offer, Trainer
+from ubcp_p2p.swarm.votes import Polls
+
+log = logging.getLogger(__name__)
+
+LISTEN_S = 3 * BEAT_S  # how long a newcomer listens for others before it believes that it is alone
+MATCH_S = 4.0  # one search; hivemind's window is 2 s, and a leader that dies costs one answer time
+STRIKE_S = 30.0  # how long a peer that lied or hung is not waited for
+OFFER_TRIES_MAX = 6  # attempts with one offer before it is thrown away and trained anew
+PATIENCE = 0.5  # a straggler offers what it has when the others waited this fraction of their own training time
+PATIENCE_MIN_S = 1.0
+CLAIM_EVERY_S = 20.0
+CLAIM_LIFETIME_S = 60.0
+RUNS_KEY = "ubcp/runs/1"
+
+
+class StateMismatch(TrainingError):
+    """This peer's result differs from the one that the majority signed; it takes the majority's state."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is: the same for all its members, except `peers_min` and `checkpoint_every_s`, which are this peer's."""
+
+    name: str
+    run_id: bytes
+    recipe: str
+    recipe_hash: bytes
+    rounds: int
+    peers_max: int
+    weight_max: int  # the most samples that H local steps can be made of
+    evaluate_every: int = 0
+    peers_min: int = 1
+    checkpoint_every_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a run: `kind` is the place, `data` its figures (JSON types only). Times are seconds."""
+
+    kind: str
+    round: int
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+Observer = Callable[[Event], None]
+
+
+class RunMember:
+    """Takes part in one run until its last round, cancellation or a TrainingError. `observe` hears every Event."""
+
+    def __init__(self, network: Network, trainer: Trainer, settings: RunSettings, observe: Observer) -> None:
+        self.settings = settings
+        self.round = trainer.ready.round
+        self.base_hash = trainer.ready.state_hash
+        self.phase = Phase.JOINING
+        self.certificate: Certificate | None = None
+        self.retries = 0
+        self.step = 0
+        self.loss: float | None = None
+        self.view = View(settings.run_id, network.public)
+        self.exchange: Exchange = AllGather(network, settings.run_id, trainer.ready.offer_bytes)
+        self._network = network
+        self._trainer = trainer
+        self._observe = observe
+        self._polls = Polls(network, settings.run_id)
+        self._states = States(network, settings.run_id, trainer.ready.state_bytes)
+        self._matchmaker: Matchmaker | None = None
+        self._pace = Pace()
+        self._apply_s = 0.1
+        self._train_s = 0.0
+        self._sequence = int(time.time() * 1000)
+        self._heard = asyncio.Event()
+        self._topic = f"ubcp/run/1/{settings.run_id.hex()}"
+        self._candidate_hash: bytes | None = None
+        self._checkpointed_s = time.monotonic()
+        self._waiting_since_s: float | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take part until the last round is committed, then keep serving its state until cancelled.
+
+        On every way out the leave is announced. Raises TrainingError when the trainer fails.
+        """
+        await self._network.ready()
+        for service in (self._polls, self._states, self.exchange):
+            await service.open()
+        self._states.publish(self._trainer.state, self.base_hash, self.certificate)
+        await self._network.subscribe(self._topic, self._on_beat)
+        background = [asyncio.create_task(self._keep_beating()), asyncio.create_task(self._keep_claiming())]
+        try:
+            await self._join()
+            while self.round < self.settings.rounds:
+                await self._one_round()
+            await self._checkpoint(due=True)
+            await self._enter(Phase.DONE)
+            self._say("done")
+            while True:  # late joiners still need the state
+                await asyncio.sleep(3600)
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            self.phase = Phase.LEAVING
+            with suppress(NetworkError, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._beat()
+            self._network.unsubscribe(self._topic)
+            for service in (self._polls, self._states, self.exchange):
+                await service.close()
+            if self._matchmaker is not None:
+                with suppress(Exception):  # p2pd may be gone
+                    await self._matchmaker.close()
+
+    async def _join(self) -> None:
+        """Meet the others and stand where the majority of them stands."""
+        await self._enter(Phase.JOINING)
+        self._say("joining")
+        started_s = time.monotonic()
+        await self._meet()
+        while time.monotonic() - started_s < LISTEN_S:
+            await self._wait_heard(BEAT_S)
+        await self._catch_up()
+        while len(self._alive()) + 1 < self.settings.peers_min:
+            self._say("waiting", peers=len(self._alive()) + 1, wanted=self.settings.peers_min)
+            await self._wait_heard(1.0)
+            await self._meet()
+        self._say("joined", peers=len(self._alive()) + 1)
+
+    async def _meet(self) -> None:
+        """Connect to peers that claim in the DHT to be in this run."""
+        try:
+            claims = await self._network.claims(RUNS_KEY)
+        except NetworkError:
+            return
+        for claim in claims[:256]:
+            if claim.author in self._network.connected or claim.author == self._network.public:
+                continue
+            runs = claim.value if isinstance(claim.value, list) else []
+            if any(isinstance(run, list) and run[1:2] == [self.settings.run_id] for run in runs[:16]):
+                with suppress(NetworkError):
+                    await self._states.standings([claim.author])  # dials it through the DHT's routing
+
+    # -- one round ----------------------------------------------------------------------------------------------
+
+    async def _one_round(self) -> None:
+        await self._enter(Phase.TRAINING)
+        started_s = time.monotonic()
+        offer = await self._train()
+        trained_s = time.monotonic()
+        try:
+            for attempt in range(OFFER_TRIES_MAX):
+                round_ = self.round
+                companions = await self._assemble()
+                if companions is None or self.round != round_:
+                    return  # the others went on; caught up
+                try:
+                    times = await self._attempt(offer, companions)
+                except (RoundFailed, NoGroup) as error:
+                    await self._after_failure(error, attempt)
+                    if self.round != round_:
+                        return
+                    continue
+                times["train_s"] = trained_s - started_s
+                self._say(
+                    "committed",
+                    members=[peer.hex() for peer in self.certificate.group.peers] if self.certificate else [],
+                    loss=offer.loss, weight=offer.weight, attempts=attempt + 1, state_hash=self.base_hash.hex(),
+                    **{name: round(value, 4) for name, value in times.items()},
+                )  # fmt: skip
+                break
+            else:
+                log.warning("round %d failed %d times with one offer; training it anew", self.round, OFFER_TRIES_MAX)
+                return
+        finally:
+            offer.buffer.close()
+        await self._checkpoint()
+        if self._is_my_turn_to_evaluate():
+            await self._evaluate()
+
+    async def _train(self) -> Offer:
+        """H local steps; fewer when the others have waited long enough for this peer."""
+        members = self.certificate.group.peers if self.certificate else (*self._alive(), self._network.public)
+        self.step = 0
+        training = asyncio.ensure_future(self._trainer.train(self.round, sorted(members), self._on_progress))
+        try:
+            asked = False
+            while not training.done():
+                await asyncio.wait([training], timeout=0.2)
+                if not asked and self._others_wait_too_long():
+                    asked = True
+                    log.info("the others are waiting: offering the %d steps done", self.step)
+                    self._trainer.finish_early()
+            offer = await training
+        finally:
+            if not training.done():
+                training.cancel()
+                with suppress(asyncio.CancelledError, TrainingError):
+                    await training
+        self._train_s, self.loss = offer.seconds, offer.loss
+        return offer
+
+    def _others_wait_too_long(self) -> bool:
+        companions = self._companions()
+        beats = [self.view.members[peer].beat for peer in companions]
+        if not beats or any(beat.phase == Phase.TRAINING for beat in beats):
+            self._waiting_since_s: float | None = None
+            return False
+        if self._waiting_since_s is None:
+            self._waiting_since_s = time.monotonic()
+        typical_s = statistics.median(beat.train_ms for beat in beats) / 1000.0
+        return time.monotonic() - self._waiting_since_s > max(PATIENCE_MIN_S, PATIENCE * typical_s)
+
+    async def _assemble(self) -> list[bytes] | None:
+        """Wait until every live companion is ready; returns those to make the round with, or None after catching up."""
+        await self._enter(Phase.READY)
+        started_s = time.monotonic()
+        patience_s = 2.0 * max(PATIENCE_MIN_S, PATIENCE * self._train_s) + self._train_s
+        while True:
+            await self._network.ready()
+            if self._strangers() and await self._catch_up():
+                return None
+            companions = self._companions()
+            ready = [p for p in companions if self.view.members[p].beat.phase in (Phase.READY, Phase.ROUND)]
+            enough = len(ready) + 1 >= self.settings.peers_min
+            if enough and (len(ready) == len(companions) or time.monotonic() - started_s > patience_s):
+                chosen = self._seats(ready)
+                if self._network.public in chosen:
+                    return [peer for peer in chosen if peer != self._network.public]
+            await self._wait_heard(0.1)
+
+    def _seats(self, ready: Sequence[bytes]) -> list[bytes]:
+        """At most `peers_max` of us; the order changes from round to round, so that nobody sits out twice in a row by name."""
+        everyone = [*ready, self._network.public]
+        key = self.round.to_bytes(8, "big")
+        return sorted(everyone, key=lambda peer: hashlib.sha256(key + peer).digest())[: self.settings.peers_max]
+
+    async def _attempt(self, offer: Offer, companions: Sequence[bytes]) -> dict[str, float]:
+        """One try at the round with `companions`; returns the seconds of each part. Raises RoundFailed or NoGroup."""
+        await self._enter(Phase.ROUND)
+        settings, me = self.settings, self._network.public
+        offer_bytes = self._trainer.ready.offer_bytes
+        mark = time.monotonic()
+        times: dict[str, float] = {}
+
+        def lap(name: str) -> None:
+            nonlocal mark
+            now = time.monotonic()
+            times[name], mark = now - mark, now
+
+        card = Card(
+            settings.run_id, self.round, self.base_hash, me, min(offer.weight, settings.weight_max), offer.digest, offer_bytes
+        ).signed(self._network.key)  # fmt: skip
+        cards = [card.to_bytes()]
+        self._say("matchmaking", wanted=len(companions) + 1)
+        if companions:
+            matchmaker = await self._current_matchmaker()
+            cards = await matchmaker.find(self._group_key(), cards[0], len(companions) + 1, MATCH_S)
+        group, refused = form_group(
+            settings.run_id, self.round, self.base_hash, cards, offer_bytes=offer_bytes, weight_max=settings.weight_max
+        )
+        for why in refused:
+            log.warning("left out of round %d: %s", self.round, why)
+        if me not in group.peers:
+            raise RoundFailed("the leader's list lacks this peer")
+        if companions and len(group.peers) < 2:
+            raise RoundFailed("nobody else's offer was valid")
+        lap("match_s")
+
+        self._say("exchange", members=len(group.peers))
+        grace_s = self._grace_s()
+        received = (len(group.peers) - 1) * offer_bytes
+        exchange_s = self._pace.exchange_s(received, grace_s)
+        started_s = time.monotonic()
+        offers = await self.exchange.gather(group, offer.buffer, deadline_s=started_s + exchange_s, stall_s=grace_s)
+        if received:
+            self._pace.observe(received, time.monotonic() - started_s)
+        lap("exchange_s")
+
+        self._say("outer step")
+        candidate = await self._trainer.apply([(offers[peer], weight) for peer, weight, _ in group.members])
+        self._candidate_hash = candidate.state_hash
+        for index in candidate.rejected:
+            peer = group.peers[index]
+            log.warning("%s offered values that are not finite; left out of round %d", short(peer), self.round)
+            self._say("rejected", peer=peer.hex(), reason="not finite")
+        lap("apply_s")
+        self._apply_s += 0.3 * (times["apply_s"] - self._apply_s)
+
+        self._say("vote")
+        deadline_s = started_s + exchange_s + 4.0 * self._apply_s + grace_s
+        certificate = await self._polls.collect(
+            group, candidate.state_hash, deadline_s=deadline_s, gone=lambda: self._gone(group.peers)
+        )
+        lap("vote_s")
+        await self._adopt_own(certificate, candidate.state_hash)
+        lap("commit_s")
+        return times
+
+    async def _adopt_own(self, certificate: Certificate, mine: bytes) -> None:
+        """Commit the candidate if the majority signed it; otherwise repair: take the majority's state."""
+        if certificate.state_hash != mine:
+            log.error("this peer's result of round %d differs from the majority's; taking theirs", self.round)
+            self._say("mismatch", mine=mine.hex(), theirs=certificate.state_hash.hex())
+            await self._trainer.discard()
+            self._candidate_hash = None
+            backers = [peer for peer, _ in certificate.signatures]
+            if not await self._adopt(certificate, backers):
+                raise RoundFailed("the majority's state could not be had")
+            return
+        await self._trainer.commit()
+        self._stand_on(certificate)
+
+    def _stand_on(self, certificate: Certificate) -> None:
+        self._candidate_hash = None
+        self.exchange.release()
+        self.certificate, self.base_hash, self.round = certificate, certificate.state_hash, certificate.round
+        self._states.publish(self._trainer.state, self.base_hash, certificate)
+
+    async def _after_failure(self, error: TrainingError | NetworkError, attempt: int) -> None:
+        """Before a retry: did the others commit after all? If not, drop the candidate and stop waiting for the missing."""
+        self.retries += 1
+        log.warning("round %d, attempt %d: %s", self.round, attempt + 1, error)
+        self._say("retry", reason=str(error), attempt=attempt + 1)
+        now_s = time.monotonic()
+        alive = set(self._alive())
+        for peer in getattr(error, "missing", ()):
+            if peer in alive:
+                self.view.strike(peer, now_s, STRIKE_S if attempt else 5.0)
+        if not await self._catch_up() and self._candidate_hash is not None:
+            self._candidate_hash = None
+            await self._trainer.discard()
+        self.exchange.release()
+        await asyncio.sleep(random.uniform(0.0, 0.05))  # members that failed together should not collide together
+
+    # -- where the others stand ---------------------------------------------------------------------------------
+
+    async def _catch_up(self) -> bool:
+        """Ask live peers what they stand on and move to the better branch, if there is one; True when moved."""
+        alive = self._alive()
+        if not alive:
+            return False
+        standings = await self._states.standings(alive)
+        tips = {peer: standing.certificate for peer, standing in standings.items() if standing.certificate}
+        better = choose(tips, me=self._network.public, mine=self.certificate)
+        if better is None or (better.round, better.state_hash) == (self.round, self.base_hash):
+            return await self._agree_on_genesis(standings) if not tips else False
+        if better.round < self.round and self.certificate is None:
+            return False
+        backers = [peer for peer, tip in tips.items() if tip.state_hash == better.state_hash]
+        return await self._adopt(better, backers)
+
+    async def _agree_on_genesis(self, standings: Mapping[bytes, Standing]) -> bool:
+        """Before the first round: machines whose initial parameters differ take the most common ones, then the lower hash."""
+        if self.certificate is not None or self.round != 0 or not standings:
+            return False
+        counts: dict[bytes, list[bytes]] = {self.base_hash: [self._network.public]}
+        for peer, standing in standings.items():
+            counts.setdefault(standing.state_hash, []).append(peer)
+        state_hash, backers = min(counts.items(), key=lambda item: (-len(item[1]), item[0]))
+        if state_hash == self.base_hash:
+            return False
+        for peer in backers:
+            if await self._load_from(peer, 0, state_hash):
+                self.base_hash = state_hash
+                self._states.publish(self._trainer.state, state_hash, None)
+                return True
+        return False
+
+    async def _adopt(self, certificate: Certificate, backers: Sequence[bytes]) -> bool:
+        """Move to a certified state: by committing our own candidate if it is the same, else by download."""
+        if self._candidate_hash == certificate.state_hash:
+            await self._trainer.commit()
+            self._stand_on(certificate)
+            self._say("adopted", how="own result")
+            return True
+        before = self.round
+        for peer in sorted(backers, key=lambda _: random.random()):
+            if peer != self._network.public and await self._load_from(peer, certificate.round, certificate.state_hash):
+                self._stand_on(certificate)
+                self._say("adopted", how="download", source=peer.hex(), before=before)
+                return True
+        return False
+
+    async def _load_from(self, peer: bytes, round_: int, state_hash: bytes) -> bool:
+        try:
+            buffer = await self._states.download(peer, round_, state_hash, stall_s=self._grace_s())
+        except MalformedMessage as error:
+            log.warning("%s served a bad state: %s", short(peer), error)
+            self._say("bad state", peer=peer.hex(), reason=str(error))
+            self.view.strike(peer, time.monotonic(), STRIKE_S)
+            return False
+        except NetworkError as error:
+            log.info("no state from %s: %s", short(peer), error)
+            return False
+        await self._trainer.load(round_, buffer, state_hash)
+        return True
+
+    # -- small things -------------------------------------------------------------------------------------------
+
+    def _alive(self) -> list[bytes]:
+        return self.view.alive(time.monotonic(), self._network.connected)
+
+    def _companions(self) -> list[bytes]:
+        return self.view.companions(time.monotonic(), self._network.connected, self.round, self.base_hash)
+
+    def _strangers(self) -> list[bytes]:
+        return self.view.strangers(time.monotonic(), self._network.connected, self.round, self.base_hash)
+
+    def _gone(self, peers: Sequence[bytes]) -> set[bytes]:
+        return set(peers) - set(self._alive()) - {self._network.public}
+
+    def _grace_s(self) -> float:
+        """The longest silence that a live companion is allowed: the unit of every deadline here."""
+        return max((self.view.members[p].silence_allowed_s() for p in self._alive()), default=2.0)
+
+    def _group_key(self) -> bytes:
+        return hashlib.sha256(
+            b"ubcp/group-key/1\0" + encode([self.settings.run_id, self.round, self.base_hash])
+        ).digest()
+
+    async def _current_matchmaker(self) -> Matchmaker:
+        session = await self._network.ready()
+        if self._matchmaker is None or self._matchmaker.generation != session.generation:
+            self._matchmaker = Matchmaker(self._network, self.settings.run_id)
+            await self._matchmaker.open()
+        return self._matchmaker
+
+    async def _checkpoint(self, due: bool = False) -> None:
+        """Write a checkpoint when one is due. A full disk is said and survived: the older checkpoints stay."""
+        if not due and time.monotonic() - self._checkpointed_s < self.settings.checkpoint_every_s:
+            return
+        self._say("checkpoint")
+        extra = {"certificate": self.certificate.to_bytes().hex()} if self.certificate else {}
+        try:
+            path = await self._trainer.checkpoint(extra)
+            self._say("checkpointed", path=str(path))
+        except LocalIOError as error:
+            log.error("no checkpoint: %s", error)
+            self._say("checkpoint failed", reason=error.message, hint=error.hint or "")
+        self._checkpointed_s = time.monotonic()
+
+
+    def _is_my_turn_to_evaluate(self) -> bool:
+        every = self.settings.evaluate_every
+        if not every or (self.round % every and self.round != self.settings.rounds) or self.certificate is None:
+            return False
+        peers = self.certificate.group.peers
+        return peers[(self.round // every) % len(peers)] == self._network.public
+
+    async def _evaluate(self) -> Evaluation:
+        result = await self._trainer.evaluate()
+        self._say("evaluated", loss=result.loss, stderr=result.stderr, accuracy=result.accuracy, n=result.n)
+        return result
+
+    def _say(self, kind: str, **data: Any) -> None:
+        self._observe(Event(kind, self.round, data))
+
+    def _on_progress(self, progress: Any) -> None:
+        self.step, self.loss = progress.step, progress.loss
+        self._say("progress", step=progress.step, steps=progress.steps, loss=progress.loss)
+
+    # -- heartbeats ---------------------------------------------------------------------------------------------
+
+    async def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._waiting_since_s = None
+        with suppress(NetworkError):
+            await self._beat()
+
+    async def _beat(self) -> None:
+        self._sequence = max(self._sequence + 1, int(time.time() * 1000))
+        beat = Beat(
+            self.settings.run_id, self._sequence, self.round, self.phase, self.base_hash, self.step,
+            int(self._train_s * 1000),
+        )  # fmt: skip
+        await self._network.publish(self._topic, beat.to_bytes())
+
+    async def _keep_beating(self) -> None:
+        due_s = time.monotonic()
+        while True:
+            with suppress(NetworkError):
+                await self._beat()
+            due_s += BEAT_S
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            late_s = time.monotonic() - due_s
+            if late_s > 2 * BEAT_S:
+                # We were stopped (SIGSTOP, a sleeping laptop) or p2pd was away: the others' silence is our own deafness.
+                for member in self.view.members.values():
+                    member.heard_s += late_s
+                due_s = time.monotonic()
+            self.view.drop_silent(time.monotonic())
+
+    def _on_beat(self, peer: bytes, payload: bytes) -> None:
+        try:
+            beat = Beat.from_bytes(payload)
+        except MalformedMessage as error:
+            log.debug("a malformed heartbeat from %s: %s", short(peer), error)
+            return
+        if self.view.hear(peer, beat, time.monotonic()):
+            self._heard.set()
+
+    async def _wait_heard(self, timeout_s: float) -> None:
+        self._heard.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._heard.wait(), timeout_s)
+
+    async def _keep_claiming(self) -> None:
+        """Tell the DHT that this node is in the run, so that newcomers find it."""
+        while True:
+            settings = self.settings
+            row = [settings.name, settings.run_id, settings.recipe, settings.recipe_hash, self.round, settings.rounds]
+            with suppress(NetworkError):
+                await self._network.claim(RUNS_KEY, [row], CLAIM_LIFETIME_S)
+            await asyncio.sleep(CLAIM_EVERY_S if self._network.connected else 2.0)

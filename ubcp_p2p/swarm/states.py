@@ -1,0 +1,111 @@
+"""Serves and downloads the state of a run: certificates first, then bytes that must match the certified hash."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ubcp_p2p.buffers import SharedBuffer
+from ubcp_p2p.codec import MalformedMessage
+from ubcp_p2p.errors import NetworkError
+from ubcp_p2p.swarm.frames import Stream, Unreachable
+from ubcp_p2p.swarm.network import Network, short
+from ubcp_p2p.swarm.quorum import CERTIFICATE_BYTES_MAX, Certificate, fields, hash_of, number
+
+log = logging.getLogger(__name__)
+
+CERTIFICATE, STATE = 0, 1
+STATE_DOMAIN = b"ubcp/state/1\0"
+ASK_S = 2.0
+DOWNLOADS_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a peer stands on: the hash of its state, and the certificate for it (none before the first round)."""
+
+    state_hash: bytes
+    certificate: Certificate | None
+
+
+class States:
+    """State server and client of one run. `publish` says what we stand on."""
+
+    def __init__(self, network: Network, run_id: bytes, state_bytes: int) -> None:
+        self._network = network
+        self._run_id = run_id
+        self._protocol = f"/ubcp/state/1/{run_id.hex()[:32]}"
+        self._state_bytes = state_bytes
+        self._standing: Standing | None = None
+        self._state: SharedBuffer | None = None
+        self._gate = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
+
+    async def open(self) -> None:
+        await self._network.handle(self._protocol, self._serve)
+
+    async def close(self) -> None:
+        await self._network.unhandle(self._protocol)
+
+    def publish(self, state: SharedBuffer, state_hash: bytes, certificate: Certificate | None) -> None:
+        """Serve `state` from now on; the buffer stays the caller's."""
+        self._state, self._standing = state, Standing(state_hash, certificate)
+
+    async def standings(self, peers: Iterable[bytes]) -> dict[bytes, Standing]:
+        """What each of `peers` stands on, verified; peers that do not answer or answer nonsense are left out."""
+
+        async def ask(peer: bytes) -> tuple[bytes, Standing] | None:
+            try:
+                answer = await self._network.request(peer, self._protocol, [CERTIFICATE, b"\0" * 32], timeout_s=ASK_S)
+                state_hash, certificate = fields(answer, 2)
+                if not isinstance(certificate, bytes) or len(certificate) > CERTIFICATE_BYTES_MAX:
+                    raise MalformedMessage("no certificate where one belongs")
+                parsed = Certificate.from_bytes(certificate, self._run_id) if certificate else None
+                if parsed is not None and parsed.state_hash != state_hash:
+                    raise MalformedMessage("a certificate for another state")
+                return peer, Standing(hash_of(state_hash), parsed)
+            except (NetworkError, MalformedMessage) as error:
+                log.info("no standing from %s: %s", short(peer), error)
+                return None
+
+        answers = await asyncio.gather(*(ask(peer) for peer in peers))
+        return dict(answer for answer in answers if answer is not None)
+
+    async def download(self, peer: bytes, round_: int, state_hash: bytes, *, stall_s: float) -> SharedBuffer:
+        """The state with this hash from `peer`, checked. Raises MalformedMessage, Unreachable or DeadlineExceeded."""
+        buffer = SharedBuffer.create(self._state_bytes)
+        try:
+            async with self._network.open(peer, self._protocol, timeout_s=stall_s) as stream:
+                await stream.send([STATE, state_hash], timeout_s=stall_s)
+                (size,) = fields(await stream.receive(timeout_s=stall_s), 1)
+                if number(size) == 0:
+                    raise Unreachable("it does not have this state any more")
+                if size != self._state_bytes:
+                    raise MalformedMessage(f"a state of {size} bytes where the model has {self._state_bytes}")
+                hasher = hashlib.sha256(STATE_DOMAIN + self._run_id + round_.to_bytes(8, "big"))
+                with buffer.view as view:
+                    await stream.receive_block(view, stall_s=stall_s, on_data=hasher.update)
+            if hasher.digest() != state_hash:
+                raise MalformedMessage("the downloaded state does not match the hash that its group signed")
+        except BaseException:
+            buffer.close()
+            raise
+        return buffer
+
+    async def _serve(self, stream: Stream) -> None:
+        what, wanted = fields(await stream.receive(timeout_s=5.0), 2)
+        standing, state = self._standing, self._state
+        if standing is None or state is None:
+            return
+        if what == CERTIFICATE:
+            certificate = standing.certificate.to_bytes() if standing.certificate is not None else b""
+            await stream.send([standing.state_hash, certificate], timeout_s=5.0)
+        elif what == STATE and hash_of(wanted) == standing.state_hash and state.fd >= 0:  # closed while a commit is under way
+            async with self._gate:
+                with state.view as view:
+                    await stream.send([len(view)], timeout_s=5.0)
+                    await stream.send_block(view, stall_s=10.0)
+        else:
+            await stream.send([0], timeout_s=5.0)

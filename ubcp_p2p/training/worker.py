@@ -1,0 +1,295 @@
+"""The trainer process: `python -m ubcp_p2p.training.worker FD PARENT_PID` serves the daemon's commands until FD closes.
+
+One thread, one command at a time. It dies with its parent, ignores Ctrl-C (the daemon decides), and ends itself after
+any error that it does not understand: the daemon starts a fresh one from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ubcp_p2p.errors import ConfigError, LocalIOError, TrainingError, UbcpError
+from ubcp_p2p.training import channel
+from ubcp_p2p.training.errors import Diverged, MalformedTrainerMessage, OutOfMemory, RoundFailed, StateMismatch
+from ubcp_p2p.training.limits import WORDS_CHARS_MAX
+from ubcp_p2p.training.messages import (
+    Apply,
+    Cancel,
+    Checkpoint,
+    Command,
+    Commit,
+    Discard,
+    Done,
+    Evaluate,
+    Evaluated,
+    Failed,
+    FailureKind,
+    Finish,
+    Load,
+    Progressed,
+    Reply,
+    Sample,
+    Sampled,
+    Saved,
+    Start,
+    Train,
+    decode_command,
+    decode_start,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from ubcp_p2p.training.inner import AfterStep
+    from ubcp_p2p.training.session import Session
+
+_NICENESS = 5  # the daemon answers the network while the trainer computes
+_PROGRESS_SECONDS_MIN = 0.2  # between two progress messages; a person reads no faster
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+_KINDS: tuple[tuple[type[UbcpError], FailureKind], ...] = (  # the most special first
+    (StateMismatch, "mismatch"),
+    (RoundFailed, "round"),
+    (Diverged, "diverged"),
+    (OutOfMemory, "memory"),
+    (TrainingError, "training"),
+    (ConfigError, "config"),
+    (LocalIOError, "local-io"),
+)
+
+
+class _Cancelled(Exception):
+    """Nobody waits for the present command."""
+
+
+class _ParentGone(Exception):
+    """The daemon closed the channel, or died."""
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until the daemon closes the channel; 0 then, 1 after an error that ends the trainer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()
+    _die_with(int(arguments[1]))
+    os.nice(_NICENESS)
+    # cuBLAS is deterministic only with a fixed workspace, and reads this when torch loads it.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    with socket.socket(fileno=int(arguments[0])) as end:
+        seq = 0
+        try:
+            start = _receive_start(end)
+            seq = start.seq
+            session = _open(start)
+            channel.send(end, encode(session.ready), [session.state.fd])
+            seq = 0
+            _Server(end, session).serve()
+        except (_ParentGone, BrokenPipeError, ConnectionResetError):
+            return 0
+        except BaseException as error:
+            if not isinstance(error, UbcpError):
+                traceback.print_exc()
+            _send(end, _failed(seq, error))
+    return 1
+
+
+def _receive_start(end: socket.socket) -> Start:
+    got = channel.receive(end)
+    if got is None:
+        raise _ParentGone
+    data, fds = got
+    channel.close_all(fds)
+    return decode_start(data)
+
+
+def _open(start: Start) -> Session:
+    try:
+        from ubcp_p2p.training.session import Session  # torch takes a second or more: only now, where a failure is told
+    except ImportError as error:
+        raise ConfigError(
+            f"a package that training needs is missing or broken: {error}",
+            hint="install the extra: pip install 'ubcp-p2p[peer]'",
+        ) from error
+    return Session(start)
+
+
+class _Server:
+    """Reads commands, answers each."""
+
+    def __init__(self, end: socket.socket, session: Session) -> None:
+        self._end, self._session = end, session
+        self._poll = select.poll()
+        self._poll.register(end, select.POLLIN)
+        self._told_at = 0.0
+
+    def serve(self) -> None:
+        """Answer commands. Raises _ParentGone, or what is no ordinary failure of a command."""
+        while True:
+            command, fds = self._receive()
+            if isinstance(command, Finish | Cancel):
+                channel.close_all(fds)
+                continue  # for a command that was answered meanwhile
+            try:
+                self._answer(command, fds)
+            except _Cancelled:
+                _send(self._end, Failed(seq=command.seq, kind="cancelled", message="cancelled", hint=None))
+            except Exception as error:
+                failed = _failed(command.seq, error)
+                if failed.kind == "internal":
+                    raise
+                _send(self._end, failed)
+                memory_ran_out = failed.kind == "memory"
+            else:
+                continue
+            if memory_ran_out:  # after the error is gone, and with it the frames that hold tensors
+                gc.collect()
+                from ubcp_p2p.training.inner import release_memory
+
+                release_memory()
+
+    def _receive(self) -> tuple[Command, list[int]]:
+        got = channel.receive(self._end)
+        if got is None:
+            raise _ParentGone
+        data, fds = got
+        try:
+            return decode_command(data), fds
+        except BaseException:
+            channel.close_all(fds)
+            raise
+
+    def _answer(self, command: Command, fds: list[int]) -> None:
+        session = self._session
+        if fds and not isinstance(command, Apply | Load):
+            channel.close_all(fds)
+            raise MalformedTrainerMessage(f"a {command.type} command takes no descriptors")
+        match command:
+            case Train(seq=seq, round=round, members=members):
+                reply, offer = session.train(seq, round, members, self._watcher(seq, round))
+                with offer:
+                    self._reply(reply, offer.fd)
+            case Apply(seq=seq, weights=weights):
+                candidate, buffer = session.apply(seq, fds, weights)
+                self._reply(candidate, buffer.fd)
+            case Load(seq=seq, round=round, expected_hash=expected_hash):
+                if len(fds) != 1:
+                    channel.close_all(fds)
+                    raise MalformedTrainerMessage(f"a load command takes one descriptor, not {len(fds)}")
+                loaded, buffer = session.load(seq, fds[0], round, expected_hash)
+                self._reply(loaded, buffer.fd)
+            case Commit(seq=seq):
+                session.commit()
+                self._reply(Done(seq=seq))
+            case Discard(seq=seq):
+                session.discard()
+                self._reply(Done(seq=seq))
+            case Evaluate(seq=seq):
+                found = session.evaluate()
+                self._reply(
+                    Evaluated(seq=seq, loss=found.loss, accuracy=found.accuracy, stderr=found.stderr, n=found.n)
+                )
+            case Sample(seq=seq):
+                text = session.sample(command.prompt, command.length, command.seed, command.temperature)
+                self._reply(Sampled(seq=seq, text=text))
+            case Checkpoint(seq=seq, extra=extra):
+                self._reply(Saved(seq=seq, path=os.fsencode(session.checkpoint(extra))))
+            case Finish() | Cancel():
+                raise AssertionError("handled where they are received")
+
+    def _reply(self, message: Reply, fd: int | None = None) -> None:
+        channel.send(self._end, encode(message), [] if fd is None else [fd])
+
+    def _watcher(self, seq: int, round: int) -> AfterStep:
+        """What to do after each local step: hear the daemon, tell it where we are."""
+
+        def after_step(step: int, steps: int, mean_loss: Callable[[], float]) -> bool:
+            go_on = True
+            while self._poll.poll(0):
+                command, fds = self._receive()
+                channel.close_all(fds)
+                if isinstance(command, Finish) and command.seq == seq:
+                    go_on = False
+                elif isinstance(command, Cancel) and command.seq == seq:
+                    raise _Cancelled
+                elif not isinstance(command, Finish | Cancel):
+                    raise MalformedTrainerMessage(f"a {command.type} command came while another was under way")
+            now = time.monotonic()
+            if now - self._told_at >= _PROGRESS_SECONDS_MIN or step == steps or not go_on:
+                self._told_at = now
+                progress = Progressed(seq=seq, round=round, step=step, steps=steps, loss=mean_loss())
+                try:
+                    channel.send(self._end, encode(progress), flags=socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    pass  # the daemon is behind: the next one tells it more
+            return go_on
+
+        return after_step
+
+
+def _failed(seq: int, error: BaseException) -> Failed:
+    """The error as a message; kind "internal" for one that means a mistake of ours or a broken device."""
+    if not isinstance(error, UbcpError) and _is_out_of_memory(error):
+        error = OutOfMemory(
+            f"memory ran out: {_first_line(error)}",
+            hint="train a smaller model or batch, or close other programs; the run's state is unharmed",
+        )
+    kind: FailureKind = "internal"
+    hint = None
+    if isinstance(error, UbcpError):
+        message, hint = error.message, error.hint
+        if not isinstance(error, MalformedTrainerMessage):
+            kind = next((kind for class_, kind in _KINDS if isinstance(error, class_)), "internal")
+    elif isinstance(error, OSError):
+        kind, message = "local-io", f"the system refused: {error.strerror or error}"
+        hint = "look at this machine's limits on memory and open files"
+    else:
+        message = f"{type(error).__name__}: {_first_line(error)}"
+    if hint is not None:
+        hint = hint[:WORDS_CHARS_MAX]
+    return Failed(seq=seq, kind=kind, message=_clean(message), hint=hint)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from ubcp_p2p.training.inner import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _clean(text: str) -> str:
+    """Text that any message can hold."""
+    return text.encode("utf-8", "replace").decode()[:WORDS_CHARS_MAX]
+
+
+def _send(end: socket.socket, message: Failed) -> None:
+    """Tell the daemon of a failure; where the channel itself is the failure, stderr has told it."""
+    try:
+        channel.send(end, encode(message))
+    except OSError:
+        pass
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, whatever this process is doing then (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the line above
+        raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
