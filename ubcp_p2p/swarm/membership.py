@@ -132,6 +132,15 @@ class View:
             and self.members[peer].beat.phase in (Phase.TRAINING, Phase.READY, Phase.ROUND)
         ]
 
+    def coming(self, now_s: float, connected: Iterable[bytes], round_: int, previous_hash: bytes) -> list[bytes]:
+        """Live peers that were last heard one round behind on this very line: about to commit what we just committed."""
+        return [
+            peer
+            for peer in self.alive(now_s, connected)
+            if self.members[peer].struck_until_s <= now_s
+            and (self.members[peer].beat.round, self.members[peer].beat.base_hash) == (round_ - 1, previous_hash)
+        ]
+
     def strangers(self, now_s: float, connected: Iterable[bytes], round_: int, base_hash: bytes) -> list[bytes]:
         """Live peers that stand elsewhere: ahead, or on another state of this round."""
         return [

@@ -253,8 +253,9 @@ class RunMember:
                 return None
             companions = self._companions()
             ready = [p for p in companions if self.view.members[p].beat.phase in (Phase.READY, Phase.ROUND)]
+            all_ready = len(ready) == len(companions) and not self._coming()
             enough = len(ready) + 1 >= self.settings.peers_min
-            if enough and (len(ready) == len(companions) or time.monotonic() - started_s > patience_s):
+            if enough and (all_ready or time.monotonic() - started_s > patience_s):
                 chosen = self._seats(ready)
                 if self._network.public in chosen:
                     return [peer for peer in chosen if peer != self._network.public]
@@ -434,6 +435,12 @@ class RunMember:
 
     def _companions(self) -> list[bytes]:
         return self.view.companions(time.monotonic(), self._network.connected, self.round, self.base_hash)
+
+    def _coming(self) -> list[bytes]:
+        if self.certificate is None:
+            return []
+        before = self.certificate.group.base_hash
+        return self.view.coming(time.monotonic(), self._network.connected, self.round, before)
 
     def _strangers(self) -> list[bytes]:
         return self.view.strangers(time.monotonic(), self._network.connected, self.round, self.base_hash)

@@ -41,12 +41,16 @@ class Polls:
         self._ballots: OrderedDict[bytes, Ballot] = OrderedDict()
         self._early: OrderedDict[tuple[bytes, bytes], tuple[bytes, bytes]] = OrderedDict()
         self._heard = asyncio.Event()
+        self._pushes: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         await self._network.handle(self._protocol, self._serve)
 
     async def close(self) -> None:
         await self._network.unhandle(self._protocol)
+        for push in self._pushes:
+            push.cancel()
+        await asyncio.gather(*self._pushes, return_exceptions=True)
 
     async def collect(
         self, group: Group, state_hash: bytes, *, deadline_s: float, gone: Callable[[], set[bytes]]
@@ -60,29 +64,28 @@ class Polls:
         ballot = self._open_ballot(group)
         ballot.add(me, state_hash, self._network.key.sign("vote", vote_digest(group.digest, state_hash)))
         others = [peer for peer in group.peers if peer != me]
-        pushes = [asyncio.create_task(self._tell(peer, ballot, me)) for peer in others]
-        try:
-            while True:
-                self._heard.clear()
-                winner = ballot.winner()
-                missing = set(ballot.missing())
-                late = time.monotonic() >= deadline_s
-                if ballot.unanimous() or (winner is not None and (not missing or late or missing <= gone())):
-                    assert winner is not None
-                    return ballot.certificate(winner)
-                if late or missing <= gone():
-                    names = ", ".join(short(peer) for peer in sorted(missing)) or "nobody"
-                    split = len({state for state, _ in ballot.votes.values()}) > 1
-                    why = "the members' results differ" if split else f"{names} did not vote"
-                    raise RoundFailed(f"no majority for a result: {why}", tuple(sorted(missing)))
-                try:
-                    await asyncio.wait_for(self._heard.wait(), min(0.1, max(0.01, deadline_s - time.monotonic())))
-                except TimeoutError:
-                    pass
-        finally:
-            for push in pushes:
-                push.cancel()
-            await asyncio.gather(*pushes, return_exceptions=True)
+        for peer in others:
+            # Not awaited: whoever votes last has all votes at once, and the others still need that last one.
+            push = asyncio.create_task(self._tell(peer, ballot, me, deadline_s))
+            self._pushes.add(push)
+            push.add_done_callback(self._pushes.discard)
+        while True:
+            self._heard.clear()
+            winner = ballot.winner()
+            missing = set(ballot.missing())
+            late = time.monotonic() >= deadline_s
+            if ballot.unanimous() or (winner is not None and (not missing or late or missing <= gone())):
+                assert winner is not None
+                return ballot.certificate(winner)
+            if late or missing <= gone():
+                names = ", ".join(short(peer) for peer in sorted(missing)) or "nobody"
+                split = len({state for state, _ in ballot.votes.values()}) > 1
+                why = "the members' results differ" if split else f"{names} did not vote"
+                raise RoundFailed(f"no majority for a result: {why}", tuple(sorted(missing)))
+            try:
+                await asyncio.wait_for(self._heard.wait(), min(0.1, max(0.01, deadline_s - time.monotonic())))
+            except TimeoutError:
+                pass
 
     def certificate(self, group_digest: bytes) -> Certificate | None:
         """The certificate of a recent group, if a majority's votes were heard by now."""
@@ -103,9 +106,9 @@ class Polls:
                     del self._early[(early_digest, peer)]
         return ballot
 
-    async def _tell(self, peer: bytes, ballot: Ballot, me: bytes) -> None:
+    async def _tell(self, peer: bytes, ballot: Ballot, me: bytes, deadline_s: float) -> None:
         state_hash, signature = ballot.votes[me]
-        while True:
+        while time.monotonic() < deadline_s:
             try:
                 answer = await self._network.request(
                     peer, self._protocol, [ballot.group.digest, state_hash, signature], timeout_s=2.0

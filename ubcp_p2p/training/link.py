@@ -293,7 +293,7 @@ class Link:
         self._on_output()
         self._close_end()
         self._close_output()
-        self._reason = (self._reason or describe_exit(code)) + _last_line(self._tail)
+        self._reason = (self._reason or describe_exit(code)) + _last_words(self._tail)
         self._reaped.set_result(None)
         if self._call is not None:
             call, self._call = self._call, None
@@ -337,13 +337,12 @@ def describe_exit(code: int) -> str:
     return f"ended unasked with exit code {code}"
 
 
-def _last_line(output: bytes) -> str:
-    """The last line with text in it, as a suffix for words."""
-    for line in reversed(output.decode("utf-8", "replace").splitlines()):
-        text = "".join(c if c.isprintable() else " " for c in line).strip()
-        if text:
-            return f"; it last said: {text[:_LAST_LINE_CHARS]}"
-    return ""
+def _last_words(output: bytes) -> str:
+    """What a child's output tells of its end, as a suffix: the interpreter's fatal error, or else the last line."""
+    lines = output.decode("utf-8", "replace").splitlines()
+    lines = ["".join(c if c.isprintable() else " " for c in line).strip() for line in lines]
+    told = [line for line in lines if line.startswith("Fatal Python error")] or [line for line in lines if line]
+    return f"; it last said: {told[-1][:_LAST_LINE_CHARS]}" if told else ""
 
 
 def _encoded(request_type: type[_Request], fields: Mapping[str, object]) -> tuple[_Request, bytes]:

@@ -86,7 +86,7 @@ class TrainerProcess:
 
     @property
     def state(self) -> SharedBuffer:
-        """The committed state. `commit` and `load` replace it, closing the former; it outlives a crash, until `stop`."""
+        """The committed state. `commit` and `load` close it and put another in its place; it outlives a crash."""
         if self._state is None:
             raise TrainerStopped("the trainer was stopped; it holds no state")
         return self._state

@@ -18,7 +18,8 @@ from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.models.evaluation import Evaluation
 from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.models.task import build_task
-from ubcp_p2p.training import channel, checkpoint, inner
+from ubcp_p2p.training import channel, inner
+from ubcp_p2p.training.checkpoint import Checkpoint, newest, write
 from ubcp_p2p.training.errors import StateMismatch
 from ubcp_p2p.training.messages import CandidateMade, Loaded, Offered, ReadyMade, Start
 from ubcp_p2p.training.outer import OuterRule, outer_step
@@ -199,10 +200,10 @@ class Session:
     def checkpoint(self, extra: dict[str, str]) -> Path:
         """Write the committed state with the inner optimizer as it was there. Raises LocalIOError, ConfigError."""
         memory = self._before or self._inner.save()
-        return checkpoint.write(
+        return write(
             self._folder,
             self._kept,
-            checkpoint.Checkpoint(
+            Checkpoint(
                 run_id=self._run_id,
                 recipe_hash=self._recipe_hash,
                 round=self._state.round,
@@ -214,9 +215,9 @@ class Session:
             ),
         )
 
-    def _newest(self) -> tuple[Path | None, checkpoint.Checkpoint | None, tuple[str, ...]]:
+    def _newest(self) -> tuple[Path | None, Checkpoint | None, tuple[str, ...]]:
         lengths = dict.fromkeys(self._inner.state_vectors, self._inner.parameters)
-        return checkpoint.newest(self._folder, self._run_id, self._recipe_hash, self._values, lengths)
+        return newest(self._folder, self._run_id, self._recipe_hash, self._values, lengths)
 
     def _parameters(self) -> Vector:
         return vector(self._state.buffer)[: self._inner.parameters]

@@ -84,12 +84,15 @@ def main(arguments: list[str]) -> int:
     os.nice(_NICENESS)
     # cuBLAS is deterministic only with a fixed workspace, and reads this when torch loads it.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    gc.disable()  # while torch is imported: what is made then stays, and looking through it takes a tenth of the time
     with socket.socket(fileno=int(arguments[0])) as end:
         seq = 0
         try:
             start = _receive_start(end)
             seq = start.seq
             session = _open(start)
+            gc.freeze()
+            gc.enable()
             channel.send(end, encode(session.ready), [session.state.fd])
             seq = 0
             _Server(end, session).serve()
@@ -292,4 +295,6 @@ def _die_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(code)  # taking torch down module by module would cost a second, and there is nothing left to save

