@@ -55,9 +55,7 @@ def init(
     print(f"profile  {place.root}  (made: {', '.join(created.files)})")
     print(f"account  {created.account.hex()}  ({'with' if created.encrypted else 'no'} passphrase)")
     print(f"node     {peer_id}")
-    print(
-        f"Keep a copy of {place.account_key.name}: whoever has it is you. Only the node key can be replaced."
-    )
+    print(f"Keep a copy of {place.account_key.name}: whoever has it is you. Only the node key can be replaced.")
 
 
 def _new_passphrase(wanted: bool | None) -> str | None:

@@ -21,7 +21,9 @@ PEER_FILE_BYTES_MAX = 1 << 20
 
 JoinOption = Annotated[
     list[str] | None,
-    typer.Option("--peer", metavar="MULTIADDR", help="Join through this peer (repeatable); a friend's `ubcp peers` prints some."),
+    typer.Option(
+        "--peer", metavar="MULTIADDR", help="Join through this peer (repeatable); a friend's `ubcp peers` prints some."
+    ),
 ]
 PeersFileOption = Annotated[
     Path | None, typer.Option("--peers", metavar="FILE", help="Join through the peers in FILE, a multiaddr a line.")
@@ -51,8 +53,8 @@ def bootstrap(
 ) -> None:
     """Run a seed node.
 
-    A node like any other that takes part in no run: others join the network through it. `ubcp status` prints the address
-    to give to them.
+    A node like any other that takes part in no run: others join the network through it. `ubcp status` prints the
+    address to give to them.
     """
     _run(profile, peer, peers, detach, trains=False)
 
@@ -65,7 +67,8 @@ def status(profile: ProfileOption = None, json: JsonOption = False) -> None:
     if json:
         emit_json(document)
         return
-    print(f"node       {document['peer_id']}  (pid {document['pid']}, {document['role']}, up {document['uptime_s']:.0f} s)")
+    facts = f"pid {document['pid']}, {document['role']}, up {document['uptime_s']:.0f} s"
+    print(f"node       {document['peer_id']}  ({facts})")
     print(f"stage      {document['stage']}")
     print(f"reachable  {document['reachability']['kind']}: {document['reachability']['words']}")
     print(f"peers      {document['connected']} connected")

@@ -15,22 +15,31 @@ from ubcp_p2p.errors import TrainingError
 if TYPE_CHECKING:
     from ubcp_p2p.peer.profile import Profile
 
-RunOption = Annotated[str, typer.Option("--run", metavar="NAME", help="The run's name: all who give the same recipe and name train one model.")]
+RunOption = Annotated[
+    str,
+    typer.Option(
+        "--run", metavar="NAME", help="The run's name: all who give the same recipe and name train one model."
+    ),
+]
 
 
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a recipe file (TOML).")],
     run: RunOption,
     profile: ProfileOption = None,
-    min_peers: Annotated[int, typer.Option("--min-peers", min=1, max=64, help="Wait for so many peers before each round.")] = 1,
-    new: Annotated[bool, typer.Option("--new", help="Start a run of this name although peers claim it for another recipe.")] = False,
+    min_peers: Annotated[
+        int, typer.Option("--min-peers", min=1, max=64, help="Wait for so many peers before each round.")
+    ] = 1,
+    new: Annotated[
+        bool, typer.Option("--new", help="Start a run of this name although peers claim it for another recipe.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; the node goes on training.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Train a recipe together with everyone in the same run.
 
-    The running node does the work; this command shows it. Ctrl-C leaves the run: the others are told, and a checkpoint is
-    kept from which the same command goes on. Peers that come late get the model from those who are there.
+    The running node does the work; this command shows it. Ctrl-C leaves the run: the others are told, and a
+    checkpoint is kept from which the same command goes on. Peers that come late get the model from those who are there.
     """
     require_extra("peer")
     from ubcp_p2p.models.recipe import load_recipe
@@ -92,7 +101,8 @@ def _show(event: dict[str, Any]) -> None:
     terminal = sys.stderr.isatty()
     if kind == "progress":
         if terminal:
-            print(f"\r\x1b[Kround {round_}: step {event['step']}/{event['steps']}, loss {event['loss']:.3f}", end="", file=sys.stderr, flush=True)  # fmt: skip
+            text = f"round {round_}: step {event['step']}/{event['steps']}, loss {event['loss']:.3f}"
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
         return
     line = {
         "joined": lambda: f"joined with {event['peers']} peer(s)",
@@ -115,7 +125,9 @@ def _show(event: dict[str, Any]) -> None:
 
 def _finish(status: dict[str, Any], json: bool) -> None:
     if status["error"]:
-        raise TrainingError(f"the run {status['name']!r} failed: {status['error']['message']}", hint=status["error"]["hint"])
+        raise TrainingError(
+            f"the run {status['name']!r} failed: {status['error']['message']}", hint=status["error"]["hint"]
+        )
     _print_status(status, json)
 
 

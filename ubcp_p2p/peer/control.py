@@ -1,7 +1,7 @@
 """The control socket: how `ubcp status`, `train` and the rest talk to the running node.
 
-One JSON object a line, both ways. A request is {"verb": …, …}; the answer is any number of {"event": {…}} lines and then
-one {"ok": …} or {"error": {"message", "hint", "exit"}}. The socket lies in a directory that only this user may enter.
+One JSON object a line, both ways. A request is {"verb": …, …}; the answer is any number of {"event": {…}} lines and
+then one {"ok": …} or {"error": {"message", "hint", "exit"}}. The socket lies in a directory that only this user may enter.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class ControlServer:
             request = json.loads(await reader.readline())
             verb = self._verbs.get(str(request.get("verb")))
             if verb is None:
-                raise ConfigError(f"the node does not know the verb {request.get('verb')!r}", hint="is it an older ubcp?")
+                raise ConfigError(
+                    f"the node does not know the verb {request.get('verb')!r}", hint="is it an older ubcp?"
+                )
             # A caller that hangs up (Ctrl-C in `ubcp train`) ends its call.
             work, hung_up = asyncio.ensure_future(verb(request, emit)), asyncio.ensure_future(reader.read(1))
             try:
@@ -125,7 +127,9 @@ def call(profile: Profile, verb: str, *, timeout_s: float | None = 30.0, **argum
     raise LocalIOError("the node hung up without an answer", hint="look at its log: log/ubcp.log in the profile")
 
 
-def stream(profile: Profile, verb: str, *, timeout_s: float | None = None, **arguments: Any) -> Iterator[dict[str, Any]]:
+def stream(
+    profile: Profile, verb: str, *, timeout_s: float | None = None, **arguments: Any
+) -> Iterator[dict[str, Any]]:
     """Ask the node of `profile`, yielding each {"event": …} and last the {"ok": …}. Raises as `call`."""
     with _connect(profile) as connection:
         connection.settimeout(timeout_s)

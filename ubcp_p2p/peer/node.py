@@ -30,7 +30,9 @@ log = logging.getLogger(__name__)
 class Node:
     """One running node. `trains` is False for a seed node: it serves the DHT and takes part in no run."""
 
-    def __init__(self, profile: Profile, config: PeerConfig, *, join: tuple[str, ...] = (), trains: bool = True) -> None:
+    def __init__(
+        self, profile: Profile, config: PeerConfig, *, join: tuple[str, ...] = (), trains: bool = True
+    ) -> None:
         self.profile = profile
         self.config = config
         self.key = NodeKey.load(profile.node_key)
@@ -42,6 +44,7 @@ class Node:
         self._stage = "starting"
         self._started_s = time.monotonic()
         self._stop = asyncio.Event()
+        self._loaded = asyncio.Event()
 
     async def serve(self) -> None:
         """Run until `stop`, SIGINT or SIGTERM. Raises ConfigError or LocalIOError when it cannot start."""
@@ -71,6 +74,7 @@ class Node:
             from ubcp_p2p.peer.runs import Runs
 
             self.runs = Runs(self.profile, self.config.training, network)
+        self._loaded.set()
         serving = asyncio.create_task(network.serve(), name="network")
         stopping = asyncio.create_task(self._stop.wait())
         ready = asyncio.create_task(self._announce_ready(network))
@@ -152,7 +156,9 @@ class Node:
     async def _status(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         network = self.network
         stage = self._stage if network is None or self._stage == "stopping" else network.stage
-        reach, words = network.reachability() if network is not None and network.addresses else ("unknown", "not up yet")
+        reach, words = (
+            network.reachability() if network is not None and network.addresses else ("unknown", "not up yet")
+        )
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -237,13 +243,15 @@ class Node:
         }  # fmt: skip
 
     async def _up(self) -> Network:
-        while self.network is None:
-            await asyncio.sleep(0.01)
+        await self._loaded.wait()
+        assert self.network is not None
         try:
             async with asyncio.timeout(20.0):
                 await self.network.ready()
         except TimeoutError:
-            raise UbcpError(f"the network is not up yet: {self.network.stage}", hint="`ubcp status` says more") from None
+            raise UbcpError(
+                f"the network is not up yet: {self.network.stage}", hint="`ubcp status` says more"
+            ) from None
         return self.network
 
     def _require_runs(self) -> Runs:
@@ -266,7 +274,10 @@ def run_node(node: Node) -> None:
 
 
 def _on_stray_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """hivemind drops tasks that it never awaits and writes to sockets of a dead p2pd; both are noise, and only noise."""
+    """hivemind drops tasks that it never awaits and writes to sockets of a dead p2pd.
+
+    Both are noise, and only noise.
+    """
     message, error = context.get("message", ""), context.get("exception")
     if "Task was destroyed but it is pending" in message or isinstance(error, OSError | EOFError):
         log.debug("stray: %s %r", message, error)

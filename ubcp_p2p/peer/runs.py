@@ -41,7 +41,10 @@ class RunOptions:
 
 
 class Run:
-    """One run on this node. `stage` is "starting", "running", "done", "failed" or "left"; `error` says why it failed."""
+    """One run on this node.
+
+    `stage` is "starting", "running", "done", "failed" or "left"; `error` says why it failed.
+    """
 
     def __init__(self, name: str, recipe: Recipe, options: RunOptions) -> None:
         self.name = name
@@ -133,7 +136,9 @@ class Runs:
         run = self._runs.get(name)
         if run is None:
             known = ", ".join(sorted(self._runs)) or "none"
-            raise ConfigError(f"this node is in no run called {name!r}", hint=f"its runs: {known}; `ubcp runs` lists all")
+            raise ConfigError(
+                f"this node is in no run called {name!r}", hint=f"its runs: {known}; `ubcp runs` lists all"
+            )
         return run
 
     async def start(self, name: str, recipe: Recipe, options: RunOptions) -> Run:
@@ -145,7 +150,8 @@ class Runs:
             if present.run_id == run_id(name, recipe.hash()):
                 return present
             raise ConfigError(
-                f"this node is already in the run {name!r} with another recipe", hint=f"ubcp leave {name}, or another --run"
+                f"this node is already in the run {name!r} with another recipe",
+                hint=f"ubcp leave {name}, or another --run",
             )
         if not options.new:
             await self._refuse_other_recipe(name, recipe)
@@ -175,9 +181,15 @@ class Runs:
                 name, identity, recipe, _, round_, rounds = row
                 entry = found.setdefault(
                     identity,
-                    {"name": str(name)[:NAME_CHARS_MAX], "run_id": identity.hex(), "recipe": str(recipe)[:64], "peers": 0,
-                     "round": 0, "rounds": rounds if isinstance(rounds, int) else None},
-                )  # fmt: skip
+                    {
+                        "name": str(name)[:NAME_CHARS_MAX],
+                        "run_id": identity.hex(),
+                        "recipe": str(recipe)[:64],
+                        "peers": 0,
+                        "round": 0,
+                        "rounds": rounds if isinstance(rounds, int) else None,
+                    },
+                )
                 entry["peers"] += 1
                 entry["round"] = max(entry["round"], round_ if isinstance(round_, int) else 0)
         return sorted(found.values(), key=lambda entry: (entry["name"], entry["run_id"]))
@@ -241,7 +253,8 @@ class Runs:
         run.stage = "running"
         taking_part = asyncio.create_task(member.run())
         try:
-            await asyncio.wait([taking_part, trainer.exited], return_when=asyncio.FIRST_COMPLETED)
+            ends: list[asyncio.Future[Any]] = [taking_part, trainer.exited]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not taking_part.done():
                 raise TrainingError(f"the trainer {trainer.exited.result()}", hint="start the run again: it resumes")
             await taking_part

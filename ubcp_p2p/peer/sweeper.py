@@ -1,7 +1,8 @@
 """The private directory of one running node, and the sweeper that removes it when the node is killed.
 
-Sockets are files, and a process that is killed by SIGKILL removes nothing. So a shell of 1 MB waits on a pipe that only the
-node holds: when the node ends, however it ends, the kernel closes the pipe and the shell removes the directory.
+Sockets are files, and a process that is killed by SIGKILL removes nothing. So a shell of 1 MB waits on a pipe that
+only the node holds: when the node ends, however it ends, the kernel closes the pipe and the shell removes the
+directory.
 """
 
 from __future__ import annotations

@@ -19,7 +19,10 @@ FILE_BYTES_MAX = 4 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Known:
-    """One remembered peer: base58 peer id, multiaddrs without the /p2p part, and when it was last connected (Unix s)."""
+    """One remembered peer.
+
+    Base58 peer id, multiaddrs without the /p2p part, and when it was last connected (Unix s).
+    """
 
     peer_id: str
     addresses: tuple[str, ...]
@@ -62,7 +65,7 @@ class AddressBook:
 
 
 def split_multiaddr(text: str) -> tuple[str, str]:
-    """"/ip4/…/tcp/…/p2p/12D3…" → (address, base58 peer id). Raises ConfigError with an example."""
+    """ "/ip4/…/tcp/…/p2p/12D3…" → (address, base58 peer id). Raises ConfigError with an example."""
     address, found, peer_id = text.strip().rpartition("/p2p/")
     if not found or not _sane(address) or not peer_id:
         raise ConfigError(
@@ -77,7 +80,8 @@ def split_multiaddr(text: str) -> tuple[str, str]:
 
 
 def reachability(listening: Iterable[str], dialled_back: bool | None) -> tuple[str, str]:
-    """How others can reach this node: (one of "loopback", "local", "public", "relay", "outgoing"; a sentence on the cost).
+    """How others can reach this node: (one of "loopback", "local", "public", "relay", "outgoing"; a sentence on the
+    cost).
 
     listening: the multiaddrs that p2pd reports; dialled_back: whether a peer confirmed that it could dial us, None when
     nobody was asked yet.
@@ -111,7 +115,9 @@ def _scope(multiaddr: str) -> str:
 
 
 def _sane(address: str) -> bool:
-    return address.startswith("/") and len(address) <= ADDRESS_CHARS_MAX and address.isprintable() and "," not in address
+    return (
+        address.startswith("/") and len(address) <= ADDRESS_CHARS_MAX and address.isprintable() and "," not in address
+    )
 
 
 def _read(path: Path) -> list[Known]:
@@ -120,7 +126,11 @@ def _read(path: Path) -> list[Known]:
             return []
         rows = json.loads(path.read_text(encoding="utf-8"))
         return [
-            Known(str(row["peer_id"]), tuple(a for a in row["addresses"] if _sane(a))[:ADDRESSES_MAX], float(row["seen_s"]))
+            Known(
+                str(row["peer_id"]),
+                tuple(a for a in row["addresses"] if _sane(a))[:ADDRESSES_MAX],
+                float(row["seen_s"]),
+            )
             for row in rows[:PEERS_MAX]
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -44,7 +44,10 @@ class Stream:
         await self._bounded(self._writer.drain(), timeout_s)
 
     async def receive(self, *, timeout_s: float, bytes_max: int = FRAME_BYTES_MAX) -> Value:
-        """Receive one message of at most `bytes_max` bytes. Raises MalformedMessage, Unreachable or DeadlineExceeded."""
+        """Receive one message of at most `bytes_max` bytes.
+
+        Raises MalformedMessage, Unreachable or DeadlineExceeded.
+        """
         length = int.from_bytes(await self._bounded(self._reader.readexactly(4), timeout_s), "big")
         if length > bytes_max:
             raise MalformedMessage(f"frame of {length} bytes; at most {bytes_max} are allowed")
@@ -59,7 +62,10 @@ class Stream:
     async def receive_block(
         self, block: memoryview, *, stall_s: float, on_data: Callable[[bytes], object] | None = None
     ) -> None:
-        """Fill `block`; raises DeadlineExceeded when nothing arrives for `stall_s` seconds, Unreachable at an early end."""
+        """Fill `block`.
+
+        Raises DeadlineExceeded when nothing arrives for `stall_s` seconds, Unreachable at an early end.
+        """
         offset = 0
         while offset < len(block):
             data = await self._bounded(self._reader.read(min(BLOCK_STEP, len(block) - offset)), stall_s)

@@ -1,8 +1,9 @@
 """Imports the parts of hivemind that we run as coroutines, without the rest of it and without torch.
 
-`import hivemind` executes package files that pull in torch, its process wrappers and its optimizer: 1.5–2.5 s and 277 MB
-in every daemon (measured). The parts used here need none of it, so the packages on the way are entered without
-running their `__init__`: 0.2 s and 49 MB (docs/adr/0005). The version is pinned; a test imports this in a fresh process.
+`import hivemind` executes package files that pull in torch, its process wrappers and its optimizer: 1.5–2.5 s and
+277 MB in every daemon (measured). The parts used here need none of it, so the packages on the way are entered without
+running their `__init__`: 0.2 s and 49 MB (docs/adr/0005). The version is pinned; a test imports this in a fresh
+process.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class StepControl:
         self.data_for_gather = data_for_gather
 
     def get_timeout(self) -> float:
-        return max(0.0, self.deadline - timed_storage.get_dht_time())
+        now_s: float = timed_storage.get_dht_time()
+        return max(0.0, self.deadline - now_s)
 
 
 def _part(name: str) -> Any:

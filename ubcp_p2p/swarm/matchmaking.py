@@ -1,8 +1,10 @@
 """Finds the group for one round: hivemind's Matchmaking, sized to the peers that are really there.
 
 hivemind's defaults wait 5 s for peers that may not exist. Here the heartbeats already say who is ready, so the
-target size is that number, and the search ends the moment the group is full: 0.1–0.25 s (measured, docs/measurements.md).
-What the leader gathers is signed by each member (quorum.Card), so a leader can leave members out but cannot speak for them.
+target size is that number, and the search ends the moment the group is full: 0.1–0.25 s (measured,
+docs/measurements.md).
+What the leader gathers is signed by each member (quorum.Card), so a leader can leave members out but cannot speak
+for them.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-
 from typing import Any, AsyncIterator  # noqa: UP035  # hivemind recognises typing.AsyncIterator only
 
 from ubcp_p2p.errors import NetworkError
@@ -27,7 +28,9 @@ from ubcp_p2p.swarm.quorum import CARD_BYTES_MAX
 
 log = logging.getLogger(__name__)
 
-LOOKUP_EVERY_S = 0.1  # hivemind polls the DHT 200 times a second otherwise; this cut CPU by 4× for 50 ms more (measured)
+LOOKUP_EVERY_S = (
+    0.1  # hivemind polls the DHT 200 times a second otherwise; this cut CPU by 4× for 50 ms more (measured)
+)
 ANSWER_S = 1.0  # a leader that does not answer a join request within this is passed over
 WINDOW_S = 2.0  # how long a leader waits for the rest of its group; must exceed ANSWER_S (see hivemind's docstring)
 
@@ -147,5 +150,3 @@ class Matchmaker:
         if group is None:
             raise NoGroup(f"no group of {size} came together within {timeout_s:.1f} s")
         return [bytes(data) for data in group.gathered]
-
-

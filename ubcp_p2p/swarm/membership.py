@@ -110,7 +110,10 @@ class View:
             del self.members[peer]
 
     def alive(self, now_s: float, connected: Iterable[bytes]) -> list[bytes]:
-        """Peers that are there: heard lately, not leaving; one whose connection broke counts as gone after two beats."""
+        """Peers that are there.
+
+        Heard lately, not leaving; one whose connection broke counts as gone after two beats.
+        """
         linked = set(connected)
         result = []
         for peer, member in self.members.items():
@@ -133,7 +136,10 @@ class View:
         ]
 
     def coming(self, now_s: float, connected: Iterable[bytes], round_: int, previous_hash: bytes) -> list[bytes]:
-        """Live peers that were last heard one round behind on this very line: about to commit what we just committed."""
+        """Live peers that were last heard one round behind on this very line.
+
+        About to commit what we just committed.
+        """
         return [
             peer
             for peer in self.alive(now_s, connected)

@@ -472,9 +472,10 @@ def _explain(error: Exception, settings: P2pdSettings) -> None:
     if "address already in use" in text or "failed to listen on any addresses" in text:
         raise LocalIOError(
             f"the port is in use: cannot listen on {', '.join(settings.listen)}",
-            hint="another program (or another ubcp) has it; set network.listen in config.toml to another port, or port 0",
+            hint="another program has it: set network.listen in config.toml to another port, or to port 0",
         ) from None
     if "permission denied" in text:
         raise LocalIOError(
-            f"not permitted to listen on {', '.join(settings.listen)}", hint="ports below 1024 need root; use a higher one"
+            f"not permitted to listen on {', '.join(settings.listen)}",
+            hint="ports below 1024 need root; use a higher one",
         ) from None

@@ -31,7 +31,10 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class P2pdSettings:
-    """How this node's p2pd is started. `listen` and `announce` are multiaddrs; nat=False keeps every packet to our peers."""
+    """How this node's p2pd is started.
+
+    `listen` and `announce` are multiaddrs; nat=False keeps every packet to our peers.
+    """
 
     identity: Path
     listen: tuple[str, ...]
@@ -111,7 +114,9 @@ class P2pd:
                 preexec_fn=die_with_parent(os.getpid()),
             )
         except OSError as error:
-            raise NetworkError(f"p2pd could not be started: {error}", hint="is this an x86-64 or arm64 Linux?") from None
+            raise NetworkError(
+                f"p2pd could not be started: {error}", hint="is this an x86-64 or arm64 Linux?"
+            ) from None
         return cls(process, control)
 
     async def stop(self) -> None:

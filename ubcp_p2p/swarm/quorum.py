@@ -1,7 +1,8 @@
 """What the members of a round sign: offer cards, votes on the result, and the certificate that a majority makes (pure).
 
-A round is a vote on its result. Every member gathers all offers, computes the next state on a copy and signs the state's
-hash; a round is committed by the unanimous votes of its group, or at the deadline by more than half of it. The signatures
+A round is a vote on its result. Every member gathers all offers, computes the next state on a copy and signs the
+state's hash; a round is committed by the unanimous votes of its group, or at the deadline by more than half of it. The
+signatures
 make the certificate: what a late joiner checks a downloaded state against, and what a member that missed the end
 recognises it by. docs/rounds.md tells the whole protocol and what it cannot promise.
 """
@@ -98,8 +99,8 @@ def form_group(
     """The group that a leader's list of cards makes, and why cards were left out.
 
     Every member applies the same checks to the same bytes and so leaves out the same cards; a leader that shows
-    different lists to different members makes groups of different digests, whose votes never add up. Weights are clamped
-    to [1, weight_max]; a second card of one peer is left out.
+    different lists to different members makes groups of different digests, whose votes never add up. Weights are
+    clamped to [1, weight_max]; a second card of one peer is left out.
     """
     members: dict[bytes, tuple[bytes, int, bytes]] = {}
     refused: list[str] = []
@@ -243,8 +244,10 @@ def branches(tips: Mapping[bytes, Certificate]) -> list[Branch]:
 def choose(tips: Mapping[bytes, Certificate], *, me: bytes, mine: Certificate | None) -> Certificate | None:
     """Which verified certificate to stand on: the one to move to, or None to stay.
 
-    tips: the newest verified certificate of each live peer, mine left out. More live backers win; then more live signers
-    of the tip; then the lower hash. A claim of a far round has no weight of its own: one liar with a certificate that it
+    tips: the newest verified certificate of each live peer, mine left out. More live backers win; then more live
+    signers
+    of the tip; then the lower hash. A claim of a far round has no weight of its own: one liar with a certificate
+    that it
     alone signed has one backer, however large its round number. At equal backing a member moves only between branches
     of groups larger than one, so that a lone stranger never overrides a lone peer.
     """

@@ -2,7 +2,8 @@
 
 The protocol and what it promises are told in docs/rounds.md. In one paragraph: a round is a vote on its result. Members
 with the same state train, wait until all live companions are ready, find each other by matchmaking, gather all offers,
-compute the next state on a copy, and sign its hash. The state is committed by all votes, or at the deadline by more than
+compute the next state on a copy, and sign its hash. The state is committed by all votes, or at the deadline by more
+than
 half. Whoever missed the end recognises the committed state by the certificate and adopts it; whoever failed retries
 without the missing. Nothing reaches the model before the commit.
 """
@@ -50,7 +51,10 @@ class StateMismatch(TrainingError):
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run is: the same for all its members, except `peers_min` and `checkpoint_every_s`, which are this peer's."""
+    """What a run is.
+
+    The same for all its members, except `peers_min` and `checkpoint_every_s`, which are this peer's.
+    """
 
     name: str
     run_id: bytes
@@ -66,7 +70,10 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened in a run: `kind` is the place, `data` its figures (JSON types only). Times are seconds."""
+    """Something that happened in a run.
+
+    `kind` is the place, `data` its figures (JSON types only). Times are seconds.
+    """
 
     kind: str
     round: int
@@ -126,8 +133,7 @@ class RunMember:
             await self._checkpoint(due=True)
             await self._enter(Phase.DONE)
             self._say("done")
-            while True:  # late joiners still need the state
-                await asyncio.sleep(3600)
+            await asyncio.Event().wait()  # until cancelled: late joiners still need the state
         finally:
             for task in background:
                 task.cancel()
@@ -235,7 +241,7 @@ class RunMember:
         companions = self._companions()
         beats = [self.view.members[peer].beat for peer in companions]
         if not beats or any(beat.phase == Phase.TRAINING for beat in beats):
-            self._waiting_since_s: float | None = None
+            self._waiting_since_s = None
             return False
         if self._waiting_since_s is None:
             self._waiting_since_s = time.monotonic()
@@ -262,7 +268,10 @@ class RunMember:
             await self._wait_heard(0.1)
 
     def _seats(self, ready: Sequence[bytes]) -> list[bytes]:
-        """At most `peers_max` of us; the order changes from round to round, so that nobody sits out twice in a row by name."""
+        """At most `peers_max` of us.
+
+        The order changes from round to round, so that nobody sits out twice in a row by name.
+        """
         everyone = [*ready, self._network.public]
         key = self.round.to_bytes(8, "big")
         return sorted(everyone, key=lambda peer: hashlib.sha256(key + peer).digest())[: self.settings.peers_max]
@@ -281,7 +290,8 @@ class RunMember:
             times[name], mark = now - mark, now
 
         card = Card(
-            settings.run_id, self.round, self.base_hash, me, min(offer.weight, settings.weight_max), offer.digest, offer_bytes
+            settings.run_id, self.round, self.base_hash, me, min(offer.weight, settings.weight_max), offer.digest,
+            offer_bytes
         ).signed(self._network.key)  # fmt: skip
         cards = [card.to_bytes()]
         self._say("matchmaking", wanted=len(companions) + 1)
@@ -350,7 +360,10 @@ class RunMember:
         self._states.publish(self._trainer.state, self.base_hash, certificate)
 
     async def _after_failure(self, error: TrainingError | NetworkError, attempt: int) -> None:
-        """Before a retry: did the others commit after all? If not, drop the candidate and stop waiting for the missing."""
+        """Before a retry.
+
+        Did the others commit after all? If not, drop the candidate, and wait for the missing no more.
+        """
         self.retries += 1
         log.warning("round %d, attempt %d: %s", self.round, attempt + 1, error)
         self._say("retry", reason=str(error), attempt=attempt + 1)
@@ -383,7 +396,7 @@ class RunMember:
         return await self._adopt(better, backers)
 
     async def _agree_on_genesis(self, standings: Mapping[bytes, Standing]) -> bool:
-        """Before the first round: machines whose initial parameters differ take the most common ones, then the lower hash."""
+        """Before the first round: where first parameters differ, take the most common ones, then the lower hash."""
         if self.certificate is not None or self.round != 0 or not standings:
             return False
         counts: dict[bytes, list[bytes]] = {self.base_hash: [self._network.public]}
@@ -478,7 +491,6 @@ class RunMember:
             self._say("checkpoint failed", reason=error.message, hint=error.hint or "")
         self._checkpointed_s = time.monotonic()
 
-
     def _is_my_turn_to_evaluate(self) -> bool:
         every = self.settings.evaluate_every
         if not every or (self.round % every and self.round != self.settings.rounds) or self.certificate is None:
@@ -523,7 +535,7 @@ class RunMember:
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             late_s = time.monotonic() - due_s
             if late_s > 2 * BEAT_S:
-                # We were stopped (SIGSTOP, a sleeping laptop) or p2pd was away: the others' silence is our own deafness.
+                # We were stopped (SIGSTOP, a sleeping laptop): the others' silence is our own deafness.
                 for member in self.view.members.values():
                     member.heard_s += late_s
                 due_s = time.monotonic()

@@ -83,7 +83,7 @@ class States:
                 if number(size) == 0:
                     raise Unreachable("it does not have this state any more")
                 if size != self._state_bytes:
-                    raise MalformedMessage(f"a state of {size} bytes where the model has {self._state_bytes}")
+                    raise MalformedMessage(f"a state of {number(size)} bytes where the model has {self._state_bytes}")
                 hasher = hashlib.sha256(STATE_DOMAIN + self._run_id + round_.to_bytes(8, "big"))
                 with buffer.view as view:
                     await stream.receive_block(view, stall_s=stall_s, on_data=hasher.update)
@@ -102,7 +102,7 @@ class States:
         if what == CERTIFICATE:
             certificate = standing.certificate.to_bytes() if standing.certificate is not None else b""
             await stream.send([standing.state_hash, certificate], timeout_s=5.0)
-        elif what == STATE and hash_of(wanted) == standing.state_hash and state.fd >= 0:  # closed while a commit is under way
+        elif what == STATE and hash_of(wanted) == standing.state_hash and state.fd >= 0:  # <0: a commit is under way
             async with self._gate:
                 with state.view as view:
                     await stream.send([len(view)], timeout_s=5.0)

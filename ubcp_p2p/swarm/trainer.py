@@ -1,4 +1,4 @@
-"""What a run asks of its trainer; `training` implements it in a process of its own. The two packages stay blind to each other."""
+"""What a run asks of its trainer; `training` implements it in a process of its own, blind to this package."""
 
 from __future__ import annotations
 

@@ -57,8 +57,8 @@ class Polls:
     ) -> Certificate:
         """Vote for `state_hash` and wait for the others; returns the certificate of the state that won.
 
-        Unanimity ends the vote at once. More than half suffices when the deadline (monotonic seconds) has passed, or when
-        every member that has not voted is `gone`. Raises RoundFailed, naming the silent, when no majority came.
+        Unanimity ends the vote at once. More than half suffices when the deadline (monotonic seconds) has passed, or
+        when every member that has not voted is `gone`. Raises RoundFailed, naming the silent, when no majority came.
         """
         me = self._network.public
         ballot = self._open_ballot(group)

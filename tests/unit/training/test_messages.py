@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
 from ubcp_p2p.training import channel, messages
 from ubcp_p2p.training.errors import MalformedTrainerMessage
 from ubcp_p2p.training.limits import MEMBERS_MAX, MESSAGE_BYTES_MAX, OFFERS_MAX
@@ -73,12 +74,9 @@ def test_a_loss_that_is_no_number_is_refused() -> None:
 def test_too_long_or_not_unicode_is_refused_before_it_is_sent() -> None:
     crowd = tuple(bytes(64) for _ in range(MEMBERS_MAX))
     assert len(messages.encode(messages.Train(seq=1, round=0, members=crowd))) < MESSAGE_BYTES_MAX
+    escaped = {str(i): "\0" * 2000 for i in range(16)}  # within the fields' limits, but six times as long as JSON
     with pytest.raises(MalformedTrainerMessage, match="fit"):
-        messages.encode(
-            messages.Failed(seq=1, kind="training", message="\0" * 4096, hint="\0" * 4096 * 0 or None).model_copy(
-                update={"message": "x" * MESSAGE_BYTES_MAX}
-            )
-        )
+        messages.encode(messages.Checkpoint(seq=1, extra=escaped))
     with pytest.raises(MalformedTrainerMessage, match="Unicode"):
         messages.encode(messages.Sample.model_construct(seq=1, prompt="\ud800", length=1, seed=0, temperature=1.0))
     with pytest.raises(MalformedTrainerMessage, match="fit"):

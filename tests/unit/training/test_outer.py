@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.training import outer, state
 from ubcp_p2p.training.errors import Diverged, RoundFailed

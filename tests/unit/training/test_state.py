@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 import pytest
+
 from ubcp_p2p.buffers import SharedBuffer
 from ubcp_p2p.training.state import BLOCK, blocks, is_finite, offer_hash, state_hash, vector
 
