@@ -1,6 +1,6 @@
 """Ships the content that the program reads at run time (models/…) inside the wheel, as ubcp_p2p/_content/models/….
 
-Everything else is in pyproject.toml. This is a build step and not `package-dir`, which hides the code from type checkers.
+The rest is in pyproject.toml. This is a build step and not `package-dir`, which hides the code from type checkers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis without a time limit an example (machines differ; pytest-timeout guards the whole)."""
+"""What all tests share: hypothesis without a time limit an example (pytest-timeout guards the whole)."""
 
 from __future__ import annotations
 

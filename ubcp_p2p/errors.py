@@ -54,3 +54,19 @@ class TrainingError(UbcpError):
     """A run or its trainer failed; the daemon lives on."""
 
     exit_code = Exit.BAD
+
+
+class RoundFailed(TrainingError):
+    """This attempt at a round did not end in a commit; it is tried again without `missing` (public keys).
+
+    Here because both siblings raise it: the network when offers or votes are missing, the trainer when no offer is
+    valid.
+    """
+
+    def __init__(self, message: str, missing: tuple[bytes, ...] = (), *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.missing = missing
+
+
+class StateMismatch(TrainingError):
+    """A state has another length or hash than it should, or non-finite values: take it from another peer."""

@@ -1,7 +1,8 @@
 """The control socket: how `ubcp status`, `train` and the rest talk to the running node.
 
 One JSON object a line, both ways. A request is {"verb": …, …}; the answer is any number of {"event": {…}} lines and
-then one {"ok": …} or {"error": {"message", "hint", "exit"}}. The socket lies in a directory that only this user may enter.
+then one {"ok": …} or {"error": {"message", "hint", "exit"}}. The socket lies in a directory that only this user may
+enter.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ class Node:
         self._started_s = time.monotonic()
         self._stop = asyncio.Event()
         self._loaded = asyncio.Event()
+        self._loaded = asyncio.Event()
 
     async def serve(self) -> None:
         """Run until `stop`, SIGINT or SIGTERM. Raises ConfigError or LocalIOError when it cannot start."""
@@ -74,6 +75,7 @@ class Node:
             from ubcp_p2p.peer.runs import Runs
 
             self.runs = Runs(self.profile, self.config.training, network)
+        self._loaded.set()
         self._loaded.set()
         serving = asyncio.create_task(network.serve(), name="network")
         stopping = asyncio.create_task(self._stop.wait())

@@ -2,8 +2,8 @@
 
 The interface is `Exchange`; today's implementation is an all-gather over p2pd streams, exact and simple, fine for up to
 eight peers and small models (docs/design notes in docs/rounds.md). Offers are pulled, not pushed: a member receives
-only what it asked for, of the length the model has, and keeps it only when the hash matches the card that its owner signed.
-A member that has the offer of a peer that died passes it on, so that one death seldom costs a retry.
+only what it asked for, of the length the model has, and keeps it only when the hash matches the card that its owner
+signed. A member that has the offer of a peer that died passes it on, so that one death seldom costs a retry.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Protocol
 
 from ubcp_p2p.buffers import SharedBuffer
 from ubcp_p2p.codec import MalformedMessage
-from ubcp_p2p.errors import NetworkError, TrainingError
+from ubcp_p2p.errors import NetworkError, RoundFailed
 from ubcp_p2p.swarm.frames import Stream, Unreachable
 from ubcp_p2p.swarm.network import Network, short
 from ubcp_p2p.swarm.quorum import Group, fields, hash_of
@@ -28,14 +28,6 @@ log = logging.getLogger(__name__)
 OFFER_DOMAIN = b"ubcp/offer/1\0"
 LINK_BYTES_PER_S_MIN = 64 * 1024  # the slowest link that a run waits for before it has measured its own
 HAVE, HAVE_NOT = 1, 0
-
-
-class RoundFailed(TrainingError):
-    """This attempt at a round did not end in a commit; it is tried again without `missing`."""
-
-    def __init__(self, message: str, missing: tuple[bytes, ...] = ()) -> None:
-        super().__init__(message)
-        self.missing = missing
 
 
 class Exchange(Protocol):

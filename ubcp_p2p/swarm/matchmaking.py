@@ -15,10 +15,12 @@ import time
 from typing import Any, AsyncIterator  # noqa: UP035  # hivemind recognises typing.AsyncIterator only
 
 from ubcp_p2p.errors import NetworkError
-from ubcp_p2p.keys import public_of
+from ubcp_p2p.keys import peer_id_of, public_of
+from ubcp_p2p.swarm.frames import Unreachable
 from ubcp_p2p.swarm.hivemind_parts import (
     Matchmaking,
     P2PContext,
+    P2PDaemonError,
     ServicerBase,
     StepControl,
     averaging_pb2,
@@ -42,9 +44,10 @@ class NoGroup(NetworkError):
 class _Dht:
     """What GroupKeyManager wants of a DHT: awaitable get and store. Look-ups are spaced LOOKUP_EVERY_S apart."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, banned: set[bytes]) -> None:
         self.peer_id = network.session.p2p.peer_id
         self._dht = network.session.dht
+        self._banned = banned
         self._last_s = 0.0
 
     async def get(self, key: str, latest: bool = False, return_future: bool = False) -> Any:
@@ -52,7 +55,11 @@ class _Dht:
         if wait_s > 0:
             await asyncio.sleep(wait_s)
         self._last_s = time.monotonic()
-        return await self._dht.get(key, latest=latest)
+        found = await self._dht.get(key, latest=latest)
+        if self._banned and found is not None and isinstance(found.value, dict):
+            for public in self._banned:
+                found.value.pop(peer_id_of(public), None)  # never ask a banned peer to lead
+        return found
 
     async def store(
         self, key: str, subkey: bytes, value: Any, expiration_time: float, return_future: bool = False
@@ -99,23 +106,36 @@ class Matchmaker:
         self._network = network
         self._p2p = network.session.p2p
         self._namespace = run_id.hex()[:32]
-        self.search = Matchmaking(
+        self._dht = _Dht(network, self.banned)
+        self._servicer = GroupServicer(self)
+        self.search = self._new_search(b"nobody searches yet", 2)
+
+    def _new_search(self, key: bytes, size: int) -> Any:
+        """A fresh Matchmaking for each search.
+
+        Hivemind's leaves tasks behind that would pile up in a long-lived one.
+        """
+        search = Matchmaking(
             self._p2p,
-            b"unset",
-            _Dht(network),
+            key,
+            self._dht,
             servicer_type=GroupServicer,
             prefix=self._namespace,
-            target_group_size=2,
+            target_group_size=None,
             min_group_size=2,
             min_matchmaking_time=WINDOW_S,
             request_timeout=ANSWER_S,
             client_mode=False,
         )
-        self._servicer = GroupServicer(self)
+        search.target_group_size = search.potential_leaders.target_group_size = size
+        return search
 
     async def open(self) -> None:
-        """Begin to answer join requests."""
-        await self._servicer.add_p2p_handlers(self._p2p, namespace=self._namespace)
+        """Begin to answer join requests. Raises Unreachable when p2pd is gone."""
+        try:
+            await self._servicer.add_p2p_handlers(self._p2p, namespace=self._namespace)
+        except (OSError, EOFError, P2PDaemonError) as error:
+            raise Unreachable(f"p2pd did not take the matchmaking handler: {error}") from None
 
     async def close(self) -> None:
         if self.generation == getattr(self._network._session, "generation", None):
@@ -132,12 +152,7 @@ class Matchmaker:
 
         Raises NoGroup after `timeout_s`. A smaller group is returned when the window closes and at least two came.
         """
-        search = self.search
-        search.schema_hash = key
-        search.target_group_size = size
-        search.potential_leaders.target_group_size = size
-        # group bits are always empty here; None lets hivemind size its buckets by the group instead of warning
-        search.group_key_manager.target_group_size = None
+        self.search = search = self._new_search(key, size)
         now_s = time.time()
         step = StepControl(scheduled_time=now_s, deadline=now_s + timeout_s, data_for_gather=card)
         try:

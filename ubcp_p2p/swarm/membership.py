@@ -19,6 +19,7 @@ MEMBERS_SEEN_MAX = 256
 SILENCE_MIN_S = 2.0  # four beats: shorter accused peers on a busy 2-core machine (loop lag up to 0.4 s, measured)
 SILENCE_MAX_S = 10.0
 FORGET_S = 60.0
+STRIKE_S_MAX = 3600.0
 
 
 class Phase(IntEnum):
@@ -66,6 +67,7 @@ class Member:
     gap_s: float = BEAT_S  # smoothed time between beats
     deviation_s: float = 0.0
     struck_until_s: float = 0.0  # misbehaved: not waited for until then
+    strikes: int = 0
     was_connected: bool = False
 
     def silence_allowed_s(self) -> float:
@@ -101,9 +103,14 @@ class View:
         return True
 
     def strike(self, peer: bytes, now_s: float, seconds: float) -> None:
-        """Stop waiting for `peer` for a while: it lied, hung or sent garbage."""
-        if peer in self.members:
-            self.members[peer].struck_until_s = max(self.members[peer].struck_until_s, now_s + seconds)
+        """Stop waiting for `peer` for a while: it lied, hung or sent garbage. Each strike lasts twice as long."""
+        member = self.members.get(peer)
+        if member is not None:
+            member.struck_until_s = max(member.struck_until_s, now_s + min(seconds * 2.0**member.strikes, STRIKE_S_MAX))
+            member.strikes = min(member.strikes + 1, 16)
+
+    def struck(self, now_s: float) -> set[bytes]:
+        return {peer for peer, member in self.members.items() if member.struck_until_s > now_s}
 
     def drop_silent(self, now_s: float) -> None:
         for peer in [p for p, m in self.members.items() if now_s - m.heard_s > FORGET_S]:

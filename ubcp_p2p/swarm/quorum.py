@@ -10,7 +10,7 @@ recognises it by. docs/rounds.md tells the whole protocol and what it cannot pro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from ubcp_p2p.codec import MalformedMessage, Value, decode, encode
@@ -223,59 +223,70 @@ class Ballot:
 
 
 @dataclass(frozen=True)
-class Branch:
-    """One candidate for the truth: a verified certificate and the live peers that stand on it."""
+class Standing:
+    """What a peer stands on: the hash of its state, and the certificate for it (None before its first round)."""
 
-    certificate: Certificate
-    backers: frozenset[bytes]
+    state_hash: bytes
+    certificate: Certificate | None
 
+    @property
+    def round(self) -> int:
+        return self.certificate.round if self.certificate is not None else 0
 
-def branches(tips: Mapping[bytes, Certificate]) -> list[Branch]:
-    """Group peers by branch: those on a state, and those one round behind it on the same line, back it together."""
-    result = []
-    for state_hash in sorted({tip.state_hash for tip in tips.values()}):
-        on_it = {peer for peer, tip in tips.items() if tip.state_hash == state_hash}
-        certificate = next(tip for tip in tips.values() if tip.state_hash == state_hash)
-        behind = {peer for peer, tip in tips.items() if tip.state_hash == certificate.group.base_hash}
-        result.append(Branch(certificate, frozenset(on_it | behind)))
-    return result
+    @property
+    def base_hash(self) -> bytes:
+        return self.certificate.group.base_hash if self.certificate is not None else GENESIS
 
 
-def choose(tips: Mapping[bytes, Certificate], *, me: bytes, mine: Certificate | None) -> Certificate | None:
-    """Which verified certificate to stand on: the one to move to, or None to stay.
+def choose(mine: Standing, others: Mapping[bytes, Standing], *, known: Set[bytes]) -> Certificate | None:
+    """Which certificate to move to, or None to stay where I am (docs/rounds.md, "Branches").
 
-    tips: the newest verified certificate of each live peer, mine left out. More live backers win; then more live
-    signers
-    of the tip; then the lower hash. A claim of a far round has no weight of its own: one liar with a certificate
-    that it
-    alone signed has one backer, however large its round number. At equal backing a member moves only between branches
-    of groups larger than one, so that a lone stranger never overrides a lone peer.
+    others: what each *live* other peer stands on, certificates verified. known: peers that I have made a round with.
+
+    Live peers decide, each with one voice; a round number has no weight of its own, so one liar with a certificate
+    that it alone signed for round 10^6 stays one voice.
+
+    - The next round of my own line: I take it when at least as many live peers stand on it as still stand with me,
+      one of them known to me (or simply more of them). One stranger cannot pull a group along by "extending" it.
+    - Another branch: I take it when more live peers are on its line than on mine. At equal numbers the higher round
+      wins, then the lower hash, and only if somebody known to me is on it: after a partition both halves decide
+      alike, and a lone stranger never overrides a lone peer. Before my first round I do not count myself.
     """
-    everyone = dict(tips)
-    if mine is not None:
-        everyone[me] = mine
-    candidates = branches(everyone)
-    if not candidates:
-        return None
+    by_hash: dict[bytes, set[bytes]] = {}
+    tips: dict[bytes, Certificate] = {}
+    for peer, standing in others.items():
+        by_hash.setdefault(standing.state_hash, set()).add(peer)
+        if standing.certificate is not None:
+            tips[standing.state_hash] = standing.certificate
+    tips.pop(mine.state_hash, None)
 
-    def standing(branch: Branch) -> tuple[int, int]:
-        signers = {peer for peer, _ in branch.certificate.signatures}
-        return len(branch.backers), len(signers & set(everyone))
+    def on(state_hash: bytes) -> set[bytes]:
+        return by_hash.get(state_hash, set())
 
-    best = min(
-        candidates, key=lambda b: (*(-n for n in standing(b)), -b.certificate.round, b.certificate.state_hash)
-    ).certificate
-    if mine is None:
-        return best
-    own = max((b for b in candidates if me in b.backers), key=lambda b: (standing(b), b.certificate.round))
-    chosen = next(b for b in candidates if b.certificate.state_hash == best.state_hash)
-    if best.state_hash == mine.state_hash:
-        return None
-    if me in chosen.backers:
-        return best  # my own line, one round further: I missed its end
-    if standing(chosen) == standing(own) and len(best.group.members) == 1:
-        return None
-    return best
+    def line(state_hash: bytes, base_hash: bytes) -> set[bytes]:
+        """Those on a state, one round behind it, or one round ahead of it."""
+        ahead = {peer for peer, standing in others.items() if standing.base_hash == state_hash}
+        return on(state_hash) | on(base_hash) | ahead
+
+    myself = 0 if mine.certificate is None else 1
+    with_me = len(on(mine.state_hash)) + 1
+    next_rounds = [tip for tip in tips.values() if tip.group.base_hash == mine.state_hash]
+    for tip in sorted(next_rounds, key=lambda tip: (-len(on(tip.state_hash)), tip.state_hash)):
+        followers = on(tip.state_hash)
+        if len(followers) > with_me or (len(followers) == with_me and followers & known):
+            return tip
+
+    my_line = len(line(mine.state_hash, mine.base_hash)) + myself
+    best: tuple[int, int, bytes] | None = None
+    for state_hash, tip in tips.items():
+        if state_hash == mine.base_hash or tip.group.base_hash == mine.state_hash:
+            continue  # my own past, or my own line's next round: decided above
+        theirs = line(state_hash, tip.group.base_hash)
+        better_tie = (tip.round, mine.state_hash) > (mine.round, state_hash) and bool(theirs & known)
+        if len(theirs) > my_line or (len(theirs) == my_line and better_tie):
+            rank = (-len(theirs), -tip.round, state_hash)
+            best = rank if best is None else min(best, rank)
+    return tips[best[2]] if best is not None else None
 
 
 # -- parsing helpers: each names what it refuses ---------------------------------------------------------------------

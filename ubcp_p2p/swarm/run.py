@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ubcp_p2p.codec import MalformedMessage, encode
-from ubcp_p2p.errors import LocalIOError, NetworkError, TrainingError
-from ubcp_p2p.swarm.exchange import AllGather, Exchange, Pace, RoundFailed
-from ubcp_p2p.swarm.matchmaking import Matchmaker, NoGroup
+from ubcp_p2p.errors import LocalIOError, NetworkError, RoundFailed, StateMismatch, TrainingError
+from ubcp_p2p.swarm.exchange import AllGather, Exchange, Pace
+from ubcp_p2p.swarm.matchmaking import Matchmaker
 from ubcp_p2p.swarm.membership import BEAT_S, Beat, Phase, View
 from ubcp_p2p.swarm.network import Network, short
-from ubcp_p2p.swarm.quorum import Card, Certificate, choose, form_group
-from ubcp_p2p.swarm.states import Standing, States
+from ubcp_p2p.swarm.quorum import Card, Certificate, Standing, choose, form_group
+from ubcp_p2p.swarm.states import States
 from ubcp_p2p.swarm.trainer import Evaluation, Offer, Trainer
 from ubcp_p2p.swarm.votes import Polls
 
@@ -41,12 +41,9 @@ OFFER_TRIES_MAX = 6  # attempts with one offer before it is thrown away and trai
 PATIENCE = 0.5  # a straggler offers what it has when the others waited this fraction of their own training time
 PATIENCE_MIN_S = 1.0
 CLAIM_EVERY_S = 20.0
+MEET_EVERY_S = 15.0
 CLAIM_LIFETIME_S = 60.0
 RUNS_KEY = "ubcp/runs/1"
-
-
-class StateMismatch(TrainingError):
-    """This peer's result differs from the one that the majority signed; it takes the majority's state."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,8 @@ class RunMember:
         self._trainer = trainer
         self._observe = observe
         self._polls = Polls(network, settings.run_id)
-        self._states = States(network, settings.run_id, trainer.ready.state_bytes)
+        self._states = States(network, settings.run_id, trainer.ready.state_bytes, settings.rounds)
+        self._known: set[bytes] = set()  # peers that this one has made a round with
         self._matchmaker: Matchmaker | None = None
         self._pace = Pace()
         self._apply_s = 0.1
@@ -125,7 +123,11 @@ class RunMember:
             await service.open()
         self._states.publish(self._trainer.state, self.base_hash, self.certificate)
         await self._network.subscribe(self._topic, self._on_beat)
-        background = [asyncio.create_task(self._keep_beating()), asyncio.create_task(self._keep_claiming())]
+        background = [
+            asyncio.create_task(self._keep_beating()),
+            asyncio.create_task(self._keep_claiming()),
+            asyncio.create_task(self._keep_meeting()),
+        ]
         try:
             await self._join()
             while self.round < self.settings.rounds:
@@ -154,14 +156,12 @@ class RunMember:
         await self._enter(Phase.JOINING)
         self._say("joining")
         started_s = time.monotonic()
-        await self._meet()
         while time.monotonic() - started_s < LISTEN_S:
             await self._wait_heard(BEAT_S)
         await self._catch_up()
         while len(self._alive()) + 1 < self.settings.peers_min:
             self._say("waiting", peers=len(self._alive()) + 1, wanted=self.settings.peers_min)
             await self._wait_heard(1.0)
-            await self._meet()
         self._say("joined", peers=len(self._alive()) + 1)
 
     async def _meet(self) -> None:
@@ -193,7 +193,7 @@ class RunMember:
                     return  # the others went on; caught up
                 try:
                     times = await self._attempt(offer, companions)
-                except (RoundFailed, NoGroup) as error:
+                except (RoundFailed, NetworkError) as error:
                     await self._after_failure(error, attempt)
                     if self.round != round_:
                         return
@@ -297,6 +297,8 @@ class RunMember:
         self._say("matchmaking", wanted=len(companions) + 1)
         if companions:
             matchmaker = await self._current_matchmaker()
+            matchmaker.banned.clear()
+            matchmaker.banned.update(self.view.struck(time.monotonic()))
             cards = await matchmaker.find(self._group_key(), cards[0], len(companions) + 1, MATCH_S)
         group, refused = form_group(
             settings.run_id, self.round, self.base_hash, cards, offer_bytes=offer_bytes, weight_max=settings.weight_max
@@ -356,6 +358,7 @@ class RunMember:
     def _stand_on(self, certificate: Certificate) -> None:
         self._candidate_hash = None
         self.exchange.release()
+        self._known.update(certificate.group.peers)
         self.certificate, self.base_hash, self.round = certificate, certificate.state_hash, certificate.round
         self._states.publish(self._trainer.state, self.base_hash, certificate)
 
@@ -386,13 +389,10 @@ class RunMember:
         if not alive:
             return False
         standings = await self._states.standings(alive)
-        tips = {peer: standing.certificate for peer, standing in standings.items() if standing.certificate}
-        better = choose(tips, me=self._network.public, mine=self.certificate)
-        if better is None or (better.round, better.state_hash) == (self.round, self.base_hash):
-            return await self._agree_on_genesis(standings) if not tips else False
-        if better.round < self.round and self.certificate is None:
-            return False
-        backers = [peer for peer, tip in tips.items() if tip.state_hash == better.state_hash]
+        better = choose(Standing(self.base_hash, self.certificate), standings, known=self._known)
+        if better is None:
+            return await self._agree_on_genesis(standings)
+        backers = [peer for peer, standing in standings.items() if standing.state_hash == better.state_hash]
         return await self._adopt(better, backers)
 
     async def _agree_on_genesis(self, standings: Mapping[bytes, Standing]) -> bool:
@@ -401,7 +401,8 @@ class RunMember:
             return False
         counts: dict[bytes, list[bytes]] = {self.base_hash: [self._network.public]}
         for peer, standing in standings.items():
-            counts.setdefault(standing.state_hash, []).append(peer)
+            if standing.certificate is None:
+                counts.setdefault(standing.state_hash, []).append(peer)
         state_hash, backers = min(counts.items(), key=lambda item: (-len(item[1]), item[0]))
         if state_hash == self.base_hash:
             return False
@@ -429,8 +430,12 @@ class RunMember:
 
     async def _load_from(self, peer: bytes, round_: int, state_hash: bytes) -> bool:
         try:
-            buffer = await self._states.download(peer, round_, state_hash, stall_s=self._grace_s())
-        except MalformedMessage as error:
+            grace_s = self._grace_s()
+            total_s = self._pace.exchange_s(self._trainer.ready.state_bytes, grace_s)
+            buffer = await self._states.download(peer, round_, state_hash, stall_s=grace_s, total_s=total_s)
+            with buffer:
+                await self._trainer.load(round_, buffer, state_hash)
+        except (MalformedMessage, StateMismatch) as error:
             log.warning("%s served a bad state: %s", short(peer), error)
             self._say("bad state", peer=peer.hex(), reason=str(error))
             self.view.strike(peer, time.monotonic(), STRIKE_S)
@@ -438,7 +443,6 @@ class RunMember:
         except NetworkError as error:
             log.info("no state from %s: %s", short(peer), error)
             return False
-        await self._trainer.load(round_, buffer, state_hash)
         return True
 
     # -- small things -------------------------------------------------------------------------------------------
@@ -554,6 +558,12 @@ class RunMember:
         self._heard.clear()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._heard.wait(), timeout_s)
+
+    async def _keep_meeting(self) -> None:
+        """Look for members in the DHT: often while few are known, seldom later."""
+        while True:
+            await self._meet()
+            await asyncio.sleep(MEET_EVERY_S if self._alive() else 1.0)
 
     async def _keep_claiming(self) -> None:
         """Tell the DHT that this node is in the run, so that newcomers find it."""

@@ -6,14 +6,14 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from ubcp_p2p.buffers import SharedBuffer
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import NetworkError
-from ubcp_p2p.swarm.frames import Stream, Unreachable
+from ubcp_p2p.swarm.exchange import LINK_BYTES_PER_S_MIN
+from ubcp_p2p.swarm.frames import DeadlineExceeded, Stream, Unreachable
 from ubcp_p2p.swarm.network import Network, short
-from ubcp_p2p.swarm.quorum import CERTIFICATE_BYTES_MAX, Certificate, fields, hash_of, number
+from ubcp_p2p.swarm.quorum import CERTIFICATE_BYTES_MAX, Certificate, Standing, fields, hash_of, number
 
 log = logging.getLogger(__name__)
 
@@ -21,24 +21,18 @@ CERTIFICATE, STATE = 0, 1
 STATE_DOMAIN = b"ubcp/state/1\0"
 ASK_S = 2.0
 DOWNLOADS_AT_ONCE = 4
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What a peer stands on: the hash of its state, and the certificate for it (none before the first round)."""
-
-    state_hash: bytes
-    certificate: Certificate | None
+SERVE_S = 10.0
 
 
 class States:
     """State server and client of one run. `publish` says what we stand on."""
 
-    def __init__(self, network: Network, run_id: bytes, state_bytes: int) -> None:
+    def __init__(self, network: Network, run_id: bytes, state_bytes: int, rounds: int) -> None:
         self._network = network
         self._run_id = run_id
         self._protocol = f"/ubcp/state/1/{run_id.hex()[:32]}"
         self._state_bytes = state_bytes
+        self._rounds = rounds
         self._standing: Standing | None = None
         self._state: SharedBuffer | None = None
         self._gate = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
@@ -63,6 +57,8 @@ class States:
                 if not isinstance(certificate, bytes) or len(certificate) > CERTIFICATE_BYTES_MAX:
                     raise MalformedMessage("no certificate where one belongs")
                 parsed = Certificate.from_bytes(certificate, self._run_id) if certificate else None
+                if parsed is not None and parsed.round > self._rounds:
+                    raise MalformedMessage(f"a certificate for round {parsed.round} of {self._rounds}")
                 if parsed is not None and parsed.state_hash != state_hash:
                     raise MalformedMessage("a certificate for another state")
                 return peer, Standing(hash_of(state_hash), parsed)
@@ -73,8 +69,20 @@ class States:
         answers = await asyncio.gather(*(ask(peer) for peer in peers))
         return dict(answer for answer in answers if answer is not None)
 
-    async def download(self, peer: bytes, round_: int, state_hash: bytes, *, stall_s: float) -> SharedBuffer:
-        """The state with this hash from `peer`, checked. Raises MalformedMessage, Unreachable or DeadlineExceeded."""
+    async def download(
+        self, peer: bytes, round_: int, state_hash: bytes, *, stall_s: float, total_s: float
+    ) -> SharedBuffer:
+        """The state with this hash from `peer`, checked, within `total_s` and never silent for `stall_s` seconds.
+
+        Raises MalformedMessage, Unreachable or DeadlineExceeded.
+        """
+        try:
+            async with asyncio.timeout(total_s):
+                return await self._download(peer, round_, state_hash, stall_s)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the state did not arrive within {total_s:.0f} s") from None
+
+    async def _download(self, peer: bytes, round_: int, state_hash: bytes, stall_s: float) -> SharedBuffer:
         buffer = SharedBuffer.create(self._state_bytes)
         try:
             async with self._network.open(peer, self._protocol, timeout_s=stall_s) as stream:
@@ -103,7 +111,8 @@ class States:
             certificate = standing.certificate.to_bytes() if standing.certificate is not None else b""
             await stream.send([standing.state_hash, certificate], timeout_s=5.0)
         elif what == STATE and hash_of(wanted) == standing.state_hash and state.fd >= 0:  # <0: a commit is under way
-            async with self._gate:
+            # A slow reader may not hold a place for ever.
+            async with self._gate, asyncio.timeout(SERVE_S + self._state_bytes / LINK_BYTES_PER_S_MIN):
                 with state.view as view:
                     await stream.send([len(view)], timeout_s=5.0)
                     await stream.send_block(view, stall_s=10.0)

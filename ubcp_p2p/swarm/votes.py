@@ -9,8 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from ubcp_p2p.codec import MalformedMessage, Value
-from ubcp_p2p.errors import NetworkError
-from ubcp_p2p.swarm.exchange import RoundFailed
+from ubcp_p2p.errors import NetworkError, RoundFailed
 from ubcp_p2p.swarm.frames import Stream
 from ubcp_p2p.swarm.network import Network, short
 from ubcp_p2p.swarm.quorum import (
@@ -58,7 +57,8 @@ class Polls:
         """Vote for `state_hash` and wait for the others; returns the certificate of the state that won.
 
         Unanimity ends the vote at once. More than half suffices when the deadline (monotonic seconds) has passed, or
-        when every member that has not voted is `gone`. Raises RoundFailed, naming the silent, when no majority came.
+        when every member that has not voted is `gone`. Raises RoundFailed, naming the silent and the dissenters, when
+        no majority came.
         """
         me = self._network.public
         ballot = self._open_ballot(group)
@@ -79,9 +79,9 @@ class Polls:
                 return ballot.certificate(winner)
             if late or missing <= gone():
                 names = ", ".join(short(peer) for peer in sorted(missing)) or "nobody"
-                split = len({state for state, _ in ballot.votes.values()}) > 1
-                why = "the members' results differ" if split else f"{names} did not vote"
-                raise RoundFailed(f"no majority for a result: {why}", tuple(sorted(missing)))
+                dissenters = {peer for peer, (state, _) in ballot.votes.items() if state != state_hash}
+                why = "the members' results differ" if dissenters else f"{names} did not vote"
+                raise RoundFailed(f"no majority for a result: {why}", tuple(sorted(missing | dissenters)))
             try:
                 await asyncio.wait_for(self._heard.wait(), min(0.1, max(0.01, deadline_s - time.monotonic())))
             except TimeoutError:

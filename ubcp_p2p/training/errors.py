@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ubcp_p2p.errors import RoundFailed as RoundFailed  # both siblings raise these two
+from ubcp_p2p.errors import StateMismatch as StateMismatch
 from ubcp_p2p.errors import TrainingError
 
 
@@ -11,14 +13,6 @@ class TrainerCrashed(TrainingError):
 
 class TrainerStopped(TrainingError):
     """The trainer was stopped by its owner while this call waited, or before it was made."""
-
-
-class StateMismatch(TrainingError):
-    """A state has another length or hash than it should, or holds non-finite values; get it from another peer."""
-
-
-class RoundFailed(TrainingError):
-    """No step can be made of these offers; retry with others."""
 
 
 class OutOfMemory(TrainingError):

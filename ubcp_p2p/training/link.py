@@ -198,13 +198,13 @@ class Link:
             self._call.finishing = True
             self._send(messages.encode(messages.Finish(seq=self._call.request.seq)))
 
-    async def stop(self) -> None:
-        """End the child within 2 s, by a closed channel and then by SIGKILL. Safe to call again."""
+    async def stop(self, grace_s: float = _STOP_SECONDS) -> None:
+        """End the child within 2 s: by a closed channel, and after `grace_s` by SIGKILL. Safe to call again."""
         self._stopping = True
         try:
             if not self._reaped.done():
                 self._close_end()  # the child reads this as the order to end
-                await asyncio.wait([self._reaped], timeout=_STOP_SECONDS)
+                await asyncio.wait([self._reaped], timeout=grace_s)
         finally:
             if not self._reaped.done():
                 self._process.kill()

@@ -65,6 +65,7 @@ class TrainerProcess:
                 trainer._on_ready,
             )
         except BaseException:
+            await trainer._link.stop(grace_s=0)  # it may be busy with torch's import, and has nothing to save
             await trainer.stop()
             raise
         return trainer

@@ -6,6 +6,7 @@ or is not committed leaves no trace in the inner optimizer, so that the round ca
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Sequence
@@ -249,5 +250,7 @@ def _adopt_all(fds: Sequence[int], stack: ExitStack) -> list[SharedBuffer]:
         try:
             buffers.append(stack.enter_context(SharedBuffer.adopt(left.pop(0))))
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+                raise  # our own lack, not the descriptor's
             raise TrainingError(f"a descriptor that came with a command is no memory to map: {error}") from None
     return buffers

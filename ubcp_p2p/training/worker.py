@@ -136,28 +136,31 @@ class _Server:
 
     def serve(self) -> None:
         """Answer commands. Raises _ParentGone, or what is no ordinary failure of a command."""
+        from ubcp_p2p.training.inner import release_memory
+
         while True:
             command, fds = self._receive()
             if isinstance(command, Finish | Cancel):
                 channel.close_all(fds)
                 continue  # for a command that was answered meanwhile
-            try:
-                self._answer(command, fds)
-            except _Cancelled:
-                _send(self._end, Failed(seq=command.seq, kind="cancelled", message="cancelled", hint=None))
-            except Exception as error:
-                failed = _failed(command.seq, error)
-                if failed.kind == "internal":
-                    raise
-                _send(self._end, failed)
-                memory_ran_out = failed.kind == "memory"
-            else:
-                continue
-            if memory_ran_out:  # after the error is gone, and with it the frames that hold tensors
+            if self._attempt(command, fds) == "memory":
+                # now that the error is gone, and with it the frames that hold tensors
                 gc.collect()
-                from ubcp_p2p.training.inner import release_memory
-
                 release_memory()
+
+    def _attempt(self, command: Command, fds: list[int]) -> FailureKind | None:
+        """Answer one command, with its failure if it fails; the kind of that failure."""
+        try:
+            self._answer(command, fds)
+            return None
+        except _Cancelled:
+            failed = Failed(seq=command.seq, kind="cancelled", message="cancelled", hint=None)
+        except Exception as error:
+            failed = _failed(command.seq, error)
+            if failed.kind == "internal":
+                raise
+        _send(self._end, failed)
+        return failed.kind
 
     def _receive(self) -> tuple[Command, list[int]]:
         got = channel.receive(self._end)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +163,36 @@ except LocalIOError as error:
 """
 
 
+WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from ubcp_p2p.training.checkpoint import Checkpoint, write
+from ubcp_p2p.training.state import state_hash
+run, state = bytes(range(32)), np.ones(500_000, dtype="<f4")
+for round in range(1, 10_000):
+    write(Path(sys.argv[1]), 2, Checkpoint(run, bytes(32), round, state, state_hash(run, round, state.data), 0, {}, {}))
+    print(round, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", [1, 3, 8])
+def test_a_kill_at_any_moment_leaves_a_sound_checkpoint(tmp_path: Path, lines: int) -> None:
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    said = [int(writer.stdout.readline()) for _ in range(lines)][-1]
+    writer.kill()  # it is writing the next one
+    rest, _ = writer.communicate()
+    said = int((rest.split() or [said])[-1])
+    path, found, facts = newest(tmp_path, RUN, RECIPE, 500_000, {})
+    assert found is not None
+    assert found.round in (said, said + 1)
+    assert facts == ()
+    assert path is not None
+    assert set(names(tmp_path)) <= {f"round-{found.round - i:08d}.safetensors" for i in range(3)}
+
+
 def fill(folder: Path, how: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(folder), how], capture_output=True, text=True, check=True, timeout=60
@@ -196,8 +224,7 @@ def test_a_full_disk_leaves_the_old_one_intact(tmp_path: Path) -> None:
         subprocess.run(["/bin/umount", str(tmp_path)], check=True)
 
 
-def test_a_pipe_in_the_way_does_not_hang(tmp_path: Path) -> None:
-    os.mkdir(tmp_path / "round-00000009.safetensors")  # not even a file
+def test_a_folder_in_the_place_of_a_checkpoint_is_said(tmp_path: Path) -> None:
+    (tmp_path / "round-00000009.safetensors").mkdir()
     with pytest.raises(LocalIOError):
         read(tmp_path)
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
