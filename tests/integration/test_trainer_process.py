@@ -429,6 +429,12 @@ async def test_a_killed_trainer_is_told_in_words(tmp_path: Path, phase: str) -> 
     assert trainer.pid not in children()
 
 
+def call(trainer: TrainerProcess, command: str, pairs: list[tuple[SharedBuffer, int]]) -> asyncio.Future[Any]:
+    """The command, under way."""
+    arguments: dict[str, list[Any]] = {"apply": [pairs], "checkpoint": [{}]}
+    return asyncio.ensure_future(getattr(trainer, command)(*arguments.get(command, [])))
+
+
 @pytest.mark.asyncio
 async def test_a_kill_within_any_command_is_a_crash_and_no_more(tmp_path: Path) -> None:
     spec = spec_of(recipe(), tmp_path)
@@ -442,13 +448,7 @@ async def test_a_kill_within_any_command_is_a_crash_and_no_more(tmp_path: Path) 
                     candidate = await trainer.apply(pairs)
                 if command in ("checkpoint", "evaluate"):
                     await trainer.commit()
-                call = {
-                    "apply": lambda: trainer.apply(pairs),  # noqa: B023
-                    "commit": trainer.commit,
-                    "checkpoint": lambda: trainer.checkpoint({}),  # noqa: B023
-                    "evaluate": trainer.evaluate,
-                }[command]
-                task: asyncio.Future[Any] = asyncio.ensure_future(call())
+                task = call(trainer, command, pairs)
                 await asyncio.sleep(0)  # it is sent
                 os.kill(trainer.pid, signal.SIGKILL)
                 await trainer.exited

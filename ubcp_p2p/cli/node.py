@@ -72,6 +72,9 @@ def status(profile: ProfileOption = None, json: JsonOption = False) -> None:
     print(f"stage      {document['stage']}")
     print(f"reachable  {document['reachability']['kind']}: {document['reachability']['words']}")
     print(f"peers      {document['connected']} connected")
+    offset_s = document["clock_offset_s"]
+    if offset_s is not None and abs(offset_s) > 3.0:
+        print(f"clock      differs from a neighbour's by {offset_s:+.1f} s: rounds will fail; set the time (NTP)")
     for address in document["addresses"]:
         print(f"address    {address}")
     for run in document["runs"]:

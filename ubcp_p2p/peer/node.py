@@ -80,6 +80,7 @@ class Node:
         serving = asyncio.create_task(network.serve(), name="network")
         stopping = asyncio.create_task(self._stop.wait())
         ready = asyncio.create_task(self._announce_ready(network))
+        claiming = asyncio.create_task(self.runs.keep_claiming() if self.runs is not None else asyncio.sleep(0))
         try:
             await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
@@ -87,13 +88,14 @@ class Node:
         finally:
             self._stage = "stopping"
             ready.cancel()
+            claiming.cancel()
             if self.runs is not None:
                 await self.runs.stop()
             stopping.cancel()
             if network.connected:
                 await network.remember()
             serving.cancel()
-            await asyncio.gather(serving, stopping, ready, return_exceptions=True)
+            await asyncio.gather(serving, stopping, ready, claiming, return_exceptions=True)
 
     def _make_network(self, directory: Path) -> Network:
         from ubcp_p2p.swarm.addresses import AddressBook
@@ -172,6 +174,7 @@ class Node:
             "account": self.owner.account.hex(),
             "addresses": network.multiaddrs() if network is not None else [],
             "reachability": {"kind": reach, "words": words},
+            "clock_offset_s": network.clock_offset_s if network is not None else None,
             "connected": len(network.connected) if network is not None else 0,
             "p2pd_pid": network.p2pd_pid if network is not None else None,
             "p2pd_restarts": network.restarts if network is not None else 0,
@@ -221,9 +224,11 @@ class Node:
         return runs.get(str(request["run"])).status()
 
     async def _known_runs(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
-        await self._up()
-        runs = self._require_runs()
-        return {"own": [run.status() for run in runs.all()], "claimed": await runs.known()}
+        from ubcp_p2p.peer.runs import known_runs
+
+        network = await self._up()
+        own = [run.status() for run in self.runs.all()] if self.runs is not None else []
+        return {"own": own, "claimed": await known_runs(network)}
 
     async def _sample(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         run = self._require_runs().get(str(request["run"]))

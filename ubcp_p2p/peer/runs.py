@@ -17,16 +17,18 @@ from ubcp_p2p.log import fields
 from ubcp_p2p.models.recipe import Recipe, run_id
 from ubcp_p2p.peer.config import TrainingConfig
 from ubcp_p2p.peer.profile import Profile
+from ubcp_p2p.swarm import directory
+from ubcp_p2p.swarm.directory import NAME_CHARS_MAX
 from ubcp_p2p.swarm.network import Network, short
 from ubcp_p2p.swarm.quorum import Certificate
-from ubcp_p2p.swarm.run import RUNS_KEY, Event, Observer, RunMember, RunSettings
+from ubcp_p2p.swarm.run import Event, Observer, RunMember, RunSettings
 from ubcp_p2p.training.process import TrainerProcess, TrainerSpec
 
 log = logging.getLogger(__name__)
 
 EVENTS_KEPT = 2000
 FOLLOWER_QUEUE_MAX = 1000
-NAME_CHARS_MAX = 64
+CLAIM_EVERY_S = 20.0
 FINAL_CHECKPOINT_S = 20.0
 ENDED = ("failed", "left")
 
@@ -127,6 +129,7 @@ class Runs:
         self._config = config
         self._network = network
         self._runs: dict[str, Run] = {}
+        self._changed = asyncio.Event()
 
     def all(self) -> list[Run]:
         return list(self._runs.values())
@@ -171,42 +174,35 @@ class Runs:
         """Leave every run, for the end of the node."""
         await asyncio.gather(*(self.leave(run.name) for run in self.all()))
 
-    async def known(self) -> list[dict[str, Any]]:
-        """Runs that peers claim in the DHT to be in, with how many claim it; labelled as claims."""
-        found: dict[bytes, dict[str, Any]] = {}
-        for claim in await self._network.claims(RUNS_KEY):
-            for row in claim.value[:16] if isinstance(claim.value, list) else []:
-                if not (isinstance(row, list) and len(row) == 6 and isinstance(row[1], bytes) and len(row[1]) == 32):
-                    continue
-                name, identity, recipe, _, round_, rounds = row
-                entry = found.setdefault(
-                    identity,
-                    {
-                        "name": str(name)[:NAME_CHARS_MAX],
-                        "run_id": identity.hex(),
-                        "recipe": str(recipe)[:64],
-                        "peers": 0,
-                        "round": 0,
-                        "rounds": rounds if isinstance(rounds, int) else None,
-                    },
+    async def keep_claiming(self) -> None:
+        """Tell the DHT which runs this node is in, so that newcomers find it; soon after each change."""
+        while True:
+            entries = [
+                directory.Entry(
+                    run.name, run.run_id, run.recipe.name, run.recipe.hash(), run.member.round, run.recipe.rounds.total
                 )
-                entry["peers"] += 1
-                entry["round"] = max(entry["round"], round_ if isinstance(round_, int) else 0)
-        return sorted(found.values(), key=lambda entry: (entry["name"], entry["run_id"]))
+                for run in self.all()
+                if run.member is not None and run.stage not in ENDED
+            ]
+            self._changed.clear()
+            if entries:
+                with suppress(NetworkError):
+                    await directory.publish(self._network, entries)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), CLAIM_EVERY_S if self._network.connected else 2.0)
 
     async def _refuse_other_recipe(self, name: str, recipe: Recipe) -> None:
         try:
-            claims = await self._network.claims(RUNS_KEY)
+            entries = await directory.lookup(self._network)
         except NetworkError:
             return
-        for claim in claims:
-            for row in claim.value[:16] if isinstance(claim.value, list) else []:
-                if isinstance(row, list) and len(row) == 6 and row[0] == name and row[3] != recipe.hash():
-                    raise ConfigError(
-                        f"peers are in a run called {name!r} with another recipe ({str(row[2])[:64]!r}; claimed by "
-                        f"{short(claim.author)})",
-                        hint="use that very recipe to join them, another --run name, or --new to start your own anyway",
-                    )
+        for author, entry in entries:
+            if entry.name == name and entry.recipe_hash != recipe.hash() and author != self._network.public:
+                raise ConfigError(
+                    f"peers are in a run called {name!r} with another recipe ({entry.recipe!r}; claimed by "
+                    f"{short(author)})",
+                    hint="use that very recipe to join them, another --run name, or --new to start your own anyway",
+                )
 
     async def _live(self, run: Run) -> None:
         """The whole life of one run; ends with the trainer gone and, where possible, a checkpoint kept."""
@@ -251,6 +247,7 @@ class Runs:
         run.member = member = self.member(settings, trainer, run.observe)
         member.certificate = _restored(trainer, run.run_id)
         run.stage = "running"
+        self._changed.set()
         taking_part = asyncio.create_task(member.run())
         try:
             ends: list[asyncio.Future[Any]] = [taking_part, trainer.exited]
@@ -276,6 +273,20 @@ class Runs:
         log.error("run %s failed: %s", run.name, error.message)
         data = {"message": error.message, "hint": error.hint}
         run.observe(Event("failed", run.member.round if run.member else 0, data))
+
+
+async def known_runs(network: Network) -> list[dict[str, Any]]:
+    """Runs that peers claim in the DHT to be in, with how many claim it; labelled as claims."""
+    found: dict[bytes, dict[str, Any]] = {}
+    for _, entry in await directory.lookup(network):
+        row = found.setdefault(
+            entry.run_id,
+            {"name": entry.name, "run_id": entry.run_id.hex(), "recipe": entry.recipe, "peers": 0, "round": 0,
+             "rounds": entry.rounds},
+        )  # fmt: skip
+        row["peers"] += 1
+        row["round"] = max(row["round"], entry.round)
+    return sorted(found.values(), key=lambda row: (row["name"], row["run_id"]))
 
 
 def _restored(trainer: TrainerProcess, run: bytes) -> Certificate | None:

@@ -79,6 +79,7 @@ matchmaking: Any = _part("averaging.matchmaking")
 node: Any = _part("dht.node")
 validation: Any = _part("dht.validation")
 p2pd_pb2: Any = _part("proto.p2pd_pb2")
+dht_pb2: Any = _part("proto.dht_pb2")
 averaging_pb2: Any = _part("proto.averaging_pb2")
 bindings: Any = _part("p2p.p2p_daemon_bindings.utils")
 

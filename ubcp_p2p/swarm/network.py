@@ -28,6 +28,7 @@ from ubcp_p2p.swarm.hivemind_parts import (
     P2PDaemonError,
     P2PHandlerError,
     PeerID,
+    dht_pb2,
 )
 from ubcp_p2p.swarm.p2pd import P2pd, P2pdSettings
 from ubcp_p2p.swarm.pubsub import OnMessage, PubSub
@@ -45,6 +46,8 @@ REMEMBER_EVERY_S = 30.0
 DIAL_TIMEOUT_S = 10.0
 DIALS_AT_ONCE = 8
 RPC_TIMEOUT_S = 1.0  # hivemind's default of 3 s makes each dead peer in a look-up cost 3 s (measured)
+CLOCK_OFFSET_S_MAX = 3.0  # beyond this hivemind's matchmaking takes fresh records for expired ones
+RECORDS_MAX = 20_000  # DHT keys that this node keeps for others, and as many in its cache: under 100 MB at the worst
 STREAMS_PER_PEER_MAX = 16
 STREAMS_MAX = 256
 LINGER_S = 5.0
@@ -82,6 +85,7 @@ class Network:
         self.addresses: tuple[str, ...] = ()
         self.connected: frozenset[bytes] = frozenset()
         self.dialled_back: bool | None = None
+        self.clock_offset_s: float | None = None
         self.restarts = 0
         self._settings = settings
         self._run_dir = run_dir
@@ -152,6 +156,7 @@ class Network:
                 strict=False,
                 cache_refresh_before_expiry=0,
             )
+            dht.protocol.storage.maxsize = dht.protocol.cache.maxsize = RECORDS_MAX
             pubsub = PubSub(control)
             session = Session(generation, daemon, p2p, dht, pubsub)
             for name in self._handlers:
@@ -241,25 +246,34 @@ class Network:
             log.warning("the address book was not saved: %s", error)
 
     async def _ask_dial_back(self, session: Session) -> None:
-        """Ask a neighbour whether it can dial us (hivemind's validating ping)."""
+        """Ask a neighbour whether it can dial us, and what its clock says (hivemind's validating ping)."""
         if not self._settings.server:
             return
         for public in list(self.connected)[:3]:
             try:
-                request = session.dht.protocol
-                response = await request.get_stub(PeerID(peer_id_of(public))).rpc_ping(
-                    _ping_request(request.node_info), timeout=3.0
+                protocol, asked_s = session.dht.protocol, time.time()
+                response = await protocol.get_stub(PeerID(peer_id_of(public))).rpc_ping(
+                    dht_pb2.PingRequest(peer=protocol.node_info, validate=True), timeout=3.0
                 )
             except Exception as error:  # hivemind raises many kinds; each means the same here
                 log.debug("no dial-back from a neighbour: %s", error)
                 continue
             self.dialled_back = bool(response.available)
+            self._note_clock(response.dht_time - (asked_s + time.time()) / 2.0, public)
             if not self.dialled_back and self._client_if_unreachable:
                 # Unreachable servers that hold others' records broke other networks (docs/adr/0006).
                 log.warning("nobody can dial this node: it goes on as a DHT client. %s", self.reachability()[1])
                 self._settings = replace(self._settings, server=False)
                 session.daemon.kill()
             return
+
+    def _note_clock(self, offset_s: float, neighbour: bytes) -> None:
+        self.clock_offset_s = offset_s
+        if abs(offset_s) > CLOCK_OFFSET_S_MAX:
+            log.warning(
+                "this machine's clock and that of %s differ by %.1f s; matchmaking needs less than %.0f s: "
+                "is the time set (NTP) on both?", short(neighbour), offset_s, CLOCK_OFFSET_S_MAX,
+            )  # fmt: skip
 
     # -- streams ------------------------------------------------------------------------------------------------
 
@@ -448,12 +462,6 @@ async def _shut(session: Session) -> None:
     session.dht.is_alive = False  # ends hivemind's background jobs; its handlers end with p2pd
     await session.p2p.shutdown()
     await session.daemon.stop()
-
-
-def _ping_request(node_info: Any) -> Any:
-    from hivemind.proto import dht_pb2
-
-    return dht_pb2.PingRequest(peer=node_info, validate=True)
 
 
 def _fixed_ports(listen: tuple[str, ...], actual: tuple[str, ...]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from typing import Any
 
 from ubcp_p2p.codec import MalformedMessage, encode
 from ubcp_p2p.errors import LocalIOError, NetworkError, RoundFailed, StateMismatch, TrainingError
+from ubcp_p2p.swarm import directory
 from ubcp_p2p.swarm.exchange import AllGather, Exchange, Pace
 from ubcp_p2p.swarm.matchmaking import Matchmaker
 from ubcp_p2p.swarm.membership import BEAT_S, Beat, Phase, View
@@ -40,10 +41,7 @@ STRIKE_S = 30.0  # how long a peer that lied or hung is not waited for
 OFFER_TRIES_MAX = 6  # attempts with one offer before it is thrown away and trained anew
 PATIENCE = 0.5  # a straggler offers what it has when the others waited this fraction of their own training time
 PATIENCE_MIN_S = 1.0
-CLAIM_EVERY_S = 20.0
 MEET_EVERY_S = 15.0
-CLAIM_LIFETIME_S = 60.0
-RUNS_KEY = "ubcp/runs/1"
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,6 @@ class RunMember:
         await self._network.subscribe(self._topic, self._on_beat)
         background = [
             asyncio.create_task(self._keep_beating()),
-            asyncio.create_task(self._keep_claiming()),
             asyncio.create_task(self._keep_meeting()),
         ]
         try:
@@ -167,16 +164,12 @@ class RunMember:
     async def _meet(self) -> None:
         """Connect to peers that claim in the DHT to be in this run."""
         try:
-            claims = await self._network.claims(RUNS_KEY)
+            entries = await directory.lookup(self._network)
         except NetworkError:
             return
-        for claim in claims[:256]:
-            if claim.author in self._network.connected or claim.author == self._network.public:
-                continue
-            runs = claim.value if isinstance(claim.value, list) else []
-            if any(isinstance(run, list) and run[1:2] == [self.settings.run_id] for run in runs[:16]):
-                with suppress(NetworkError):
-                    await self._states.standings([claim.author])  # dials it through the DHT's routing
+        strangers = {author for author, entry in entries if entry.run_id == self.settings.run_id}
+        strangers -= {*self._network.connected, self._network.public}
+        await self._states.standings(strangers)  # asking dials them, by the DHT's routing
 
     # -- one round ----------------------------------------------------------------------------------------------
 
@@ -564,12 +557,3 @@ class RunMember:
         while True:
             await self._meet()
             await asyncio.sleep(MEET_EVERY_S if self._alive() else 1.0)
-
-    async def _keep_claiming(self) -> None:
-        """Tell the DHT that this node is in the run, so that newcomers find it."""
-        while True:
-            settings = self.settings
-            row = [settings.name, settings.run_id, settings.recipe, settings.recipe_hash, self.round, settings.rounds]
-            with suppress(NetworkError):
-                await self._network.claim(RUNS_KEY, [row], CLAIM_LIFETIME_S)
-            await asyncio.sleep(CLAIM_EVERY_S if self._network.connected else 2.0)

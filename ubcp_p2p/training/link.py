@@ -304,6 +304,7 @@ class Link:
 
     def _break(self, reason: str) -> None:
         """Kill a child that cannot be trusted any more, unless it has ended."""
+        self._close_end()  # nothing that it says counts any more
         if self._process.returncode is None and not self._stopping:
             self._reason = self._reason or reason
             self._process.kill()

@@ -1,0 +1,276 @@
+"""Hostile peers: a RunMember that lies in the ways named in `modes`, and assaults with bytes that no peer of ours sends.
+
+Empty `modes` is an honest peer. Each mode is one lie at one place, and the rest of the protocol is kept, so that the lie
+gets as far as it can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ubcp_p2p.buffers import SharedBuffer
+from ubcp_p2p.swarm.exchange import HAVE, OFFER_DOMAIN, AllGather
+from ubcp_p2p.swarm.frames import Stream
+from ubcp_p2p.swarm.hivemind_parts import PeerID, averaging_pb2
+from ubcp_p2p.swarm.membership import Beat
+from ubcp_p2p.swarm.network import Network
+from ubcp_p2p.swarm.quorum import ROUND_MAX, Certificate, Group, fields, vote_digest
+from ubcp_p2p.swarm.run import Observer, RunMember, RunSettings
+from ubcp_p2p.swarm.states import CERTIFICATE, STATE, STATE_DOMAIN, Standing, States
+from ubcp_p2p.swarm.votes import Polls
+from ubcp_p2p.keys import peer_id_of
+
+Modes = Mapping[str, Any]
+
+
+class LyingTrainer:
+    """Mode "offer": offers hold this value everywhere ("nan", "inf"). Mode "offer_bytes": offers have that length."""
+
+    def __init__(self, trainer: Any, modes: Modes) -> None:
+        self._trainer = trainer
+        self._modes = modes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trainer, name)
+
+    @property
+    def ready(self) -> Any:
+        ready = self._trainer.ready
+        return replace(ready, offer_bytes=self._modes["offer_bytes"]) if "offer_bytes" in self._modes else ready
+
+    async def train(self, *arguments: Any) -> Any:
+        offer = await self._trainer.train(*arguments)
+        if "offer_bytes" in self._modes:
+            offer.buffer.close()
+            buffer = SharedBuffer.create(self._modes["offer_bytes"])
+        elif "offer" in self._modes:
+            buffer = offer.buffer
+            with buffer.view as view:
+                np.frombuffer(view, dtype="<f4").fill(float(self._modes["offer"]))
+        else:
+            return offer
+        with buffer.view as view:
+            digest = hashlib.sha256(OFFER_DOMAIN + bytes(view)).digest()
+        return replace(offer, buffer=buffer, digest=digest, weight=self._modes.get("weight", offer.weight))
+
+    async def apply(self, offers: Sequence[tuple[SharedBuffer, int]]) -> Any:
+        size = self._trainer.ready.offer_bytes
+        return await self._trainer.apply([offer for offer in offers if offer[0].size == size])
+
+
+class LyingExchange(AllGather):
+    """Mode "serve": "short" hangs up after 4 bytes, "stall" stops there, "drip" sends a byte a second, "garbage"."""
+
+    modes: Modes = {}
+
+    async def _serve(self, stream: Stream) -> None:
+        how = self.modes.get("serve")
+        if how is None:
+            await super()._serve(stream)
+            return
+        await stream.receive(timeout_s=5.0)
+        if how == "garbage":
+            stream._writer.write(b"\xff\xff\xff\xff" + random.randbytes(4096))
+            return
+        await stream.send([HAVE], timeout_s=5.0)
+        stream._writer.write(b"\0\0\0\0")
+        if how == "short":
+            stream.close()
+        while how in ("stall", "drip") and not stream._reader.at_eof():
+            await stream.wait_closed_by_peer(timeout_s=1.0)
+            if how == "drip":
+                stream._writer.write(b"\0")
+
+
+class LyingStates(States):
+    """Mode "state": "poison" serves other bytes than certified; "far" and "own" stand on a state of one's own making.
+
+    "own" is one round ahead, "far" at round 10⁶; the certificate for it is signed by this peer alone, and the bytes match.
+    """
+
+    modes: Modes = {}
+    key: Any = None
+    fill = 1.0
+
+    def forged(self, round_: int) -> tuple[Standing, bytes]:
+        data = np.full(self._state_bytes // 4, self.modes.get("fill", 1.0), dtype="<f4").tobytes()
+        me = self._network.public
+        digest = hashlib.sha256(STATE_DOMAIN + self._run_id + round_.to_bytes(8, "big") + data).digest()
+        group = Group(self._run_id, round_ - 1, b"\1" * 32, ((me, 1, b"\2" * 32),))
+        signature = self._network.key.sign("vote", vote_digest(group.digest, digest))
+        return Standing(digest, Certificate(group, digest, ((me, signature),))), data
+
+    def lie(self) -> tuple[Standing, bytes] | None:
+        how = self.modes.get("state")
+        here = self._standing.certificate.round if self._standing and self._standing.certificate else 0
+        return self.forged({"far": ROUND_MAX, "own": here + 1}[how]) if how in ("far", "own") else None
+
+    async def _serve(self, stream: Stream) -> None:
+        lie = self.lie()
+        if lie is None and self.modes.get("state") != "poison":
+            await super()._serve(stream)
+            return
+        what, _ = fields(await stream.receive(timeout_s=5.0), 2)
+        standing, data = lie or (self._standing, random.randbytes(self._state_bytes))
+        assert standing is not None
+        if what == CERTIFICATE:
+            certificate = standing.certificate.to_bytes() if standing.certificate is not None else b""
+            await stream.send([standing.state_hash, certificate], timeout_s=5.0)
+        elif what == STATE:
+            await stream.send([len(data)], timeout_s=5.0)
+            await stream.send_block(memoryview(data), stall_s=10.0)
+
+
+class LyingPolls(Polls):
+    """Mode "vote": "other" votes for another state, "two" tells each member another, "forge" speaks for others too."""
+
+    modes: Modes = {}
+
+    async def _tell(self, peer: bytes, ballot: Any, me: bytes, deadline_s: float) -> None:
+        how = self.modes.get("vote")
+        if how in ("other", "two"):
+            state = hashlib.sha256(b"another state" + (peer if how == "two" else b"")).digest()
+            signature = self._network.key.sign("vote", vote_digest(ballot.group.digest, state))
+            await self._network.request(peer, self._protocol, [ballot.group.digest, state, signature], timeout_s=2.0)
+            return
+        await super()._tell(peer, ballot, me, deadline_s)
+
+    async def _serve(self, stream: Stream) -> None:
+        if self.modes.get("vote") is None:
+            await super()._serve(stream)
+            return
+        digest, _, _ = fields(await stream.receive(timeout_s=5.0), 3)
+        assert isinstance(digest, bytes)
+        ballot = self._ballots.get(digest)
+        if self.modes["vote"] != "forge" or ballot is None:
+            await stream.send([], timeout_s=5.0)
+            return
+        state = b"\7" * 32
+        signature = self._network.key.sign("vote", vote_digest(digest, state))
+        await stream.send([[peer, state, signature] for peer in ballot.group.peers], timeout_s=5.0)
+
+
+class HostileMember(RunMember):
+    """A RunMember under orders. Modes besides those above: "beat" (a round to claim in heartbeats), "leader", "first".
+
+    "leader": "split" shows each follower another list of cards. "first": the public key (hex) of the peer from which
+    this member downloads before all others.
+    """
+
+    def __init__(
+        self, network: Network, trainer: Any, settings: RunSettings, observe: Observer, modes: dict[str, Any]
+    ) -> None:
+        super().__init__(network, LyingTrainer(trainer, modes), settings, observe)  # type: ignore[arg-type]
+        self.modes = modes
+        for module, liar in (("_polls", LyingPolls), ("_states", LyingStates), ("exchange", LyingExchange)):
+            getattr(self, module).__class__ = liar
+            getattr(self, module).modes = modes
+
+    async def _beat(self) -> None:
+        states: Any = self._states
+        lie = states.lie()
+        if lie is None:
+            await super()._beat()
+            return
+        self._sequence = max(self._sequence + 1, int(time.time() * 1000))
+        standing = lie[0]
+        beat = Beat(
+            self.settings.run_id, self._sequence, standing.certificate.round, self.phase, standing.state_hash, 0, 0
+        )
+        await self._network.publish(self._topic, beat.to_bytes())
+
+    async def _load_from(self, peer: bytes, round_: int, state_hash: bytes) -> bool:
+        first = self.modes.pop("first", None)
+        if first is not None and await super()._load_from(bytes.fromhex(first), round_, state_hash):
+            return True
+        return await super()._load_from(peer, round_, state_hash)
+
+    async def _current_matchmaker(self) -> Any:
+        matchmaker = await super()._current_matchmaker()
+        search = matchmaker.search
+        if self.modes.get("leader") == "split" and "rpc_join_group" not in vars(search):
+            honest = search.rpc_join_group
+
+            async def split(request: Any, context: Any) -> Any:
+                async for message in honest(request, context):
+                    if message.code == averaging_pb2.BEGIN_ALLREDUCE and self.modes.get("leader") == "split":
+                        keep = [
+                            row
+                            for row in zip(message.ordered_peer_ids, message.gathered, strict=True)
+                            if row[0] in (context.remote_id.to_bytes(), peer_id_of(self._network.public))
+                        ]
+                        message = averaging_pb2.MessageFromLeader(
+                            code=message.code,
+                            group_id=message.group_id,
+                            ordered_peer_ids=[row[0] for row in keep],
+                            gathered=[row[1] for row in keep],
+                        )
+                        self._say("lied", followers=1)
+                    yield message
+
+            search.rpc_join_group = split
+        return matchmaker
+
+
+# -- bytes that no peer of ours sends --------------------------------------------------------------------------------
+
+
+def _bursts() -> list[bytes]:
+    rng = random.Random(7)
+    return [
+        b"",
+        b"\xff\xff\xff\xff",  # a frame of 4 GiB
+        b"\x00\x01\x00\x00" + b"\0" * 100,  # a frame that ends early
+        b"\x00\x00\x00\x00",  # an empty frame
+        b"\x00\x00\x00\x10" + rng.randbytes(16),
+        b"\x00\x00\x00\x05\x93\xc0\xc0\xc0\xc0",  # a list of nils
+        b"\x00\x00\x00\x06\x92\xc4\xff\x00\x00\x00",  # a string longer than its frame
+        b"\x00\x00\x40\x00" + b"\x91" * 0x4000,  # nested 16,384 deep
+        b"\x00\x00\x00\x07\x93\xcf\xff\xff\xff\xff\xff",
+        rng.randbytes(200_000),
+        b"GET / HTTP/1.1\r\n\r\n",
+    ]
+
+
+async def assault(network: Network, run_id: bytes, how: str) -> dict[str, Any]:
+    """Send garbage to every handler of every connected peer; returns how many streams were opened."""
+    session = network.session
+    run = run_id.hex()[:32]
+    sent = refused = 0
+    if how == "gossip":
+        topic = f"ubcp/run/1/{run_id.hex()}"
+        for burst in [*_bursts(), b"\x97" * 15_000]:
+            await network.publish(topic, burst[:16_000])
+            sent += 1
+        for _ in range(2000):  # more than any honest peer says in an hour
+            await network.publish(topic, random.randbytes(64))
+            sent += 1
+        return {"sent": sent, "refused": 0}
+    protocols = [
+        f"/ubcp/exchange/1/{run}", f"/ubcp/vote/1/{run}", f"/ubcp/state/1/{run}",
+        f"/ubcp/group/1/{run}/rpc_join_group", "DHTProtocol.rpc_store", "DHTProtocol.rpc_find", "DHTProtocol.rpc_ping",
+    ]  # fmt: skip
+    for peer in sorted(network.connected):
+        for protocol in protocols:
+            for burst in _bursts():
+                try:
+                    async with asyncio.timeout(5.0):
+                        _, _, writer = await session.p2p.call_binary_stream_handler(PeerID(peer_id_of(peer)), protocol)
+                        writer.write(burst)
+                        await writer.drain()
+                except Exception:  # refusing is a fine answer
+                    refused += 1
+                    continue
+                sent += 1
+                if how == "hang" or sent % 3 == 0:
+                    continue  # left open, until the node ends
+                writer.close()
+    return {"sent": sent, "refused": refused}

@@ -1,0 +1,137 @@
+"""A real node that takes orders to fail: `python -m tests.support.node up --profile DIR`, as `python -m ubcp_p2p up`.
+
+Two verbs more on its control socket. `fail_at` names a place (an event's kind, or "writing": the trainer has begun to
+write a checkpoint), the first round in which it counts, a target and a signal: fail_at(peer, round, kind). `behave`
+makes the node hostile in the named ways (tests/support/hostile.py) until it is told otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ubcp_p2p.peer.runs as runs_module
+from tests.support.hostile import HostileMember, assault
+from ubcp_p2p.log import setup_logging
+from ubcp_p2p.peer.control import Emit
+from ubcp_p2p.peer.node import Node, run_node
+from ubcp_p2p.peer.profile import Profile
+from ubcp_p2p.swarm.run import Event, Observer, RunMember, RunSettings
+from ubcp_p2p.training.process import TrainerProcess
+
+
+@dataclass(frozen=True)
+class Fault:
+    """At the first event of `kind` in `round` or later, send `signal` to `target` ("node", "p2pd", "trainer")."""
+
+    kind: str
+    round: int
+    target: str
+    signal: int
+
+
+class Faults:
+    """The faults that are still to come."""
+
+    def __init__(self) -> None:
+        self.armed: list[Fault] = []
+        self.p2pd_pid: Callable[[], int | None] = lambda: None
+
+    def pass_by(self, kind: str, round_: int, trainer: TrainerProcess, observe: Observer) -> None:
+        """A run has come to this place: fire what is armed for it, telling first."""
+        for fault in [f for f in self.armed if f.kind == kind and round_ >= f.round]:
+            self.armed.remove(fault)
+            pid = {"node": os.getpid(), "p2pd": self.p2pd_pid(), "trainer": trainer.pid}[fault.target]
+            assert pid is not None
+            observe(Event("fault", round_, {"place": kind, "target": fault.target, "pid": pid}))
+            os.kill(pid, fault.signal)
+
+
+class WatchedTrainer:
+    """The trainer, with the place "writing" inside `checkpoint`."""
+
+    def __init__(self, trainer: TrainerProcess, folder: Path, pass_by: Callable[[str], None]) -> None:
+        self._trainer = trainer
+        self._folder = folder
+        self._pass_by = pass_by
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trainer, name)
+
+    async def checkpoint(self, extra: dict[str, str]) -> Path:
+        before = _listing(self._folder)
+        writing = asyncio.ensure_future(self._trainer.checkpoint(extra))
+        while not writing.done() and _listing(self._folder) == before:
+            await asyncio.sleep(0)
+        self._pass_by("writing")
+        return await writing
+
+
+def _listing(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+
+class FaultyNode(Node):
+    """A node with the verbs `fail_at`, `behave` and `assault`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.faults = Faults()
+        self.faults.p2pd_pid = lambda: self.network.p2pd_pid if self.network is not None else None
+        self.modes: dict[str, Any] = {}
+        node = self
+
+        class FaultyRuns(runs_module.Runs):
+            def member(self, settings: RunSettings, trainer: TrainerProcess, observe: Observer) -> RunMember:
+                def tap(event: Event) -> None:
+                    observe(event)
+                    node.faults.pass_by(event.kind, event.round, trainer, observe)
+
+                def pass_by(kind: str) -> None:
+                    node.faults.pass_by(kind, member.round, trainer, observe)
+
+                folder = self._profile.runs / settings.run_id.hex()[:32]
+                watched: Any = WatchedTrainer(trainer, folder, pass_by)
+                member = HostileMember(self._network, watched, settings, tap, node.modes)
+                return member
+
+        runs_module.Runs = FaultyRuns  # type: ignore[misc]  # Node imports it when it has loaded
+
+    def _verbs(self) -> dict[str, Any]:
+        return {**super()._verbs(), "fail_at": self._fail_at, "behave": self._behave, "assault": self._assault}
+
+    async def _fail_at(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        fault = Fault(request["kind"], request["round"], request["target"], request.get("signal", signal.SIGKILL))
+        self.faults.armed.append(fault)
+        return {"armed": len(self.faults.armed)}
+
+    async def _behave(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        self.modes.clear()
+        self.modes.update(request["modes"])
+        return {"modes": self.modes}
+
+    async def _assault(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        assert self.network is not None
+        return await assault(self.network, bytes.fromhex(request["run_id"]), str(request["how"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("role", choices=["up", "bootstrap"])
+    parser.add_argument("--profile", type=Path, required=True)
+    parser.add_argument("--peer", action="append", default=[])
+    options = parser.parse_args()
+    profile = Profile(options.profile)
+    config = profile.config()
+    setup_logging(config.log.level, file=profile.log / "ubcp.log")
+    run_node(FaultyNode(profile, config, join=tuple(options.peer), trains=options.role == "up"))
+
+
+if __name__ == "__main__":
+    main()

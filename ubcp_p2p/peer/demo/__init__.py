@@ -1,0 +1,1 @@
+"""`ubcp demo`: a whole swarm on this machine, told as it happens."""

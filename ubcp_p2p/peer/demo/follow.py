@@ -1,0 +1,71 @@
+"""What the peers of the demo say, as one queue: a thread for each follows its node's control socket."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+from ubcp_p2p.errors import UbcpError
+from ubcp_p2p.peer.control import stream
+from ubcp_p2p.peer.demo.processes import NodeProcess
+
+Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One event of a peer, or (event None) that the peer will say no more."""
+
+    name: str
+    event: Event | None
+
+
+class Trap:
+    """Kills a node at a place in a round: on hearing the event `kind` of `round_` or a later one.
+
+    It acts in the thread that hears: a round's exchange is over in some 50 ms, which a busy main thread could miss.
+    """
+
+    def __init__(self, node: NodeProcess, kind: str, round_: int) -> None:
+        self._node = node
+        self._kind = kind
+        self._round = round_
+        self.sprung_s: float | None = None  # time.time(), the events' clock
+
+    def __call__(self, event: Event) -> None:
+        process = self._node.process
+        if self.sprung_s is None and event["kind"] == self._kind and event["round"] >= self._round:
+            assert process is not None
+            process.kill()
+            self.sprung_s = time.time()
+
+
+class Followers:
+    """Follows runs and queues what is heard."""
+
+    def __init__(self) -> None:
+        self.heard: SimpleQueue[Heard] = SimpleQueue()
+        self.traps: dict[str, Callable[[Event], None]] = {}
+
+    def follow(self, node: NodeProcess, run: str) -> None:
+        """Begin to follow `run` on `node`, from its first event on."""
+        threading.Thread(target=self._read, args=(node, run), name=f"follow {node.name}", daemon=True).start()
+
+    def _read(self, node: NodeProcess, run: str) -> None:
+        try:
+            for message in stream(node.profile, "follow", run=run):
+                event = message.get("event")
+                if event is None:
+                    break
+                trap = self.traps.get(node.name)
+                if trap is not None:
+                    trap(event)
+                self.heard.put(Heard(node.name, event))
+        except UbcpError:  # the node has ended; whether it should have is the listener's to say
+            pass
+        finally:
+            self.heard.put(Heard(node.name, None))

@@ -1,0 +1,51 @@
+"""The directory of runs in the DHT: each node's signed claim of which runs it is in. Claims, never facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ubcp_p2p.swarm.network import Network
+
+KEY = "ubcp/runs/1"
+LIFETIME_S = 60.0
+RUNS_PER_NODE_MAX = 16
+NODES_MAX = 256
+NAME_CHARS_MAX = 64
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run as one node claims it: `round` of `rounds` done; `run_id` and `recipe_hash` are 32 bytes."""
+
+    name: str
+    run_id: bytes
+    recipe: str
+    recipe_hash: bytes
+    round: int
+    rounds: int
+
+
+async def publish(network: Network, entries: list[Entry]) -> None:
+    """Claim all runs of this node (one record holds them). Raises Unreachable while p2pd is down."""
+    rows = [[e.name, e.run_id, e.recipe, e.recipe_hash, e.round, e.rounds] for e in entries[:RUNS_PER_NODE_MAX]]
+    await network.claim(KEY, rows, LIFETIME_S)
+
+
+async def lookup(network: Network) -> list[tuple[bytes, Entry]]:
+    """(author's public key, entry) of every well-formed claim. Raises Unreachable while p2pd is down."""
+    found = []
+    for claim in (await network.claims(KEY))[:NODES_MAX]:
+        rows = claim.value if isinstance(claim.value, list) else []
+        found += [(claim.author, entry) for row in rows[:RUNS_PER_NODE_MAX] if (entry := _parsed(row)) is not None]
+    return found
+
+
+def _parsed(row: Any) -> Entry | None:
+    if not isinstance(row, list) or len(row) != 6:
+        return None
+    name, run_id, recipe, recipe_hash, round_, rounds = row
+    texts = all(isinstance(t, str) and 0 < len(t) <= NAME_CHARS_MAX and t.isprintable() for t in (name, recipe))
+    hashes = all(isinstance(h, bytes) and len(h) == 32 for h in (run_id, recipe_hash))
+    numbers = all(isinstance(n, int) and 0 <= n <= 10**9 for n in (round_, rounds))
+    return Entry(name, run_id, recipe, recipe_hash, round_, rounds) if texts and hashes and numbers else None
