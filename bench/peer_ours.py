@@ -19,7 +19,7 @@ os.environ["HIVEMIND_LOGLEVEL"] = "ERROR"
 
 import numpy as np
 import uvloop
-from harness import answer, arguments
+from harness import answer, arguments, cpu_s
 
 from ubcp_p2p.buffers import SharedBuffer
 from ubcp_p2p.keys import NodeKey
@@ -70,15 +70,22 @@ class Rounds:
         matched_s = time.monotonic()
         lags: list[float] = []
         probe = asyncio.create_task(_probe(lags))
+        cpu_before_s = self._cpu_s()
         offers = await self._exchange.gather(group, self._offer, deadline_s=matched_s + 300.0, stall_s=30.0)
         probe.cancel()
         exchanged_s = time.monotonic()
+        exchange_cpu_s = [after - before for before, after in zip(cpu_before_s, self._cpu_s(), strict=True)]
         digest = await asyncio.to_thread(self._outer, [offers[peer] for peer in group.peers], number)
         ended_s = time.monotonic()
         return {
             "started_s": started_s, "matched_s": matched_s, "exchanged_s": exchanged_s, "ended_s": ended_s,
-            "state_hash": digest.hex(), "lags_s": lags,
+            "exchange_cpu_s": exchange_cpu_s, "state_hash": digest.hex(), "lags_s": lags,
         }  # fmt: skip
+
+    def _cpu_s(self) -> tuple[float, float]:
+        """CPU seconds so far: of this process, and of its p2pd."""
+        p2pd = self._network.p2pd_pid
+        return time.process_time(), cpu_s(p2pd) if p2pd is not None else 0.0
 
     def _outer(self, offers: list[SharedBuffer], number: int) -> bytes:
         vectors = [(vector(offer), 1) for offer in offers]

@@ -43,11 +43,14 @@ async def train_alone(recipe: Recipe, directory: Path, on_steps: OnSteps) -> lis
 
     Raises what TrainerProcess raises. The processes are gone at the end, also after a cancel.
     """
-    async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(_train(way, variant, directory / f"alone-{index}", on_steps))
-            for index, (way, variant) in enumerate(ways(recipe).items())
-        ]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_train(way, variant, directory / f"alone-{index}", on_steps))
+                for index, (way, variant) in enumerate(ways(recipe).items())
+            ]
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None  # one of them in words is what a person can use
     return [task.result() for task in tasks]
 
 
