@@ -390,6 +390,9 @@ async def test_a_diverging_run_is_told_and_the_trainer_lives_on(tmp_path: Path) 
             assert "lr" in (caught.value.hint or "")
         assert trainer.state_hash == before
         assert await trainer.evaluate() == first
+        # What a trainer cannot understand, it does not survive; it says so.
+        trainer._link._send(b"garbage")
+        assert (await trainer.exited).startswith("ended itself: not a message of ours")
 
 
 @pytest.mark.asyncio

@@ -58,6 +58,7 @@ class Run:
         self.member: RunMember | None = None
         self.trainer: TrainerProcess | None = None
         self.task: asyncio.Task[None] | None = None
+        self.leaving = False
         self.evaluation: dict[str, Any] | None = None
         self.checkpoint_trouble: str | None = None
         self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
@@ -166,9 +167,12 @@ class Runs:
     async def leave(self, name: str) -> None:
         """Announce the leave, keep a checkpoint, end the trainer. Raises ConfigError for an unknown name."""
         run = self.get(name)
-        if run.task is not None:
+        if run.task is None:
+            return
+        if not run.leaving:  # a second cancel would break off the clean-up of the first
+            run.leaving = True
             run.task.cancel()
-            await asyncio.gather(run.task, return_exceptions=True)
+        await asyncio.wait([run.task])
 
     async def stop(self) -> None:
         """Leave every run, for the end of the node."""
@@ -258,6 +262,7 @@ class Runs:
         finally:
             taking_part.cancel()
             await asyncio.gather(taking_part, return_exceptions=True)
+            await member.close()
             with suppress(UbcpError, TimeoutError):
                 if not trainer.exited.done() and member.round > 0:
                     async with asyncio.timeout(FINAL_CHECKPOINT_S):

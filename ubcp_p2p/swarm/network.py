@@ -66,6 +66,13 @@ class Session:
     pubsub: PubSub
 
 
+@dataclass
+class _Subscription:
+    on_message: OnMessage
+    pubsub: PubSub | None = None  # where it was made
+    cancel: Callable[[], None] | None = None
+
+
 class Network:
     """Streams, gossip and the DHT of this node. Methods raise NetworkError while p2pd is down."""
 
@@ -92,7 +99,7 @@ class Network:
         self._book = book
         self._bootstrap = bootstrap
         self._handlers: dict[str, Handler] = {}
-        self._subscriptions: dict[str, tuple[OnMessage, Callable[[], None] | None]] = {}
+        self._subscriptions: dict[str, _Subscription] = {}
         self._session: Session | None = None
         self._client_if_unreachable = client_if_unreachable
         self._up = asyncio.Event()
@@ -159,10 +166,14 @@ class Network:
             dht.protocol.storage.maxsize = dht.protocol.cache.maxsize = RECORDS_MAX
             pubsub = PubSub(control)
             session = Session(generation, daemon, p2p, dht, pubsub)
-            for name in self._handlers:
-                await p2p.add_binary_stream_handler(name, self._guarded(name))
-            for topic, (on_message, _) in list(self._subscriptions.items()):
-                self._subscriptions[topic] = (on_message, await pubsub.subscribe(topic, on_message))
+            served: set[str] = set()
+            while missing := self._handlers.keys() - served:  # runs come and go meanwhile
+                for name in missing:
+                    await p2p.add_binary_stream_handler(name, self._guarded(name))
+                served |= missing
+            while topics := [topic for topic, made in self._subscriptions.items() if made.pubsub is not pubsub]:
+                for topic in topics:
+                    await self._listen(pubsub, topic)
         except BaseException:
             await daemon.stop()
             raise
@@ -294,7 +305,10 @@ class Network:
         """Serve `protocol`; the handler gets a Stream and may raise: that ends the stream, nothing else."""
         self._handlers[protocol] = handler
         if self._session is not None:
-            await self._session.p2p.add_binary_stream_handler(protocol, self._guarded(protocol))
+            try:
+                await self._session.p2p.add_binary_stream_handler(protocol, self._guarded(protocol))
+            except (OSError, EOFError, P2PDaemonError) as error:  # p2pd is gone: the next session registers it
+                log.debug("p2pd did not take %s: %s", protocol, error)
 
     async def unhandle(self, protocol: str) -> None:
         """Stop serving `protocol`."""
@@ -413,12 +427,27 @@ class Network:
 
     async def subscribe(self, topic: str, on_message: OnMessage) -> None:
         """Deliver messages of `topic` from now on, over restarts of p2pd too."""
-        cancel = await self._session.pubsub.subscribe(topic, on_message) if self._session else None
-        self._subscriptions[topic] = (on_message, cancel)
+        self._subscriptions[topic] = _Subscription(on_message)
+        if self._session is not None:
+            try:
+                await self._listen(self._session.pubsub, topic)
+            except NetworkError as error:  # p2pd is gone: the next session subscribes
+                log.debug("%s", error)
 
     def unsubscribe(self, topic: str) -> None:
-        _, cancel = self._subscriptions.pop(topic, (None, None))
-        if cancel is not None:
+        subscription = self._subscriptions.pop(topic, None)
+        if subscription is not None and subscription.cancel is not None:
+            subscription.cancel()
+
+    async def _listen(self, pubsub: PubSub, topic: str) -> None:
+        subscription = self._subscriptions.get(topic)
+        if subscription is None or subscription.pubsub is pubsub:
+            return
+        subscription.pubsub = pubsub
+        cancel = await pubsub.subscribe(topic, subscription.on_message)
+        if self._subscriptions.get(topic) is subscription:
+            subscription.cancel = cancel
+        else:  # unsubscribed meanwhile
             cancel()
 
     async def publish(self, topic: str, payload: bytes) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ubcp_p2p.codec import MalformedMessage, Value, decode, encode
 from ubcp_p2p.keys import NodeKey, verify
@@ -22,7 +23,7 @@ CERTIFICATE_BYTES_MAX = 32 * 1024
 ROUND_MAX = 10**6  # no run of ours is longer; a larger number is a lie
 WEIGHT_MAX = 2**40
 
-GENESIS = b"\0" * 32  # the base hash of a state that no round made
+Place: TypeAlias = tuple[int, bytes]  # (round, state hash)
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,16 @@ class Certificate:
         """The round that the certified state starts."""
         return self.group.round + 1
 
+    @property
+    def place(self) -> Place:
+        """The certified state: its round and its hash."""
+        return self.round, self.state_hash
+
+    @property
+    def base(self) -> Place:
+        """The state that the round began from."""
+        return self.group.round, self.group.base_hash
+
     def check(self, run_id: bytes) -> None:
         """Raises MalformedMessage unless more than half of the group signed exactly this state of `run_id`."""
         if self.group.run_id != run_id:
@@ -234,59 +245,78 @@ class Standing:
         return self.certificate.round if self.certificate is not None else 0
 
     @property
-    def base_hash(self) -> bytes:
-        return self.certificate.group.base_hash if self.certificate is not None else GENESIS
+    def place(self) -> Place:
+        return self.round, self.state_hash
+
+    @property
+    def base(self) -> Place | None:
+        return self.certificate.base if self.certificate is not None else None
 
 
-def choose(mine: Standing, others: Mapping[bytes, Standing], *, known: Set[bytes]) -> Certificate | None:
+def choose(
+    mine: Standing, others: Mapping[bytes, Standing], *, me: bytes, known: Set[bytes], seats: int
+) -> Certificate | None:
     """Which certificate to move to, or None to stay where I am (docs/rounds.md, "Branches").
 
     others: what each *live* other peer stands on, certificates verified. known: peers that I have made a round with.
+    seats: the most members that a group of this run can have.
 
     Live peers decide, each with one voice; a round number has no weight of its own, so one liar with a certificate
-    that it alone signed for round 10^6 stays one voice.
+    that it alone signed for round 10^6 stays one voice. Nor does the base that a certificate names: it speaks for
+    those who still stand on that base only if it is *vouched for*, that is signed by me, or by more than half of the
+    live peers that it would carry along (of a full group, where they are more than one group can seat).
 
-    - The next round of my own line: I take it when at least as many live peers stand on it as still stand with me,
-      one of them known to me (or simply more of them). One stranger cannot pull a group along by "extending" it.
+    - The next round of my own line: I take it when it is vouched for, or when more live peers stand on it than still
+      stand with me (or as many, one of them known to me). One stranger cannot pull a group along by "extending" it.
     - Another branch: I take it when more live peers are on its line than on mine. At equal numbers the higher round
-      wins, then the lower hash, and only if somebody known to me is on it: after a partition both halves decide
+      wins, then the lower hash, and only if somebody known to me stands on it: after a partition both halves decide
       alike, and a lone stranger never overrides a lone peer. Before my first round I do not count myself.
     """
-    by_hash: dict[bytes, set[bytes]] = {}
-    tips: dict[bytes, Certificate] = {}
-    for peer, standing in others.items():
-        by_hash.setdefault(standing.state_hash, set()).add(peer)
-        if standing.certificate is not None:
-            tips[standing.state_hash] = standing.certificate
-    tips.pop(mine.state_hash, None)
+    live = {me, *others}
+    voices = dict(others)
+    if mine.certificate is not None:
+        voices[me] = mine
+    tips: dict[Place, Certificate] = {}
+    for _, standing in sorted(others.items()):
+        tip = standing.certificate
+        # A place is (round, hash): the hash alone would let a liar put another round on the majority's own state.
+        if tip is not None and (tip.place not in tips or _signers(tip, live) > _signers(tips[tip.place], live)):
+            tips[tip.place] = tip
+    tips.pop(mine.place, None)
 
-    def on(state_hash: bytes) -> set[bytes]:
-        return by_hash.get(state_hash, set())
+    def on(place: Place | None) -> set[bytes]:
+        return {peer for peer, standing in voices.items() if standing.place == place}
 
-    def line(state_hash: bytes, base_hash: bytes) -> set[bytes]:
+    def vouched(tip: Certificate) -> bool:
+        carried = len(on(tip.place) | on(tip.base))
+        return any(peer == me for peer, _ in tip.signatures) or is_majority(_signers(tip, live), min(seats, carried))
+
+    def line(place: Place, base: Place | None) -> set[bytes]:
         """Those on a state, one round behind it, or one round ahead of it."""
-        ahead = {peer for peer, standing in others.items() if standing.base_hash == state_hash}
-        return on(state_hash) | on(base_hash) | ahead
+        return on(place) | on(base) | {peer for peer, standing in voices.items() if standing.base == place}
 
-    myself = 0 if mine.certificate is None else 1
-    with_me = len(on(mine.state_hash)) + 1
-    next_rounds = [tip for tip in tips.values() if tip.group.base_hash == mine.state_hash]
-    for tip in sorted(next_rounds, key=lambda tip: (-len(on(tip.state_hash)), tip.state_hash)):
-        followers = on(tip.state_hash)
-        if len(followers) > with_me or (len(followers) == with_me and followers & known):
+    with_me = len(on(mine.place))
+    for tip in sorted(tips.values(), key=lambda tip: (not vouched(tip), -len(on(tip.place)), tip.state_hash)):
+        followers = on(tip.place)
+        enough = len(followers) > with_me or (len(followers) == with_me and bool(followers & known))
+        if tip.base == mine.place and (vouched(tip) or enough):
             return tip
 
-    my_line = len(line(mine.state_hash, mine.base_hash)) + myself
+    my_line = len(line(mine.place, mine.base))
     best: tuple[int, int, bytes] | None = None
-    for state_hash, tip in tips.items():
-        if state_hash == mine.base_hash or tip.group.base_hash == mine.state_hash:
+    for tip in tips.values():
+        if tip.place == mine.base or tip.base == mine.place:
             continue  # my own past, or my own line's next round: decided above
-        theirs = line(state_hash, tip.group.base_hash)
-        better_tie = (tip.round, mine.state_hash) > (mine.round, state_hash) and bool(theirs & known)
-        if len(theirs) > my_line or (len(theirs) == my_line and better_tie):
-            rank = (-len(theirs), -tip.round, state_hash)
+        theirs = len(line(tip.place, tip.base if vouched(tip) else None))
+        better_tie = (tip.round, mine.state_hash) > (mine.round, tip.state_hash) and bool(on(tip.place) & known)
+        if theirs > my_line or (theirs == my_line and better_tie):
+            rank = (-theirs, -tip.round, tip.state_hash)
             best = rank if best is None else min(best, rank)
-    return tips[best[2]] if best is not None else None
+    return tips[-best[1], best[2]] if best is not None else None
+
+
+def _signers(certificate: Certificate, live: Set[bytes]) -> int:
+    return sum(peer in live for peer, _ in certificate.signatures)
 
 
 # -- parsing helpers: each names what it refuses ---------------------------------------------------------------------

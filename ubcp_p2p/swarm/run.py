@@ -25,7 +25,7 @@ from ubcp_p2p.codec import MalformedMessage, encode
 from ubcp_p2p.errors import LocalIOError, NetworkError, RoundFailed, StateMismatch, TrainingError
 from ubcp_p2p.swarm import directory
 from ubcp_p2p.swarm.exchange import AllGather, Exchange, Pace
-from ubcp_p2p.swarm.matchmaking import Matchmaker
+from ubcp_p2p.swarm.matchmaking import Matchmaker, NoGroup
 from ubcp_p2p.swarm.membership import BEAT_S, Beat, Phase, View
 from ubcp_p2p.swarm.network import Network, short
 from ubcp_p2p.swarm.quorum import Card, Certificate, Standing, choose, form_group
@@ -108,45 +108,47 @@ class RunMember:
         self._candidate_hash: bytes | None = None
         self._checkpointed_s = time.monotonic()
         self._waiting_since_s: float | None = None
+        self._background: list[asyncio.Task[None]] = []
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Take part until the last round is committed, then keep serving its state until cancelled.
 
-        On every way out the leave is announced. Raises TrainingError when the trainer fails.
+        `close` must follow, however it ends. Raises TrainingError when the trainer fails.
         """
         await self._network.ready()
         for service in (self._polls, self._states, self.exchange):
             await service.open()
         self._states.publish(self._trainer.state, self.base_hash, self.certificate)
         await self._network.subscribe(self._topic, self._on_beat)
-        background = [
+        self._background = [
             asyncio.create_task(self._keep_beating()),
             asyncio.create_task(self._keep_meeting()),
         ]
-        try:
-            await self._join()
-            while self.round < self.settings.rounds:
-                await self._one_round()
-            await self._checkpoint(due=True)
-            await self._enter(Phase.DONE)
-            self._say("done")
-            await asyncio.Event().wait()  # until cancelled: late joiners still need the state
-        finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
-            self.phase = Phase.LEAVING
-            with suppress(NetworkError, TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self._beat()
-            self._network.unsubscribe(self._topic)
-            for service in (self._polls, self._states, self.exchange):
-                await service.close()
-            if self._matchmaker is not None:
-                with suppress(Exception):  # p2pd may be gone
-                    await self._matchmaker.close()
+        await self._join()
+        while self.round < self.settings.rounds:
+            await self._one_round()
+        await self._checkpoint(due=True)
+        await self._enter(Phase.DONE)
+        self._say("done")
+        await asyncio.Event().wait()  # until cancelled: late joiners still need the state
+
+    async def close(self) -> None:
+        """Announce the leave and stop answering. To be called when `run` has ended, so that no cancel breaks it off."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        self.phase = Phase.LEAVING
+        with suppress(NetworkError, TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self._beat()
+        self._network.unsubscribe(self._topic)
+        for service in (self._polls, self._states, self.exchange):
+            await service.close()
+        if self._matchmaker is not None:
+            with suppress(Exception):  # p2pd may be gone
+                await self._matchmaker.close()
 
     async def _join(self) -> None:
         """Meet the others and stand where the majority of them stands."""
@@ -289,10 +291,7 @@ class RunMember:
         cards = [card.to_bytes()]
         self._say("matchmaking", wanted=len(companions) + 1)
         if companions:
-            matchmaker = await self._current_matchmaker()
-            matchmaker.banned.clear()
-            matchmaker.banned.update(self.view.struck(time.monotonic()))
-            cards = await matchmaker.find(self._group_key(), cards[0], len(companions) + 1, MATCH_S)
+            cards = await self._find_group(cards[0], companions)
         group, refused = form_group(
             settings.run_id, self.round, self.base_hash, cards, offer_bytes=offer_bytes, weight_max=settings.weight_max
         )
@@ -333,6 +332,27 @@ class RunMember:
         await self._adopt_own(certificate, candidate.state_hash)
         lap("commit_s")
         return times
+
+    async def _find_group(self, card: bytes, companions: Sequence[bytes]) -> list[bytes]:
+        """The cards of the group that came together. Raises NoGroup, also when the others have gone on meanwhile."""
+        matchmaker = await self._current_matchmaker()
+        matchmaker.banned.clear()
+        matchmaker.banned.update(self.view.struck(time.monotonic()))
+        searching = asyncio.create_task(matchmaker.find(self._group_key(), card, len(companions) + 1, MATCH_S))
+        asked: set[bytes] = set()
+        try:
+            while not (await asyncio.wait([searching], timeout=0.1))[0]:
+                beats = {p: self.view.members[p].beat for p in companions if p in self.view.members}
+                ahead = {peer for peer, beat in beats.items() if beat.round > self.round}
+                if ahead <= asked:
+                    continue
+                asked |= ahead  # a claim, until a certificate bears it out
+                if await self._catch_up():
+                    raise NoGroup("the others committed this round without this peer")
+            return await searching
+        finally:
+            searching.cancel()
+            await asyncio.gather(searching, return_exceptions=True)
 
     async def _adopt_own(self, certificate: Certificate, mine: bytes) -> None:
         """Commit the candidate if the majority signed it; otherwise repair: take the majority's state."""
@@ -456,7 +476,8 @@ class RunMember:
         return self.view.strangers(time.monotonic(), self._network.connected, self.round, self.base_hash)
 
     def _gone(self, peers: Sequence[bytes]) -> set[bytes]:
-        return set(peers) - set(self._alive()) - {self._network.public}
+        here = {peer for peer in self._alive() if self.view.members[peer].beat.round <= self.round}
+        return set(peers) - here - {self._network.public}
 
     def _grace_s(self) -> float:
         """The longest silence that a live companion is allowed: the unit of every deadline here."""
@@ -470,8 +491,9 @@ class RunMember:
     async def _current_matchmaker(self) -> Matchmaker:
         session = await self._network.ready()
         if self._matchmaker is None or self._matchmaker.generation != session.generation:
-            self._matchmaker = Matchmaker(self._network, self.settings.run_id)
-            await self._matchmaker.open()
+            matchmaker = Matchmaker(self._network, self.settings.run_id)
+            await matchmaker.open()
+            self._matchmaker = matchmaker
         return self._matchmaker
 
     async def _checkpoint(self, due: bool = False) -> None:

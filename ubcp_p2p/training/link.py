@@ -73,9 +73,8 @@ def spawn_worker() -> Link:
 
     The kernel kills the child when the calling thread ends.
     """
-    root = Path(ubcp_p2p.__file__).resolve().parent.parent
-    # With the package installed, the working folder has no say in what the child imports (-P).
-    isolated = [] if Path.cwd() == root else ["-P"]
+    # The working folder has no say in what the child imports (-P), unless it is the very source that runs here.
+    isolated = [] if _is_working_folder(Path(ubcp_p2p.__file__).resolve().parent.parent) else ["-P"]
     opened: list[int] = []
     try:
         ours, theirs = channel.pair()
@@ -110,6 +109,13 @@ def spawn_worker() -> Link:
             hint="look at this machine's limits on memory, processes and open files",
         ) from None
     return Link(process, pidfd, ours, output)
+
+
+def _is_working_folder(path: Path) -> bool:
+    try:
+        return Path.cwd() == path
+    except OSError:  # it was deleted
+        return False
 
 
 class Link:

@@ -21,6 +21,7 @@ PHASES: Mapping[str, str] = {
     "checkpoint": "saves",
     "checkpointed": "saved",
     "done": "done",
+    "killed": "killed",
 }
 
 
@@ -49,7 +50,7 @@ class PeerRow:
     received_bytes: int = 0
     retries: int = 0
     joined_round: int | None = None
-    killed_round: int | None = None
+    killed_s: float | None = None  # time.time(), the events' clock
     state_source: str | None = None  # whom it took the state from when it came late
     done: bool = False
     failure: tuple[str, str | None] | None = None
@@ -83,12 +84,15 @@ class Board:
     @property
     def live(self) -> list[PeerRow]:
         """Peers that take part or did to the end."""
-        return [row for row in self.peers.values() if row.round is not None and row.killed_round is None]
+        return [row for row in self.peers.values() if row.round is not None and row.killed_s is None]
 
     def hear(self, name: str, event: Mapping[str, Any]) -> None:
         """Take in one event of the peer called `name`."""
         row, kind = self.peers[name], str(event["kind"])
-        row.place = kind
+        if kind == "killed":
+            row.killed_s = float(event["time"])
+        if row.killed_s is None:
+            row.place = kind
         row.phase = PHASES.get(kind, row.phase)
         row.round = int(event["round"])
         if kind == "progress":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
@@ -14,6 +14,7 @@ from ubcp_p2p.peer.control import stream
 from ubcp_p2p.peer.demo.processes import NodeProcess
 
 Event = Mapping[str, Any]
+KILLED = "killed"  # the one event that no node says: Trap does
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,17 @@ class Trap:
         self._node = node
         self._kind = kind
         self._round = round_
-        self.sprung_s: float | None = None  # time.time(), the events' clock
+        self._sprung = False
 
-    def __call__(self, event: Event) -> None:
+    def springs(self, event: Event) -> Event | None:
+        """The event "killed" when `event` was the one to wait for: the node has just been sent SIGKILL."""
+        if self._sprung or event["kind"] != self._kind or event["round"] < self._round:
+            return None
         process = self._node.process
-        if self.sprung_s is None and event["kind"] == self._kind and event["round"] >= self._round:
-            assert process is not None
-            process.kill()
-            self.sprung_s = time.time()
+        assert process is not None
+        process.kill()
+        self._sprung = True
+        return {"kind": KILLED, "round": event["round"], "time": time.time(), "place": self._kind}
 
 
 class Followers:
@@ -49,7 +53,7 @@ class Followers:
 
     def __init__(self) -> None:
         self.heard: SimpleQueue[Heard] = SimpleQueue()
-        self.traps: dict[str, Callable[[Event], None]] = {}
+        self.traps: dict[str, Trap] = {}
 
     def follow(self, node: NodeProcess, run: str) -> None:
         """Begin to follow `run` on `node`, from its first event on."""
@@ -62,9 +66,10 @@ class Followers:
                 if event is None:
                     break
                 trap = self.traps.get(node.name)
-                if trap is not None:
-                    trap(event)
+                killed = trap.springs(event) if trap is not None else None
                 self.heard.put(Heard(node.name, event))
+                if killed is not None:
+                    self.heard.put(Heard(node.name, killed))
         except UbcpError:  # the node has ended; whether it should have is the listener's to say
             pass
         finally:

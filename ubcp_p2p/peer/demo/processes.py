@@ -23,8 +23,8 @@ from ubcp_p2p.swarm.p2pd import die_with_parent
 
 STOP_S = 10.0  # a node that leaves its run and keeps a checkpoint needs about 1 s; after this it is killed
 KILLED_S = 5.0  # a killed node's children were gone within 0.4 s (measured); they are waited for so long
-TAIL_LINES = 12
 TAIL_BYTES = 16 << 10
+KEEP_HINT = "its last lines are above; `ubcp demo --keep DIR` keeps the profiles with all logs"
 OUTPUT_NAME = "output.txt"  # in the profile's log folder
 
 # Loopback alone, and one thread a trainer: four of them share the cores of this machine.
@@ -41,7 +41,11 @@ checkpoints_kept = 1
 
 
 class DemoFailed(UbcpError):
-    """The demo did not go as it is meant to."""
+    """The demo did not go as it is meant to. `node` is the one to blame, when there is one."""
+
+    def __init__(self, message: str, *, hint: str | None = None, node: NodeProcess | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.node = node
 
 
 class NodeProcess:
@@ -104,13 +108,10 @@ class NodeProcess:
             raise self.failure(f"{self.name} {ended}, unasked")
 
     def failure(self, what: str, hint: str | None = None) -> DemoFailed:
-        """An error that carries the node's last words."""
-        words = " / ".join(self.tail(4)) or "nothing"
-        return DemoFailed(
-            f"{what}; it last said: {words}", hint=hint or "`ubcp demo --keep DIR` keeps the profiles with all logs"
-        )
+        """An error about this node; whoever shows it should show the node's `tail` before."""
+        return DemoFailed(what, hint=hint or KEEP_HINT, node=self)
 
-    def tail(self, lines: int = TAIL_LINES) -> list[str]:
+    def tail(self, lines: int) -> list[str]:
         """The last lines that the node wrote."""
         try:
             with self.output.open("rb") as file:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty
 from typing import Any, TypeVar
 
+from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.peer.control import call
 from ubcp_p2p.peer.demo.alone import Alone, train_alone
 from ubcp_p2p.peer.demo.board import Board, HeldOut
-from ubcp_p2p.peer.demo.follow import Event, Followers, Trap
-from ubcp_p2p.peer.demo.processes import DemoFailed, NodeProcess, Swarm, workplace
+from ubcp_p2p.peer.demo.follow import KILLED, Event, Followers, Trap
+from ubcp_p2p.peer.demo.processes import KEEP_HINT, DemoFailed, NodeProcess, Swarm, workplace
 from ubcp_p2p.peer.demo.view import View
 
 RUN = "demo"
@@ -28,13 +29,24 @@ FIRST, SECOND, LATE, VICTIM = "peer 1", "peer 2", "peer 3", "peer 4"
 PEERS_MIN = 2
 STALL_S = 60.0  # without a word from any peer: rounds take about 1 s, and every deadline in one is far shorter
 TICK_S = 0.05
-LATE_START = 0.20  # of all rounds: starting takes it some more, so that it takes part from about a third on
-KILL_FROM = 0.65  # of all rounds
 SAMPLE_PROMPT = "ROMEO. "
 SAMPLE_BYTES = 280
+SAMPLE_SEED = 1
 CALL_S = 60.0
+TAIL_LINES = 12
+LINE_CHARS = 200
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, and when: the third peer is started after `late_from` rounds and needs some more to be in; the
+    fourth is killed in round `kill_from`, or later if the third is later."""
+
+    recipe: Recipe
+    late_from: int
+    kill_from: int
 
 
 @dataclass(frozen=True)
@@ -74,9 +86,10 @@ class Outcome:
 class Story:
     """One telling of the demo."""
 
-    def __init__(self, recipe: Recipe, view: View, board: Board, began_s: float) -> None:
+    def __init__(self, plan: Plan, view: View, board: Board, began_s: float) -> None:
         """began_s: time.monotonic() when the command began, for the seconds of the whole."""
-        self._recipe = recipe
+        self._plan = plan
+        self._recipe = plan.recipe
         self._view = view
         self._board = board
         self._began_s = began_s
@@ -89,7 +102,7 @@ class Story:
     def tell(self, keep: Path | None) -> Outcome:
         """Run the whole demo; every process is gone when it returns or raises. Raises DemoFailed and UbcpErrors."""
         with workplace(keep) as directory:
-            with Swarm(directory) as self._swarm:
+            with Swarm(directory) as self._swarm, self._last_words():
                 with self._part("start"):
                     seed = self._start_network()
                     first = self._begin_run(seed)
@@ -131,6 +144,7 @@ class Story:
         )
         for name in (FIRST, SECOND, VICTIM):
             self._start(name, address)
+        self._now("their libp2p daemons start and join the network")
         return address
 
     def _begin_run(self, seed: str) -> HeldOut:
@@ -156,7 +170,7 @@ class Story:
 
     def _let_one_in(self, seed: str) -> int:
         """The third peer comes late; returns the first round that it took part in."""
-        begin = max(1, round(LATE_START * self._recipe.rounds.total))
+        begin = self._plan.late_from
         self._now("three peers train; every round ends with all of them at the same model, or it does not count")
         self._until(lambda: self._board.round >= begin, f"round {begin}")
         self._say(f"{LATE} starts now, late: it has never seen the model, and asks the others for it.")
@@ -167,34 +181,36 @@ class Story:
         self._until_up(node)
         self._train(node)
         self._until(lambda: bool(row.taken), f"{LATE} to take part in a round")
-        self._say(f"{LATE} is in: round {row.taken[0]} is its first, with {len(self._board.members[row.taken[0]])} members.")
+        self._say(
+            f"{LATE} is in: round {row.taken[0]} is its first, with {len(self._board.members[row.taken[0]])} members."
+        )
         return row.taken[0]
 
     def _kill_one(self) -> Kill:
         """The fourth peer is killed in the middle of an exchange; the others must go on and nothing of it may stay."""
-        begin = max(self._board.peers[LATE].taken[0] + 2, round(KILL_FROM * self._recipe.rounds.total))
+        begin = max(self._board.peers[LATE].taken[0] + 2, self._plan.kill_from)
         self._now("all four train")
         self._until(lambda: self._board.round >= begin - 1, f"round {begin - 1}")
         node, row = self._node(VICTIM), self._board.peers[VICTIM]
         remains = node.remains()
         self._mortal.add(VICTIM)
-        trap = self._followers.traps[VICTIM] = Trap(node, "exchange", begin)
+        self._followers.traps[VICTIM] = Trap(node, "exchange", begin)
         self._now(f"{VICTIM} will be killed when the next exchange begins: the others then count on it")
-        self._until(lambda: trap.sprung_s is not None and not node.running, "the next exchange")
-        assert trap.sprung_s is not None and row.round is not None
-        sprung_s = trap.sprung_s
-        row.killed_round, row.phase = row.round, "killed"
-        self._say(f"kill -9 {VICTIM}, in the middle of round {row.killed_round}: no farewell, its part of it is missing.")
+        killed_s = self._until(lambda: row.killed_s, "the next exchange")
+        assert row.round is not None
+        round_ = row.round
         self._now("the others notice the silence, and make the round without it")
         after = self._until(
-            lambda: min((at_s for at_s in self._board.committed_s.values() if at_s > sprung_s), default=None),
+            lambda: min((at_s for at_s in self._board.committed_s.values() if at_s > killed_s), default=None),
             "the others to go on",
         )
-        self._say(f"The others went on: their next commit came {after - sprung_s:.1f} s after the kill.")
+        self._say(f"The others went on: their next commit came {after - killed_s:.1f} s after the kill.")
         left = remains.left()
-        what = "its node, libp2p daemon, trainer and sockets are gone" if not left else f"LEFT BEHIND: {', '.join(left)}"
+        what = (
+            "its node, libp2p daemon, trainer and sockets are gone" if not left else f"LEFT BEHIND: {', '.join(left)}"
+        )
         self._say(f"What is left of {VICTIM}: {'nothing; ' if not left else ''}{what}.")
-        return Kill(row.killed_round, row.place or "unknown", after - sprung_s, tuple(left))
+        return Kill(round_, row.place or "unknown", after - killed_s, tuple(left))
 
     def _finish_rounds(self) -> None:
         self._now("three peers train to the end; the late one has caught up by now")
@@ -217,10 +233,9 @@ class Story:
         self._say(f"Held-out loss after round {last.round}: {_figure(last)}.")
         sample = None
         if self._recipe.model.kind == "gpt":
-            answer = call(
-                self._node(LATE).profile, "sample", timeout_s=CALL_S, run=RUN, prompt=SAMPLE_PROMPT,
-                length=SAMPLE_BYTES, seed=1,
-            )  # fmt: skip
+            answer = self._call(
+                self._node(LATE), "sample", run=RUN, prompt=SAMPLE_PROMPT, length=SAMPLE_BYTES, seed=SAMPLE_SEED
+            )
             sample = str(answer["text"])
         return hashes, last, sample
 
@@ -256,12 +271,12 @@ class Story:
     def _train(self, node: NodeProcess) -> None:
         """As `ubcp train RECIPE --run demo --min-peers 2` does."""
         toml = self._recipe.to_toml()
-        call(node.profile, "train", timeout_s=CALL_S, recipe=toml, where="the demo's recipe", run=RUN, peers_min=PEERS_MIN)
+        self._call(node, "train", recipe=toml, where="the demo's recipe", run=RUN, peers_min=PEERS_MIN)
         self._board.peers[node.name].phase = "loads the trainer"
         self._followers.follow(node, RUN)
 
     def _held_out(self, node: NodeProcess) -> HeldOut:
-        answer = call(node.profile, "evaluate", timeout_s=CALL_S, run=RUN)
+        answer = self._call(node, "evaluate", run=RUN)
         return HeldOut(int(answer["round"]), float(answer["loss"]), float(answer["stderr"]))
 
     def _until(self, ready: Callable[[], T | None], what: str, *, ends: bool = False) -> T:
@@ -286,7 +301,7 @@ class Story:
             if time.monotonic() - self._heard_s > STALL_S:
                 raise DemoFailed(
                     f"nothing happened for {STALL_S:.0f} s while the demo waited for {what}; {self._where_all_are()}",
-                    hint="`ubcp demo --keep DIR` keeps the profiles with all logs",
+                    hint=KEEP_HINT,
                 )
 
     def _take_in(self) -> None:
@@ -313,7 +328,11 @@ class Story:
             self._view.round_done(round_ - 1)
         elif kind == "adopted" and event.get("how") == "download":
             source = self._board.name_of(str(event.get("source")))
-            self._say(f"{name} took the state of round {round_} from {source}; its hash is the one that the group signed.")
+            self._say(
+                f"{name} took the state of round {round_} from {source}; its hash is the one that the group signed."
+            )
+        elif kind == KILLED:
+            self._say(f"kill -9 {name}, in the exchange of round {round_}: no farewell, and its part of it is missing.")
         elif kind == "retry":
             self._say(f"{name} tries round {round_} again: {event['reason']}.")
         elif kind == "mismatch":
@@ -322,6 +341,25 @@ class Story:
             self._say(f"{name} left an offer out of round {round_}: {event['reason']}.")
         elif kind == "evaluated":
             self._say(f"Held-out loss after round {round_}: {_figure(self._board.held_out[round_])} ({name} measured).")
+
+    def _call(self, node: NodeProcess, verb: str, **arguments: Any) -> Any:
+        """Ask a node over its control socket. Raises DemoFailed."""
+        try:
+            return call(node.profile, verb, timeout_s=CALL_S, **arguments)
+        except UbcpError as error:
+            raise node.failure(f"{node.name}: {error.message}", error.hint) from None
+
+    @contextmanager
+    def _last_words(self) -> Iterator[None]:
+        """When the demo fails, show what the node that failed wrote last; all nodes, when it is not known which."""
+        try:
+            yield
+        except DemoFailed as error:
+            nodes = [error.node] if error.node is not None else [*self._swarm.nodes.values()]
+            for node in nodes:
+                for line in node.tail(TAIL_LINES if error.node is not None else 3):
+                    self._say(f"{node.name} | {line[:LINE_CHARS]}")
+            raise
 
     def _where_all_are(self) -> str:
         return "; ".join(f"{row.name}: {row.phase}" for row in self._board.peers.values())
@@ -337,14 +375,6 @@ class Story:
         began_s = time.monotonic()
         yield
         self._parts[name] = round(time.monotonic() - began_s, 1)
-
-
-def show_tails(nodes: Sequence[NodeProcess], say: Callable[[str], None]) -> None:
-    """The last lines of nodes that ended unasked, for whoever looks for the reason."""
-    for node in nodes:
-        if node.process is not None and not node.running:
-            for line in node.tail():
-                say(f"{node.name} | {line}")
 
 
 def _figure(measured: HeldOut) -> str:

@@ -1,0 +1,76 @@
+"""`ubcp demo`: a whole swarm on this machine, from the first meeting to the comparison with one peer alone."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ubcp_p2p.cli.output import JsonOption, emit_json, require_extra, say
+from ubcp_p2p.errors import LocalIOError
+
+DEFAULT_PNG = "ubcp-demo.png"
+
+
+def demo(
+    json: JsonOption = False,
+    png: Annotated[
+        Path | None,
+        typer.Option(
+            "--png",
+            metavar="PATH",
+            help=f"Where to write the loss plot [default: ./{DEFAULT_PNG}; with --json: nowhere].",
+        ),
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option("--keep", metavar="DIR", help="Keep the nodes' profiles and logs in DIR (empty or new)."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The same story in fewer and shorter rounds: no gain to be seen.")
+    ] = False,
+) -> None:
+    """Show a whole swarm.
+
+    A bootstrap node and four peers, each a process of its own on loopback, train one language model on Shakespeare's
+    plays. The third peer comes late, the fourth is killed in the middle of a round. At the end the survivors' models
+    are compared with each other, and with what one peer alone learns in as many steps. It takes about a minute and a
+    half on two cores. Progress is on stderr; Ctrl-C ends everything at any moment.
+
+    Exit code 1: something of this did not come true.
+    """
+    began_s = time.monotonic()
+    require_extra("peer")
+    from rich.console import Console
+
+    from ubcp_p2p.peer.demo.plots import write_png
+    from ubcp_p2p.peer.demo.report import check, document, show
+    from ubcp_p2p.peer.demo.run import run_demo
+
+    target = png if png is not None or json else Path(DEFAULT_PNG)
+    if target is not None:
+        _refuse_unwritable(target)
+    outcome = run_demo(quick=quick, keep=keep, began_s=began_s)
+    if target is not None:
+        write_png(outcome, target)
+    if json:
+        check(outcome, gain=not quick)
+        emit_json(document(outcome))
+        return
+    show(outcome, Console(highlight=False), target.absolute() if target is not None else None)
+    if keep is not None:
+        say(f"profiles and logs: {keep}")
+    check(outcome, gain=not quick)
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Before the work rather than after it."""
+    try:
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise LocalIOError(
+            f"cannot write the plot to {path}: {error.strerror}", hint="give a place for it with --png PATH"
+        ) from None

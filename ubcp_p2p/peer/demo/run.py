@@ -1,0 +1,72 @@
+"""Sets the demo up: which recipe, which view, and that every way out is an orderly one."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from ubcp_p2p.models.recipe import Recipe, load_recipe
+from ubcp_p2p.peer.demo.board import Board
+from ubcp_p2p.peer.demo.story import Outcome, Plan, Story
+from ubcp_p2p.peer.demo.view import make_view
+
+RECIPE = "shakespeare-nano"
+LATE_FROM = 9  # of 48 rounds: it is in after about a third
+KILL_FROM = 31  # about two thirds
+QUICK_ROUNDS = 36
+QUICK_LATE_FROM = 2  # rounds are so short that more than ten pass before it is in
+QUICK_KILL_FROM = 18
+QUICK_STEPS = 5
+QUICK_WARMUP = 20
+QUICK_SAMPLES = 256
+QUICK_EVERY = 12
+
+
+def run_demo(*, quick: bool, keep: Path | None, began_s: float) -> Outcome:
+    """Tell the whole story; all processes are gone at the end, whatever the end is.
+
+    began_s: time.monotonic() at the start of the command. Call from the main thread. Raises DemoFailed and other
+    UbcpErrors, KeyboardInterrupt, and SystemExit on SIGTERM or SIGHUP.
+    """
+    recipe = load_recipe(RECIPE)
+    plan = Plan(recipe, LATE_FROM, KILL_FROM)
+    if quick:
+        recipe = shortened(recipe)
+        plan = Plan(recipe, QUICK_LATE_FROM, QUICK_KILL_FROM)
+    board = Board(recipe.rounds.total, recipe.rounds.local_steps, recipe.parameters())
+    with _signals_raise():
+        view = make_view(board, began_s)
+        try:
+            return Story(plan, view, board, began_s).tell(keep)
+        finally:
+            view.close()
+
+
+def shortened(recipe: Recipe) -> Recipe:
+    """The recipe with fewer, shorter rounds; another recipe by its hash, as it must be."""
+    return recipe.model_copy(
+        update={
+            "name": f"{recipe.name}-quick",
+            "rounds": recipe.rounds.model_copy(update={"total": QUICK_ROUNDS, "local_steps": QUICK_STEPS}),
+            "inner": recipe.inner.model_copy(update={"warmup_steps": QUICK_WARMUP}),
+            "evaluation": recipe.evaluation.model_copy(update={"samples": QUICK_SAMPLES, "every": QUICK_EVERY}),
+        }
+    )
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """SIGTERM and SIGHUP unwind as Ctrl-C does: their default would leave the nodes and their files to the kernel."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
