@@ -6,6 +6,7 @@ can be compared: all are read from CLOCK_MONOTONIC of one machine.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import importlib.metadata
 import json
@@ -25,6 +26,7 @@ import psutil
 
 BENCH = Path(__file__).resolve().parent
 RESULTS = BENCH / "results"
+MEASUREMENTS = BENCH.parent / "docs" / "measurements.md"
 LINE_BYTES_MAX = 1 << 20
 END_S = 10.0  # how long a peer may take to end by itself before it is killed
 
@@ -249,14 +251,30 @@ class Table:
         return "\n".join([self.title, *(line.rstrip() for line in lines), *([self.note] if self.note else [])])
 
 
-def publish(name: str, document: dict[str, Any], tables: Sequence[Table], *, markdown: bool) -> None:
-    """Print the tables on stdout and write `document` to bench/results/<name>.json."""
+def publish(name: str, document: dict[str, Any], tables: Sequence[Table], *, markdown: bool, docs: bool) -> None:
+    """Print the tables on stdout, write `document` to bench/results/<name>.json, and the tables into the docs if asked.
+
+    In docs/measurements.md they replace what is between the markers of `document["benchmark"]`. Raises BenchError when
+    it has no such markers.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(document, indent=1) + "\n")
-    line = machine_line(document["machine"])
-    if markdown:
-        print("\n\n".join([f"Measured {line}.", *(table.markdown() for table in tables)]))
-    else:
-        print("\n\n".join([line, *(table.plain() for table in tables)]))
     say(f"figures written to {path}")
+    line = machine_line(document["machine"])
+    text = "\n\n".join([f"Measured {line}.", *(table.markdown() for table in tables)])
+    print(text if markdown else "\n\n".join([line, *(table.plain() for table in tables)]))
+    if docs:
+        begin, end = (f"<!-- {word}: bench/{document['benchmark']}.py -->" for word in ("begin", "end"))
+        old = MEASUREMENTS.read_text()
+        if not 0 <= old.find(begin) < old.find(end):
+            raise BenchError(f"{MEASUREMENTS} lacks the markers {begin!r} and {end!r}")
+        before, after = old[: old.find(begin)], old[old.find(end) :]
+        MEASUREMENTS.write_text(f"{before}{begin}\n{text}\n{after}")
+        say(f"tables written into {MEASUREMENTS}")
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """The options that every benchmark has."""
+    parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+    parser.add_argument("--docs", action="store_true", help="also write the tables into docs/measurements.md")

@@ -1,4 +1,4 @@
-"""One peer of stock hivemind (hivemind.DHT and hivemind.DecentralizedAverager) in a process of its own: for round.py."""
+"""One peer of stock hivemind (DHT and DecentralizedAverager) in a process of its own: for bench/round.py."""
 
 from __future__ import annotations
 

@@ -28,11 +28,12 @@ from ubcp_p2p.swarm.exchange import AllGather
 from ubcp_p2p.swarm.matchmaking import Matchmaker
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.p2pd import P2pdSettings
-from ubcp_p2p.swarm.quorum import GENESIS, Card, form_group
+from ubcp_p2p.swarm.quorum import Card, form_group
 from ubcp_p2p.training.outer import OuterRule, outer_step
 from ubcp_p2p.training.state import offer_hash, state_hash, vector
 
 RUN_ID = hashlib.sha256(b"bench").digest()
+BASE_HASH = bytes(32)  # every round here starts from the same zeros
 MATCH_S = 8.0
 PROBE_S = 0.005  # the loop's lag is how much later than this a sleep of this ends
 
@@ -61,10 +62,10 @@ class Rounds:
     async def one(self, number: int, members: int) -> dict[str, Any]:
         """One round: group, exchange, outer step. Seconds of each, when it began and ended, the state's hash."""
         started_s = time.monotonic()
-        card = Card(RUN_ID, number, GENESIS, self._network.public, 1, self._digest, self._size)
+        card = Card(RUN_ID, number, BASE_HASH, self._network.public, 1, self._digest, self._size)
         key = hashlib.sha256(f"{self._size}/{number}".encode()).digest()
         cards = await self._matchmaker.find(key, card.signed(self._network.key).to_bytes(), members, MATCH_S)
-        group, refused = form_group(RUN_ID, number, GENESIS, cards, offer_bytes=self._size, weight_max=1)
+        group, refused = form_group(RUN_ID, number, BASE_HASH, cards, offer_bytes=self._size, weight_max=1)
         if len(group.peers) != members:
             raise RuntimeError(f"a group of {len(group.peers)} instead of {members}; refused: {refused}")
         matched_s = time.monotonic()

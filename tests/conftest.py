@@ -1,8 +1,39 @@
-"""What all tests share: hypothesis without a time limit an example (pytest-timeout guards the whole)."""
+"""What all tests share: hypothesis without a time limit an example, and figures that tests print at the end of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
+import pytest
 from hypothesis import settings
 
-settings.register_profile("ubcp", deadline=None, print_blob=True)
+settings.register_profile("ubcp", deadline=None, print_blob=True)  # machines differ; pytest-timeout guards the whole
 settings.load_profile("ubcp")
+
+FIGURES = pytest.StashKey[list[str]]()
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """figure("median 0.2 s"): a line under "figures" at the end of the run. Times are printed, not asserted on."""
+    lines = request.config.stash.setdefault(FIGURES, [])
+    return lambda text: lines.append(f"{request.node.name}: {text}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = config.stash.get(FIGURES, [])
+    if lines:
+        terminalreporter.section("figures")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[None]:  # a generator: pytest types the hook by what it returns
+    report: pytest.TestReport = yield  # type: ignore[assignment,misc]
+    if report.failed:
+        item.stash[FAILED] = True
+    return report  # type: ignore[return-value]

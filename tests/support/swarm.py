@@ -262,6 +262,10 @@ class Swarm:
         """Peers by one-letter names: swarm.of("abc")."""
         return [self.peers[name] for name in names]
 
+    def marks(self) -> dict[str, int]:
+        """A place in each peer's events: now."""
+        return {name: peer.mark_now() for name, peer in self.peers.items()}
+
     def logs(self) -> str:
         """What to look at when a test failed."""
         return "\n".join(f"--- {p.name}\n{p.tail()}\n{p.output()[-1500:]}" for p in self.peers.values())

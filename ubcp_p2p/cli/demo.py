@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -55,6 +57,7 @@ def demo(
     outcome = run_demo(quick=quick, keep=keep, began_s=began_s)
     if target is not None:
         write_png(outcome, target)
+    outcome = replace(outcome, seconds=time.monotonic() - began_s)
     if json:
         check(outcome, gain=not quick)
         emit_json(document(outcome))
@@ -67,10 +70,6 @@ def demo(
 
 def _refuse_unwritable(path: Path) -> None:
     """Before the work rather than after it."""
-    try:
-        with path.open("ab"):
-            pass
-    except OSError as error:
-        raise LocalIOError(
-            f"cannot write the plot to {path}: {error.strerror}", hint="give a place for it with --png PATH"
-        ) from None
+    place = path if path.exists() else path.parent
+    if path.is_dir() or not path.parent.is_dir() or not os.access(place, os.W_OK):
+        raise LocalIOError(f"cannot write the plot to {path}", hint="give a place for it with --png PATH")

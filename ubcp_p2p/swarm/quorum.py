@@ -266,8 +266,8 @@ def choose(
     those who still stand on that base only if it is *vouched for*, that is signed by me, or by more than half of the
     live peers that it would carry along (of a full group, where they are more than one group can seat).
 
-    - The next round of my own line: I take it when it is vouched for, or when more live peers stand on it than still
-      stand with me (or as many, one of them known to me). One stranger cannot pull a group along by "extending" it.
+    - The next round of my own line: I take it when it is vouched for, or when more live peers stand on it than with me
+      or one round behind me (or as many, one of them known to me). One stranger cannot pull a group along by "extending" it.
     - Another branch: I take it when more live peers are on its line than on mine. At equal numbers the higher round
       wins, then the lower hash, and only if somebody known to me stands on it: after a partition both halves decide
       alike, and a lone stranger never overrides a lone peer. Before my first round I do not count myself.
@@ -282,30 +282,36 @@ def choose(
         # A place is (round, hash): the hash alone would let a liar put another round on the majority's own state.
         if tip is not None and (tip.place not in tips or _signers(tip, live) > _signers(tips[tip.place], live)):
             tips[tip.place] = tip
+    bases = {place: tip.base for place, tip in tips.items()} | {mine.place: mine.base}
     tips.pop(mine.place, None)
 
     def on(place: Place | None) -> set[bytes]:
         return {peer for peer, standing in voices.items() if standing.place == place}
 
     def vouched(tip: Certificate) -> bool:
-        carried = len(on(tip.place) | on(tip.base))
+        carried = len(on(tip.place) | on(tip.base) | on(bases.get(tip.base)))
         return any(peer == me for peer, _ in tip.signatures) or is_majority(_signers(tip, live), min(seats, carried))
 
     def line(place: Place, base: Place | None) -> set[bytes]:
         """Those on a state, one round behind it, or one round ahead of it."""
         return on(place) | on(base) | {peer for peer, standing in voices.items() if standing.base == place}
 
-    with_me = len(on(mine.place))
+    with_me = len(on(mine.place) | on(mine.base))
     for tip in sorted(tips.values(), key=lambda tip: (not vouched(tip), -len(on(tip.place)), tip.state_hash)):
         followers = on(tip.place)
         enough = len(followers) > with_me or (len(followers) == with_me and bool(followers & known))
         if tip.base == mine.place and (vouched(tip) or enough):
             return tip
 
+    past: set[Place] = set()
+    older = mine.base
+    while older is not None and older not in past:
+        past.add(older)
+        older = bases.get(older)
     my_line = len(line(mine.place, mine.base))
     best: tuple[int, int, bytes] | None = None
     for tip in tips.values():
-        if tip.place == mine.base or tip.base == mine.place:
+        if tip.place in past or tip.base == mine.place:
             continue  # my own past, or my own line's next round: decided above
         theirs = len(line(tip.place, tip.base if vouched(tip) else None))
         better_tie = (tip.round, mine.state_hash) > (mine.round, tip.state_hash) and bool(on(tip.place) & known)

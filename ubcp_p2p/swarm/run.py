@@ -41,6 +41,7 @@ STRIKE_S = 30.0  # how long a peer that lied or hung is not waited for
 OFFER_TRIES_MAX = 6  # attempts with one offer before it is thrown away and trained anew
 PATIENCE = 0.5  # a straggler offers what it has when the others waited this fraction of their own training time
 PATIENCE_MIN_S = 1.0
+CATCH_UP_TRIES = 3
 MEET_EVERY_S = 15.0
 
 
@@ -339,11 +340,11 @@ class RunMember:
         matchmaker.banned.clear()
         matchmaker.banned.update(self.view.struck(time.monotonic()))
         searching = asyncio.create_task(matchmaker.find(self._group_key(), card, len(companions) + 1, MATCH_S))
-        asked: set[bytes] = set()
+        asked: set[tuple[bytes, int]] = set()
         try:
             while not (await asyncio.wait([searching], timeout=0.1))[0]:
                 beats = {p: self.view.members[p].beat for p in companions if p in self.view.members}
-                ahead = {peer for peer, beat in beats.items() if beat.round > self.round}
+                ahead = {(peer, beat.round) for peer, beat in beats.items() if beat.round > self.round}
                 if ahead <= asked:
                     continue
                 asked |= ahead  # a claim, until a certificate bears it out
@@ -367,6 +368,9 @@ class RunMember:
             return
         await self._trainer.commit()
         self._stand_on(certificate)
+        # At once, before a checkpoint or an evaluation: a beat of the new round that still said ROUND would read as
+        # "ready", and the others would make the round without this peer.
+        await self._enter(Phase.TRAINING)
 
     def _stand_on(self, certificate: Certificate) -> None:
         self._candidate_hash = None
@@ -398,15 +402,19 @@ class RunMember:
 
     async def _catch_up(self) -> bool:
         """Ask live peers what they stand on and move to the better branch, if there is one; True when moved."""
-        alive = self._alive()
-        if not alive:
-            return False
-        standings = await self._states.standings(alive)
-        better = choose(Standing(self.base_hash, self.certificate), standings, known=self._known)
-        if better is None:
-            return await self._agree_on_genesis(standings)
-        backers = [peer for peer, standing in standings.items() if standing.state_hash == better.state_hash]
-        return await self._adopt(better, backers)
+        for _ in range(CATCH_UP_TRIES):  # the others may go on while we ask, and then no longer serve what we ask for
+            alive = self._alive()
+            if not alive:
+                return False
+            standings = await self._states.standings(alive)
+            mine, seats = Standing(self.base_hash, self.certificate), self.settings.peers_max
+            better = choose(mine, standings, me=self._network.public, known=self._known, seats=seats)
+            if better is None:
+                return await self._agree_on_genesis(standings)
+            backers = [peer for peer, standing in standings.items() if standing.state_hash == better.state_hash]
+            if await self._adopt(better, backers):
+                return True
+        return False
 
     async def _agree_on_genesis(self, standings: Mapping[bytes, Standing]) -> bool:
         """Before the first round: where first parameters differ, take the most common ones, then the lower hash."""
@@ -476,8 +484,7 @@ class RunMember:
         return self.view.strangers(time.monotonic(), self._network.connected, self.round, self.base_hash)
 
     def _gone(self, peers: Sequence[bytes]) -> set[bytes]:
-        here = {peer for peer in self._alive() if self.view.members[peer].beat.round <= self.round}
-        return set(peers) - here - {self._network.public}
+        return set(peers) - set(self._alive()) - {self._network.public}
 
     def _grace_s(self) -> float:
         """The longest silence that a live companion is allowed: the unit of every deadline here."""

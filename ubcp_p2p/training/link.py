@@ -244,6 +244,8 @@ class Link:
                 return True
         except BlockingIOError:
             return False
+        except ConnectionResetError:
+            return True  # it died with a message of ours unread; the kernel says so once, before what it said last
         except (OSError, MalformedTrainerMessage) as error:
             self._break(f"broke the protocol: {error}")
             return False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from ubcp_p2p.errors import LocalIOError
+from ubcp_p2p.files import atomic_write
 from ubcp_p2p.peer.demo.board import HeldOut
 from ubcp_p2p.peer.demo.story import Outcome
 
@@ -37,12 +38,14 @@ def terminal_plot(outcome: Outcome, columns: int, *, colour: bool) -> str:
         signal.label(label)
         figure.draw(signal)
     low, high = _range(together, alone)
-    for round_, words, side in (
-        (outcome.late_round, "peer 3 joins ", "right"),
-        (outcome.kill.round, " peer 4 is killed", "left"),
+    for row, (round_, words) in enumerate(
+        ((outcome.late_round, "peer 3 joins"), (outcome.kill.round, "peer 4 is killed"))
     ):
         figure.line(round_, orientation="vertical", style="dotted")
-        figure.draw(figure.text(round_, high - 0.12 * (high - low), words, alignment=side))
+        beyond = round_ > 0.75 * outcome.board.rounds  # no room to the right of the line
+        height = high - (0.10 + 0.10 * row) * (high - low)  # two rows: the two rounds may be close together
+        figure.draw(figure.text(round_, height, f" {words} ", alignment="right" if beyond else "left"))
+    figure.legend(x=0.01 * outcome.board.rounds, y=low, ha="left", va="bottom", relative=True)  # below all curves
     figure.ruler("y").lim(low, high)
     figure.ruler("x").lim(0, outcome.board.rounds)
     figure.title(f"held-out loss (nats a byte); untrained {outcome.first.loss:.2f}, above the plot")
@@ -68,14 +71,16 @@ def write_png(outcome: Outcome, path: Path) -> None:
 
     rounds = sorted(board.losses)
     training = [sum(board.losses[r].values()) / len(board.losses[r]) for r in rounds]
-    losses.plot([r + 0.5 for r in rounds], training, color=GREY, alpha=0.45, linewidth=1, label="swarm, training loss")
+    losses.plot(
+        [r + 0.5 for r in rounds], training, color=GREY, alpha=0.45, linewidth=1, label="the swarm, training loss"
+    )
     for alone in outcome.alone:
         is_best = alone is best
         _curve(
-            losses, alone.curve, ORANGE, f"one peer alone, {alone.way}{': the better way' if is_best else ''}",
+            losses, alone.curve, ORANGE, f"one peer alone, {alone.way}",
             linestyle="--" if is_best else ":", marker="s" if is_best else "^", alpha=1.0 if is_best else 0.55,
         )  # fmt: skip
-    _curve(losses, together, BLUE, "swarm, held-out loss", linestyle="-", marker="o", alpha=1.0)
+    _curve(losses, together, BLUE, "the swarm, held-out loss", linestyle="-", marker="o", alpha=1.0)
     for round_, words, colour in (
         (outcome.late_round, "peer 3 joins, late", GREEN),
         (outcome.kill.round, "peer 4: kill −9", RED),
@@ -83,25 +88,25 @@ def write_png(outcome: Outcome, path: Path) -> None:
         for axes in (losses, strip):
             axes.axvline(round_, color=colour, linewidth=1.2, linestyle=(0, (4, 3)))
         losses.annotate(
-            words, (round_, high), xytext=(5, -6), textcoords="offset points", color=colour, va="top", fontsize=10
+            words, (round_, high), xytext=(4, -4), textcoords="offset points", color=colour, va="top", fontsize=10
         )  # fmt: skip
-    gain = best.last.loss - outcome.last.loss
+    end, gain = board.rounds, best.last.loss - outcome.last.loss
+    words = f"{abs(gain):.3f} nats\n{'better' if gain > 0 else 'worse'}"
     losses.annotate(
-        f"{gain:.3f} nats better", (board.rounds, (best.last.loss + outcome.last.loss) / 2), xytext=(-14, 44),
-        textcoords="offset points", ha="right", fontsize=10,
-        arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.8},
+        "", (end * 1.015, outcome.last.loss), xytext=(end * 1.015, best.last.loss),
+        arrowprops={"arrowstyle": "<->", "color": "black", "linewidth": 1.0}, annotation_clip=False,
     )  # fmt: skip
-    losses.set_ylim(low, high)
+    losses.text(end * 1.025, (outcome.last.loss + best.last.loss) / 2, words, va="center", fontsize=10)
+    losses.text(
+        0.008, 0.985, f"↑ untrained: {outcome.first.loss:.2f}", transform=losses.transAxes, fontsize=9, va="top"
+    )  # fmt: skip
+    losses.set_ylim(min(low, min(training) - 0.02), high)
     losses.set_ylabel("loss (nats a byte)")
     losses.set_title(
         f"{len(board.peers)} peers train one model together: {board.rounds} rounds of {board.local_steps} local steps",
         loc="left", fontsize=12,
     )  # fmt: skip
-    losses.text(
-        0.0, -0.02, f"untrained: {outcome.first.loss:.2f}, above the plot", transform=losses.transAxes, fontsize=8,
-        color=GREY, va="top",
-    )  # fmt: skip
-    losses.legend(loc="center right", frameon=False, fontsize=9)
+    losses.legend(loc="upper right", bbox_to_anchor=(0.99, 0.86), framealpha=1.0, edgecolor="none", fontsize=9)
     losses.grid(alpha=0.2)
 
     names = list(board.peers)
@@ -112,14 +117,14 @@ def write_png(outcome: Outcome, path: Path) -> None:
             strip.plot([outcome.kill.round + 0.5], [y], marker="x", color=RED, markersize=9, markeredgewidth=2.2)
     strip.set_yticks(range(len(names)), names)
     strip.set_ylim(len(names) - 0.4, -0.6)
-    strip.set_xlim(0, board.rounds)
+    strip.set_xlim(0, end * 1.13)
+    strip.set_xticks(range(0, end + 1, max(1, end // 6)))
     strip.set_xlabel("round (filled: the peer's work is in it)")
     for axes in (losses, strip):
         axes.spines[["top", "right"]].set_visible(False)
-    try:
-        figure.savefig(path, format="png")
-    except OSError as error:
-        raise LocalIOError(f"cannot write {path}: {error.strerror}", hint="give another --png PATH") from None
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    atomic_write(path, image.getvalue(), mode=0o644)
 
 
 def _curve(axes, curve: Sequence[HeldOut], colour: str, label: str, **style: object) -> None:  # type: ignore[no-untyped-def]

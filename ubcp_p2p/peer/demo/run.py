@@ -14,7 +14,7 @@ from ubcp_p2p.peer.demo.story import Outcome, Plan, Story
 from ubcp_p2p.peer.demo.view import make_view
 
 RECIPE = "shakespeare-nano"
-LATE_FROM = 9  # of 48 rounds: it is in after about a third
+LATE_FROM = 7  # of 48 rounds: it is in after about a third
 KILL_FROM = 31  # about two thirds
 QUICK_ROUNDS = 36
 QUICK_LATE_FROM = 2  # rounds are so short that more than ten pass before it is in

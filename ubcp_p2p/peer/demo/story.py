@@ -360,6 +360,9 @@ class Story:
                 for line in node.tail(TAIL_LINES if error.node is not None else 3):
                     self._say(f"{node.name} | {line[:LINE_CHARS]}")
             raise
+        except (KeyboardInterrupt, SystemExit):
+            self._say("Interrupted: stopping all nodes.")
+            raise
 
     def _where_all_are(self) -> str:
         return "; ".join(f"{row.name}: {row.phase}" for row in self._board.peers.values())
