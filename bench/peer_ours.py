@@ -91,7 +91,7 @@ class Rounds:
     def _outer(self, offers: list[SharedBuffer], number: int) -> bytes:
         vectors = [(vector(offer), 1) for offer in offers]
         outer_step(self._state, vectors, OuterRule("sgd", 1.0), self._next)
-        return state_hash(RUN_ID, number + 1, memoryview(self._next).cast("B"))
+        return state_hash(RUN_ID, number + 1, self._next.view(np.uint8).data)
 
     def release(self) -> None:
         """Free the others' offers; not part of a round's time (the daemon does it after the commit)."""

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def seconds_of(command: Sequence[str]) -> float:
 
 def memory(pid: int) -> dict[str, dict[str, float]]:
     """RSS and PSS (shared pages divided among their users; Linux) in MiB of a process and its descendants, by duty."""
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for process in processes(pid):
         try:
             command = process.cmdline()
@@ -143,7 +144,7 @@ def measure_all(repeats: int) -> dict[str, Any]:
     seconds = {}
     for name, command in commands.items():
         seconds_of(command)  # warms the disk cache
-        seconds[name] = repeated(name, repeats, lambda command=command: seconds_of(command))
+        seconds[name] = repeated(name, repeats, partial(seconds_of, command))
 
     def node() -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="ubcp-bench-") as directory:

@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis without a time limit an example, and figures that tests print at the end of a run."""
+"""What all tests share: hypothesis without a time limit for examples, and figures printed at the end of a run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Iterator[None]:  # a generator: pytest types the hook by what it returns
-    report: pytest.TestReport = yield  # type: ignore[assignment,misc]
+    report: pytest.TestReport = yield  # type: ignore[assignment]
     if report.failed:
         item.stash[FAILED] = True
     return report  # type: ignore[return-value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,10 @@ from tests.conftest import FAILED
 from tests.support.swarm import Peer, Swarm, tiny, together
 
 RECIPE = tiny(100_000)  # digits-tiny, without an end
-OPTIONS = {"peers_min": 2, "checkpoint_every_s": 0.0}  # a checkpoint each round, so that each round has all places
+OPTIONS: dict[str, Any] = {
+    "peers_min": 2,
+    "checkpoint_every_s": 0.0,
+}  # a checkpoint each round, so that each round has all places
 
 
 class Shared:
@@ -49,6 +53,8 @@ def serve(shared: Shared, request: pytest.FixtureRequest, capsys: pytest.Capture
     except BaseException:
         shared.drop()
         raise
+    for name in shared.names:
+        swarm[name].call("pardon")
     yield swarm
     if request.node.stash.get(FAILED, False):
         print(swarm.logs())

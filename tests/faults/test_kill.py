@@ -1,7 +1,7 @@
 """kill -9 of a node, of its p2pd and of its trainer at each phase of a round: the others go on, and nothing is left.
 
-"One deadline" is what a member can wait for a dead one at worst: a search for the group that nobody answers, then the
-longest silence that is allowed to a live peer.
+"One deadline" is what a member can wait for another at worst: a search for the group that nobody answers, then the
+longest silence that a live peer is allowed, once in the exchange and once in the vote.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ubcp_p2p.swarm.run import MATCH_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
-DEADLINE_S = MATCH_S + ANSWER_S + SILENCE_MAX_S
+DEADLINE_S = MATCH_S + ANSWER_S + 2 * SILENCE_MAX_S
 PLACES = ["matchmaking", "exchange", "outer step", "vote", "checkpoint", "writing"]
 MEMFDS_MAX = 6  # state, candidate, and the offers of three
 
@@ -41,8 +41,12 @@ def test_kill(swarm: Swarm, target: str, place: str, figure: Callable[[str], Non
         killed_s = fault["time"]
         assert ended(fault["pid"], GONE_S)
 
-    went_on = [p.wait("committed", DEADLINE_S, after=marks[p.name], where=lambda e: e["time"] > killed_s) for p in (a, b)]
+    went_on = [
+        p.wait("committed", DEADLINE_S, after=marks[p.name], where=lambda e: e["time"] > killed_s) for p in (a, b)
+    ]
     figure(f"the others committed after {max(e['time'] for e in went_on) - killed_s:.2f} s")
+    if max(e["time"] for e in went_on) - killed_s > 4:
+        figure("SLOW\n" + a.tail(30) + "\n" + b.tail(30) + "\n" + c.tail(12))
     for peer in (a, b):  # and once more, surely without what the victim did before its end
         place_ = peer.mark_now()
         peer.wait("committed", DEADLINE_S, after=place_)

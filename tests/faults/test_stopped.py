@@ -23,7 +23,9 @@ def test_a_daemon_that_stands_still_for_20_s_resyncs(swarm: Swarm, place: str, f
     here = swarm.marks()
     first = [p.wait("committed", DEADLINE_S, after=here[p.name]) for p in (a, b)]
     stopped_s = min(e["time"] for e in first)
-    later = [p.wait("committed", STEP_S, after=here[p.name], where=lambda e: e["time"] > stopped_s + 20) for p in (a, b)]
+    later = [
+        p.wait("committed", STEP_S, after=here[p.name], where=lambda e: e["time"] > stopped_s + 20) for p in (a, b)
+    ]
     assert all(c.public.hex() not in event["members"] for event in later)
     os.kill(c.pid, signal.SIGCONT)
     whole = together([a, b, c], after=swarm.marks())

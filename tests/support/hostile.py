@@ -1,6 +1,6 @@
-"""Hostile peers: a RunMember that lies in the ways named in `modes`, and assaults with bytes that no peer of ours sends.
+"""Hostile peers: a RunMember that lies in the ways named in `modes`, and bytes that no peer of ours sends.
 
-Empty `modes` is an honest peer. Each mode is one lie at one place, and the rest of the protocol is kept, so that the lie
+Empty `modes` is an honest peer. Each mode is one lie at one place, and the rest of the protocol is kept, so that it
 gets as far as it can.
 """
 
@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 
 from ubcp_p2p.buffers import SharedBuffer
+from ubcp_p2p.keys import peer_id_of
 from ubcp_p2p.swarm.exchange import HAVE, OFFER_DOMAIN, AllGather
 from ubcp_p2p.swarm.frames import Stream
 from ubcp_p2p.swarm.hivemind_parts import PeerID, averaging_pb2
 from ubcp_p2p.swarm.membership import Beat
 from ubcp_p2p.swarm.network import Network
-from ubcp_p2p.swarm.quorum import ROUND_MAX, Certificate, Group, fields, vote_digest
+from ubcp_p2p.swarm.quorum import ROUND_MAX, Certificate, Group, Standing, fields, vote_digest
 from ubcp_p2p.swarm.run import Observer, RunMember, RunSettings
-from ubcp_p2p.swarm.states import CERTIFICATE, STATE, STATE_DOMAIN, Standing, States
+from ubcp_p2p.swarm.states import CERTIFICATE, STATE, STATE_DOMAIN, States
 from ubcp_p2p.swarm.votes import Polls
-from ubcp_p2p.keys import peer_id_of
 
 Modes = Mapping[str, Any]
 
@@ -69,7 +69,7 @@ class LyingTrainer:
 class LyingExchange(AllGather):
     """Mode "serve": "short" hangs up after 4 bytes, "stall" stops there, "drip" sends a byte a second, "garbage"."""
 
-    modes: Modes = {}
+    modes: Modes
 
     async def _serve(self, stream: Stream) -> None:
         how = self.modes.get("serve")
@@ -93,12 +93,10 @@ class LyingExchange(AllGather):
 class LyingStates(States):
     """Mode "state": "poison" serves other bytes than certified; "far" and "own" stand on a state of one's own making.
 
-    "own" is one round ahead, "far" at round 10⁶; the certificate for it is signed by this peer alone, and the bytes match.
+    "own" is one round ahead, "far" at round 10⁶; this peer alone signed the certificate, and the bytes match it.
     """
 
-    modes: Modes = {}
-    key: Any = None
-    fill = 1.0
+    modes: Modes
 
     def forged(self, round_: int) -> tuple[Standing, bytes]:
         data = np.full(self._state_bytes // 4, self.modes.get("fill", 1.0), dtype="<f4").tobytes()
@@ -132,7 +130,7 @@ class LyingStates(States):
 class LyingPolls(Polls):
     """Mode "vote": "other" votes for another state, "two" tells each member another, "forge" speaks for others too."""
 
-    modes: Modes = {}
+    modes: Modes
 
     async def _tell(self, peer: bytes, ballot: Any, me: bytes, deadline_s: float) -> None:
         how = self.modes.get("vote")
@@ -168,7 +166,7 @@ class HostileMember(RunMember):
     def __init__(
         self, network: Network, trainer: Any, settings: RunSettings, observe: Observer, modes: dict[str, Any]
     ) -> None:
-        super().__init__(network, LyingTrainer(trainer, modes), settings, observe)  # type: ignore[arg-type]
+        super().__init__(network, LyingTrainer(trainer, modes), settings, observe)
         self.modes = modes
         for module, liar in (("_polls", LyingPolls), ("_states", LyingStates), ("exchange", LyingExchange)):
             getattr(self, module).__class__ = liar

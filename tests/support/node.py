@@ -1,6 +1,6 @@
 """A real node that takes orders to fail: `python -m tests.support.node up --profile DIR`, as `python -m ubcp_p2p up`.
 
-Two verbs more on its control socket. `fail_at` names a place (an event's kind, or "writing": the trainer has begun to
+Some verbs more on its control socket. `fail_at` names a place (an event's kind, or "writing": the trainer has begun to
 write a checkpoint), the first round in which it counts, a target and a signal: fail_at(peer, round, kind). `behave`
 makes the node hostile in the named ways (tests/support/hostile.py) until it is told otherwise.
 """
@@ -78,7 +78,7 @@ def _listing(folder: Path) -> list[str]:
 
 
 class FaultyNode(Node):
-    """A node with the verbs `fail_at`, `behave` and `assault`."""
+    """A node with the verbs `fail_at`, `behave`, `assault` and `pardon`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -104,7 +104,13 @@ class FaultyNode(Node):
         runs_module.Runs = FaultyRuns  # type: ignore[misc]  # Node imports it when it has loaded
 
     def _verbs(self) -> dict[str, Any]:
-        return {**super()._verbs(), "fail_at": self._fail_at, "behave": self._behave, "assault": self._assault}
+        return {
+            **super()._verbs(),
+            "fail_at": self._fail_at,
+            "behave": self._behave,
+            "assault": self._assault,
+            "pardon": self._pardon,
+        }
 
     async def _fail_at(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         fault = Fault(request["kind"], request["round"], request["target"], request.get("signal", signal.SIGKILL))
@@ -115,6 +121,13 @@ class FaultyNode(Node):
         self.modes.clear()
         self.modes.update(request["modes"])
         return {"modes": self.modes}
+
+    async def _pardon(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        """Forget what peers did in an earlier case."""
+        for run in self.runs.all() if self.runs is not None else []:
+            for member in run.member.view.members.values() if run.member is not None else []:
+                member.strikes, member.struck_until_s = 0, 0.0
+        return {}
 
     async def _assault(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         assert self.network is not None

@@ -120,9 +120,6 @@ class Peer:
         """The status of a run."""
         return next(run for run in self.status()["runs"] if run["name"] == name)
 
-
-
-
     def own(self) -> list[str]:
         return list(self.status()["addresses"])
 
@@ -141,9 +138,9 @@ class Peer:
     def left_behind(self) -> list[str]:
         """Processes and files that the ended node has not taken along."""
         processes = family_ended(self.mark, GONE_S)
-        files = [path for path in self.runtime_base.rglob("*")]
+        files = list(self.runtime_base.rglob("*"))
         if files and not processes:  # the sweeper has just ended
-            files = [path for path in self.runtime_base.rglob("*")]
+            files = list(self.runtime_base.rglob("*"))
         return [f"{pid}: {line}" for pid, line in processes.items()] + [str(path) for path in files]
 
     def close(self) -> None:
@@ -164,7 +161,7 @@ class Peer:
 
     # -- runs and events ------------------------------------------------------------------------------------------
 
-    def train(self, recipe: Recipe, run: str = "run", **options: Any) -> Peer:
+    def train(self, recipe: Recipe, *, run: str = "run", **options: object) -> Peer:
         """Take part in a run and listen to it from now on."""
         self.call("train", recipe=recipe.to_toml(), run=run, timeout_s=60.0, **options)
         thread = threading.Thread(target=self._listen, args=(run,), name=f"follow {self.name}", daemon=True)
@@ -309,21 +306,18 @@ def together(peers: Sequence[Peer], timeout_s: float = STEP_S, *, after: dict[st
             "committed", deadline_s - time.monotonic(), after=place, where=lambda e: sorted(e["members"]) == names
         )
         place = first.events.index(event) + 1
-        try:
-            for other in others:
-                same = other.wait(
-                    "committed",
-                    max(0.0, deadline_s - time.monotonic()),
-                    after=(after or {}).get(other.name, 0),
-                    where=lambda e: e["round"] >= event["round"] and sorted(e["members"]) == names,
-                )
-                if same["round"] == event["round"]:
-                    assert same["state_hash"] == event["state_hash"], f"{other.name} and {first.name} differ"
-                else:
-                    raise LookupError
-        except LookupError:
-            continue  # that one adopted this round's end; take the next
-        return event
+
+        def as_late(other: Event, least: int = event["round"]) -> bool:
+            return other["round"] >= least and sorted(other["members"]) == names
+
+        for other in others:
+            start = (after or {}).get(other.name, 0)
+            same = other.wait("committed", max(0.0, deadline_s - time.monotonic()), after=start, where=as_late)
+            if same["round"] != event["round"]:
+                break  # that one adopted this round's end; take the next
+            assert same["state_hash"] == event["state_hash"], f"{other.name} and {first.name} differ"
+        else:
+            return event
 
 
 def assert_agreed(peers: Sequence[Peer], after: dict[str, int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,7 @@ def _read(path: Path) -> list[Known]:
                 float(row["seen_s"]),
             )
             for row in rows[:PEERS_MAX]
+            if math.isfinite(float(row["seen_s"]))  # JSON as Python reads it has NaN and Infinity, which break `save`
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return []  # a damaged address book costs a look-up through the bootstrap nodes, nothing else

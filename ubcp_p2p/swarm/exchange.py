@@ -109,7 +109,7 @@ class AllGather:
         self._changed = asyncio.Event()
         others = [member for member in group.members if member[0] != me]
         tasks = {
-            owner: asyncio.create_task(self._fetch(group, owner, offer_hash, stall_s))
+            owner: asyncio.create_task(self._fetch(group, owner, offer_hash, deadline_s, stall_s))
             for owner, _, offer_hash in others
         }
         try:
@@ -125,14 +125,17 @@ class AllGather:
             raise RoundFailed(f"the offer of {names} did not arrive", missing)
         return dict(self._offers)
 
-    async def _fetch(self, group: Group, owner: bytes, offer_hash: bytes, stall_s: float) -> None:
+    async def _fetch(self, group: Group, owner: bytes, offer_hash: bytes, deadline_s: float, stall_s: float) -> None:
         relays = [peer for peer in group.peers if peer not in (owner, self._network.public)]
         random.shuffle(relays)
         for source in (owner, *relays):
+            # A source that drips gets half of what is left, so that there is time to ask those who have the offer.
+            share_s = (deadline_s - time.monotonic()) / (2 if relays and source != relays[-1] else 1)
             buffer = SharedBuffer.create(self._offer_bytes)
             try:
-                await self._pull(group, source, owner, offer_hash, buffer, stall_s)
-            except (NetworkError, MalformedMessage) as error:
+                async with asyncio.timeout(share_s):
+                    await self._pull(group, source, owner, offer_hash, buffer, stall_s)
+            except (TimeoutError, NetworkError, MalformedMessage) as error:
                 buffer.close()
                 log.info("offer of %s not had from %s: %s", short(owner), short(source), error)
                 continue

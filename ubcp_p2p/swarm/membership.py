@@ -109,6 +109,12 @@ class View:
             member.struck_until_s = max(member.struck_until_s, now_s + min(seconds * 2.0**member.strikes, STRIKE_S_MAX))
             member.strikes = min(member.strikes + 1, 16)
 
+    def forgive(self, peers: Iterable[bytes]) -> None:
+        """A round was made with `peers`: each takes one strike back, else a long run shuts out all who had bad days."""
+        for peer in peers:
+            if peer in self.members:
+                self.members[peer].strikes = max(0, self.members[peer].strikes - 1)
+
     def struck(self, now_s: float) -> set[bytes]:
         return {peer for peer, member in self.members.items() if member.struck_until_s > now_s}
 
@@ -155,11 +161,13 @@ class View:
         ]
 
     def strangers(self, now_s: float, connected: Iterable[bytes], round_: int, base_hash: bytes) -> list[bytes]:
-        """Live peers that stand elsewhere: ahead, or on another state of this round."""
+        """Live peers that stand elsewhere: ahead, behind, or on another state of this round.
+
+        Those behind count: a fast peer on a branch of its own would else never hear that the majority is elsewhere.
+        """
         return [
             peer
             for peer in self.alive(now_s, connected)
             if self.members[peer].beat.phase != Phase.JOINING
             and (self.members[peer].beat.round, self.members[peer].beat.base_hash) != (round_, base_hash)
-            and self.members[peer].beat.round >= round_
         ]

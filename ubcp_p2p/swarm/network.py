@@ -45,12 +45,14 @@ JOIN_EVERY_S = 5.0  # while alone
 REMEMBER_EVERY_S = 30.0
 DIAL_TIMEOUT_S = 10.0
 DIALS_AT_ONCE = 8
+LOOKUP_S_MAX = 15.0  # a look-up past a few dead peers takes some RPC_TIMEOUT_S; what takes longer has hung
 RPC_TIMEOUT_S = 1.0  # hivemind's default of 3 s makes each dead peer in a look-up cost 3 s (measured)
 CLOCK_OFFSET_S_MAX = 3.0  # beyond this hivemind's matchmaking takes fresh records for expired ones
 RECORDS_MAX = 20_000  # DHT keys that this node keeps for others, and as many in its cache: under 100 MB at the worst
 STREAMS_PER_PEER_MAX = 16
 STREAMS_MAX = 256
 LINGER_S = 5.0
+UNSUBSCRIBE_LINGER_S = 30.0
 
 Handler = Callable[[Stream], Awaitable[None]]
 
@@ -68,9 +70,14 @@ class Session:
 
 @dataclass
 class _Subscription:
-    on_message: OnMessage
+    on_message: OnMessage | None  # None: it lingers
     pubsub: PubSub | None = None  # where it was made
     cancel: Callable[[], None] | None = None
+    ends: asyncio.TimerHandle | None = None
+
+    def deliver(self, peer: bytes, payload: bytes) -> None:
+        if self.on_message is not None:
+            self.on_message(peer, payload)
 
 
 class Network:
@@ -427,6 +434,12 @@ class Network:
 
     async def subscribe(self, topic: str, on_message: OnMessage) -> None:
         """Deliver messages of `topic` from now on, over restarts of p2pd too."""
+        lingering = self._subscriptions.get(topic)
+        if lingering is not None:
+            lingering.on_message = on_message
+            if lingering.ends is not None:
+                lingering.ends.cancel()
+            return
         self._subscriptions[topic] = _Subscription(on_message)
         if self._session is not None:
             try:
@@ -435,16 +448,29 @@ class Network:
                 log.debug("%s", error)
 
     def unsubscribe(self, topic: str) -> None:
-        subscription = self._subscriptions.pop(topic, None)
-        if subscription is not None and subscription.cancel is not None:
-            subscription.cancel()
+        """Deliver nothing more. The subscription itself lingers, so that our last words are still passed on.
+
+        GossipSub also keeps a peer that unsubscribed out of its mesh for a while: coming back at once would cost 1 s a
+        message.
+        """
+        subscription = self._subscriptions.get(topic)
+        if subscription is not None:
+            subscription.on_message = None
+            loop = asyncio.get_running_loop()
+            subscription.ends = loop.call_later(UNSUBSCRIBE_LINGER_S, self._forget, topic, subscription)
+
+    def _forget(self, topic: str, subscription: _Subscription) -> None:
+        if self._subscriptions.get(topic) is subscription:
+            del self._subscriptions[topic]
+            if subscription.cancel is not None:
+                subscription.cancel()
 
     async def _listen(self, pubsub: PubSub, topic: str) -> None:
         subscription = self._subscriptions.get(topic)
         if subscription is None or subscription.pubsub is pubsub:
             return
         subscription.pubsub = pubsub
-        cancel = await pubsub.subscribe(topic, subscription.on_message)
+        cancel = await pubsub.subscribe(topic, subscription.deliver)
         if self._subscriptions.get(topic) is subscription:
             subscription.cancel = cancel
         else:  # unsubscribed meanwhile
@@ -457,19 +483,21 @@ class Network:
     async def claim(self, key: str, value: Any, lifetime_s: float) -> bool:
         """Store our signed record under `key`; False when nobody took it."""
         try:
-            stored = await self.session.dht.store(
-                key, value, time.time() + lifetime_s, subkey=peer_id_of(self.public), await_all_replicas=False
-            )
-        except (OSError, EOFError, P2PDaemonError) as error:
+            async with asyncio.timeout(LOOKUP_S_MAX):
+                stored = await self.session.dht.store(
+                    key, value, time.time() + lifetime_s, subkey=peer_id_of(self.public), await_all_replicas=False
+                )
+        except (TimeoutError, OSError, EOFError, P2PDaemonError) as error:
             raise Unreachable(f"the record was not stored: {error}") from None
         return bool(stored)
 
     async def claims(self, key: str) -> list[Claim]:
         """The signed records under `key`, one an author; each is a claim."""
         try:
-            found = await self.session.dht.get(key, latest=True)
-        except (OSError, EOFError, P2PDaemonError) as error:
-            raise Unreachable(f"the look-up failed: {error}") from None
+            async with asyncio.timeout(LOOKUP_S_MAX):
+                found = await self.session.dht.get(key, latest=True)
+        except (TimeoutError, OSError, EOFError, P2PDaemonError) as error:
+            raise Unreachable(f"the look-up failed: {error or type(error).__name__}") from None
         if found is None or not isinstance(found.value, dict):
             return []
         result = []

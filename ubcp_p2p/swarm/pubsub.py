@@ -55,10 +55,13 @@ class PubSub:
 
     async def subscribe(self, topic: str, on_message: OnMessage) -> Callable[[], None]:
         """Deliver every message of `topic` to `on_message` until the returned function is called."""
+        writer: asyncio.StreamWriter | None = None
         try:
             reader, writer = await asyncio.open_unix_connection(self._control)
             await _call(reader, writer, p2pd_pb2.PSRequest(type=p2pd_pb2.PSRequest.SUBSCRIBE, topic=topic))
         except (OSError, EOFError, P2PDaemonError) as error:
+            if writer is not None:
+                writer.close()
             raise Unreachable(f"p2pd did not subscribe: {error}") from None
         task = asyncio.create_task(_deliver(reader, writer, on_message), name=f"subscription {topic[:40]}")
         self._tasks.add(task)
@@ -112,8 +115,9 @@ def _allowed(allowance: dict[bytes, tuple[float, float]], sender: bytes, now_s: 
         allowance.clear()
     tokens, since_s = allowance.get(sender, (BURST, now_s))
     tokens = min(BURST, tokens + (now_s - since_s) * RATE_PER_S_MAX)
-    allowance[sender] = (max(0.0, tokens - 1.0), now_s)
-    return tokens >= 1.0
+    enough = tokens >= 1.0
+    allowance[sender] = (tokens - 1.0 if enough else tokens, now_s)  # a refused message costs nothing: 40/s do pass
+    return enough
 
 
 def _ignore(_: object) -> None:

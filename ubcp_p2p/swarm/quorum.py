@@ -95,17 +95,25 @@ class Group:
 
 
 def form_group(
-    run_id: bytes, round_: int, base_hash: bytes, cards: Iterable[bytes], *, offer_bytes: int, weight_max: int
+    run_id: bytes,
+    round_: int,
+    base_hash: bytes,
+    cards: Iterable[bytes],
+    *,
+    offer_bytes: int,
+    weight_max: int,
+    members_max: int = MEMBERS_MAX,
 ) -> tuple[Group, list[str]]:
     """The group that a leader's list of cards makes, and why cards were left out.
 
-    Every member applies the same checks to the same bytes and so leaves out the same cards; a leader that shows
-    different lists to different members makes groups of different digests, whose votes never add up. Weights are
-    clamped to [1, weight_max]; a second card of one peer is left out.
+    Every member applies the same checks to the same bytes, in whatever order they came, and so leaves out the same
+    cards; a leader that shows different lists to different members makes groups of different digests, whose votes
+    never add up. Weights are clamped to [1, weight_max]; a second card of one peer is left out, and so is who comes
+    after `members_max` others: each member costs everybody the memory of one offer.
     """
     members: dict[bytes, tuple[bytes, int, bytes]] = {}
     refused: list[str] = []
-    for data in list(cards)[:MEMBERS_MAX]:
+    for data in sorted(cards)[:MEMBERS_MAX]:
         try:
             card = Card.from_bytes(data)
         except MalformedMessage as error:
@@ -117,6 +125,8 @@ def form_group(
             refused.append(f"an offer of {card.offer_bytes} bytes where the model has {offer_bytes}")
         elif card.peer in members:
             refused.append("a second card of one peer")
+        elif len(members) >= members_max:
+            refused.append(f"a card after the {members_max} that a group can have")
         else:
             members[card.peer] = (card.peer, min(max(card.weight, 1), weight_max), card.offer_hash)
     return Group(run_id, round_, base_hash, tuple(sorted(members.values()))), refused
@@ -267,7 +277,8 @@ def choose(
     live peers that it would carry along (of a full group, where they are more than one group can seat).
 
     - The next round of my own line: I take it when it is vouched for, or when more live peers stand on it than with me
-      or one round behind me (or as many, one of them known to me). One stranger cannot pull a group along by "extending" it.
+      or one round behind me (or as many, one of them known to me). One stranger cannot pull a group along by
+      "extending" its state.
     - Another branch: I take it when more live peers are on its line than on mine. At equal numbers the higher round
       wins, then the lower hash, and only if somebody known to me stands on it: after a partition both halves decide
       alike, and a lone stranger never overrides a lone peer. Before my first round I do not count myself.
@@ -305,9 +316,10 @@ def choose(
 
     past: set[Place] = set()
     older = mine.base
-    while older is not None and older not in past:
+    while older is not None:  # ends: each base is one round lower
         past.add(older)
-        older = bases.get(older)
+        tip_there = tips.get(older)
+        older = tip_there.base if tip_there is not None and vouched(tip_there) else None
     my_line = len(line(mine.place, mine.base))
     best: tuple[int, int, bytes] | None = None
     for tip in tips.values():

@@ -41,6 +41,7 @@ STRIKE_S = 30.0  # how long a peer that lied or hung is not waited for
 OFFER_TRIES_MAX = 6  # attempts with one offer before it is thrown away and trained anew
 PATIENCE = 0.5  # a straggler offers what it has when the others waited this fraction of their own training time
 PATIENCE_MIN_S = 1.0
+ASK_AGAIN_S = 1.0  # peers elsewhere that gave no reason to move are asked again after this
 CATCH_UP_TRIES = 3
 MEET_EVERY_S = 15.0
 
@@ -247,12 +248,14 @@ class RunMember:
     async def _assemble(self) -> list[bytes] | None:
         """Wait until every live companion is ready; returns those to make the round with, or None after catching up."""
         await self._enter(Phase.READY)
-        started_s = time.monotonic()
+        started_s, ask_again_s = time.monotonic(), 0.0
         patience_s = 2.0 * max(PATIENCE_MIN_S, PATIENCE * self._train_s) + self._train_s
         while True:
             await self._network.ready()
-            if self._strangers() and await self._catch_up():
-                return None
+            if self._strangers() and time.monotonic() >= ask_again_s:
+                if await self._catch_up():
+                    return None
+                ask_again_s = time.monotonic() + ASK_AGAIN_S
             companions = self._companions()
             ready = [p for p in companions if self.view.members[p].beat.phase in (Phase.READY, Phase.ROUND)]
             all_ready = len(ready) == len(companions) and not self._coming()
@@ -294,8 +297,9 @@ class RunMember:
         if companions:
             cards = await self._find_group(cards[0], companions)
         group, refused = form_group(
-            settings.run_id, self.round, self.base_hash, cards, offer_bytes=offer_bytes, weight_max=settings.weight_max
-        )
+            settings.run_id, self.round, self.base_hash, cards, offer_bytes=offer_bytes,
+            weight_max=settings.weight_max, members_max=settings.peers_max,
+        )  # fmt: skip
         for why in refused:
             log.warning("left out of round %d: %s", self.round, why)
         if me not in group.peers:
@@ -376,6 +380,7 @@ class RunMember:
         self._candidate_hash = None
         self.exchange.release()
         self._known.update(certificate.group.peers)
+        self.view.forgive(certificate.group.peers)
         self.certificate, self.base_hash, self.round = certificate, certificate.state_hash, certificate.round
         self._states.publish(self._trainer.state, self.base_hash, certificate)
 
@@ -408,13 +413,23 @@ class RunMember:
                 return False
             standings = await self._states.standings(alive)
             mine, seats = Standing(self.base_hash, self.certificate), self.settings.peers_max
-            better = choose(mine, standings, me=self._network.public, known=self._known, seats=seats)
+            voices = {peer: standing for peer, standing in standings.items() if not self._is_newcomer(peer, standing)}
+            better = choose(mine, voices, me=self._network.public, known=self._known_peers(), seats=seats)
             if better is None:
                 return await self._agree_on_genesis(standings)
             backers = [peer for peer, standing in standings.items() if standing.state_hash == better.state_hash]
             if await self._adopt(better, backers):
                 return True
         return False
+
+    def _is_newcomer(self, peer: bytes, standing: Standing) -> bool:
+        """A peer that only just came has no voice yet: many at once would outvote those who trained until now."""
+        member = self.view.members.get(peer)
+        return standing.certificate is None and (member is None or member.beat.phase == Phase.JOINING)
+
+    def _known_peers(self) -> set[bytes]:
+        """Peers that this one has made a round with; after a restart those of the checkpoint's round."""
+        return self._known | set(self.certificate.group.peers if self.certificate is not None else ())
 
     async def _agree_on_genesis(self, standings: Mapping[bytes, Standing]) -> bool:
         """Before the first round: where first parameters differ, take the most common ones, then the lower hash."""
@@ -481,7 +496,9 @@ class RunMember:
         return self.view.coming(time.monotonic(), self._network.connected, self.round, before)
 
     def _strangers(self) -> list[bytes]:
-        return self.view.strangers(time.monotonic(), self._network.connected, self.round, self.base_hash)
+        coming = self._coming()
+        strangers = self.view.strangers(time.monotonic(), self._network.connected, self.round, self.base_hash)
+        return [peer for peer in strangers if peer not in coming]
 
     def _gone(self, peers: Sequence[bytes]) -> set[bytes]:
         return set(peers) - set(self._alive()) - {self._network.public}

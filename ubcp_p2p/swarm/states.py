@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Iterable
 
 from ubcp_p2p.buffers import SharedBuffer
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 CERTIFICATE, STATE = 0, 1
 STATE_DOMAIN = b"ubcp/state/1\0"
 ASK_S = 2.0
+MUTE_S, MUTE_S_MAX = 1.0, 64.0
+MUTE_PEERS_MAX = 1024
 DOWNLOADS_AT_ONCE = 4
 SERVE_S = 10.0
 
@@ -36,6 +39,7 @@ class States:
         self._standing: Standing | None = None
         self._state: SharedBuffer | None = None
         self._gate = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
+        self._mute: dict[bytes, tuple[float, float]] = {}  # peer → not to be asked before, length of the pause
 
     async def open(self) -> None:
         await self._network.handle(self._protocol, self._serve)
@@ -48,9 +52,14 @@ class States:
         self._state, self._standing = state, Standing(state_hash, certificate)
 
     async def standings(self, peers: Iterable[bytes]) -> dict[bytes, Standing]:
-        """What each of `peers` stands on, verified; peers that do not answer or answer nonsense are left out."""
+        """What each of `peers` stands on, verified; peers that do not answer or answer nonsense are left out.
+
+        Those are not asked again for a while that doubles each time, so that one mute peer cannot slow every round.
+        """
 
         async def ask(peer: bytes) -> tuple[bytes, Standing] | None:
+            if time.monotonic() < self._mute.get(peer, (0.0, 0.0))[0]:
+                return None
             try:
                 answer = await self._network.request(peer, self._protocol, [CERTIFICATE, b"\0" * 32], timeout_s=ASK_S)
                 state_hash, certificate = fields(answer, 2)
@@ -61,13 +70,24 @@ class States:
                     raise MalformedMessage(f"a certificate for round {parsed.round} of {self._rounds}")
                 if parsed is not None and parsed.state_hash != state_hash:
                     raise MalformedMessage("a certificate for another state")
-                return peer, Standing(hash_of(state_hash), parsed)
+                standing = Standing(hash_of(state_hash), parsed)
+                self._mute.pop(peer, None)
+                return peer, standing
             except (NetworkError, MalformedMessage) as error:
                 log.info("no standing from %s: %s", short(peer), error)
+                if not isinstance(error, Unreachable):  # that one costs no time, and dialling may work the next moment
+                    self._silence(peer)
                 return None
 
         answers = await asyncio.gather(*(ask(peer) for peer in peers))
         return dict(answer for answer in answers if answer is not None)
+
+    def _silence(self, peer: bytes) -> None:
+        if len(self._mute) >= MUTE_PEERS_MAX:
+            self._mute.clear()
+        _, pause_s = self._mute.get(peer, (0.0, MUTE_S / 2))
+        pause_s = min(2 * pause_s, MUTE_S_MAX)
+        self._mute[peer] = time.monotonic() + pause_s, pause_s
 
     async def download(
         self, peer: bytes, round_: int, state_hash: bytes, *, stall_s: float, total_s: float
@@ -112,9 +132,20 @@ class States:
             await stream.send([standing.state_hash, certificate], timeout_s=5.0)
         elif what == STATE and hash_of(wanted) == standing.state_hash and state.fd >= 0:  # <0: a commit is under way
             # A slow reader may not hold a place for ever.
-            async with self._gate, asyncio.timeout(SERVE_S + self._state_bytes / LINK_BYTES_PER_S_MIN):
-                with state.view as view:
-                    await stream.send([len(view)], timeout_s=5.0)
-                    await stream.send_block(view, stall_s=10.0)
+            serve_s = SERVE_S + self._state_bytes / LINK_BYTES_PER_S_MIN
+            async with self._gate:
+                try:
+                    async with asyncio.timeout(serve_s):
+                        await self._send_state(stream, state)
+                except TimeoutError:
+                    raise DeadlineExceeded(f"the state was not read within {serve_s:.0f} s") from None
         else:
             await stream.send([0], timeout_s=5.0)
+
+    async def _send_state(self, stream: Stream, state: SharedBuffer) -> None:
+        if state.fd < 0:  # replaced while the requester waited at the gate
+            await stream.send([0], timeout_s=5.0)
+            return
+        with state.view as view:
+            await stream.send([len(view)], timeout_s=5.0)
+            await stream.send_block(view, stall_s=10.0)

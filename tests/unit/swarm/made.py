@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Iterable, Sequence
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
+from ubcp_p2p.codec import MalformedMessage, Value
+from ubcp_p2p.errors import NetworkError
 from ubcp_p2p.keys import NodeKey
+from ubcp_p2p.swarm.frames import Stream, Unreachable
 from ubcp_p2p.swarm.quorum import Card, Certificate, Group, Standing, vote_digest
 
 RUN = hashlib.sha256(b"a run").digest()
@@ -46,3 +53,67 @@ def unsigned(members: Iterable[bytes], signers: Iterable[bytes], round_: int, ba
     """Standing on the state after `round_`, with empty signatures: `choose` is given verified certificates only."""
     made = group(members, round_=round_, base=base)
     return Standing(state, Certificate(made, state, tuple((peer, b"") for peer in sorted(signers))))
+
+
+class Wires:
+    """Peers joined by socket pairs: what `Network` gives to exchange, votes and states, with real streams, no p2pd."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[bytes, Node] = {}
+        self.handling: set[asyncio.Task[None]] = set()
+
+    def node(self, who: NodeKey) -> Any:
+        """A node as a `Network` (its type here: Any)."""
+        return self.nodes.setdefault(who.public, Node(self, who))
+
+
+class Node:
+    """One peer of `Wires`. `streams` counts what it opened, by peer."""
+
+    def __init__(self, wires: Wires, who: NodeKey) -> None:
+        self.key, self.public = who, who.public
+        self.handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
+        self.opened: list[bytes] = []
+        self._wires = wires
+
+    async def handle(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
+        self.handlers[protocol] = handler
+
+    async def unhandle(self, protocol: str) -> None:
+        self.handlers.pop(protocol, None)
+
+    @asynccontextmanager
+    async def open(self, peer: bytes, protocol: str, *, timeout_s: float) -> AsyncIterator[Stream]:
+        self.opened.append(peer)
+        there = self._wires.nodes.get(peer)
+        if there is None or protocol not in there.handlers:
+            raise Unreachable("nobody there")
+        ours, theirs = await stream_pair(self.public, peer)
+        task = asyncio.ensure_future(_served(there.handlers[protocol], theirs))
+        self._wires.handling.add(task)
+        task.add_done_callback(self._wires.handling.discard)
+        try:
+            yield ours
+        finally:
+            ours.close()
+
+    async def request(self, peer: bytes, protocol: str, message: Value, *, timeout_s: float) -> Value:
+        async with self.open(peer, protocol, timeout_s=timeout_s) as stream:
+            await stream.send(message, timeout_s=timeout_s)
+            return await stream.receive(timeout_s=timeout_s)
+
+
+async def stream_pair(mine: bytes, other: bytes) -> tuple[Stream, Stream]:
+    """(the stream of `mine` to `other`, the stream of `other` to `mine`)."""
+    a, b = socket.socketpair()
+    return Stream(other, *await asyncio.open_connection(sock=a)), Stream(mine, *await asyncio.open_connection(sock=b))
+
+
+async def _served(handler: Callable[[Stream], Awaitable[None]], stream: Stream) -> None:
+    try:
+        await handler(stream)
+        await stream.wait_closed_by_peer(timeout_s=5.0)
+    except (NetworkError, MalformedMessage):
+        pass
+    finally:
+        stream.close()

@@ -49,7 +49,6 @@ class PeerRow:
     samples: int = 0
     received_bytes: int = 0
     retries: int = 0
-    joined_round: int | None = None
     killed_s: float | None = None  # time.time(), the events' clock
     state_source: str | None = None  # whom it took the state from when it came late
     done: bool = False
@@ -115,10 +114,6 @@ class Board:
     def name_of(self, public: str) -> str:
         return next((row.name for row in self.peers.values() if row.public == public), public[:8])
 
-    def retried(self) -> int:
-        """Attempts at rounds that had to be repeated, as the peer that repeated most counts them."""
-        return max((row.retries for row in self.peers.values()), default=0)
-
     def _committed(self, row: PeerRow, event: Mapping[str, Any]) -> None:
         done = int(event["round"]) - 1  # the event names the round that comes next
         names = tuple(sorted(self.name_of(str(public)) for public in event["members"]))
@@ -134,5 +129,3 @@ class Board:
         row.step = 0
         row.samples += int(event["weight"])
         row.received_bytes += (len(names) - 1) * self.parameters * OFFER_ITEM_BYTES
-        if row.joined_round is None:
-            row.joined_round = done

@@ -1,0 +1,279 @@
+"""Cards, groups, ballots and certificates hold for any input; nothing that was changed on the way is accepted."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.swarm.made import KEYS, OFFER_BYTES, OTHER_RUN, RUN, card, certificate, digest, group
+from ubcp_p2p.codec import MalformedMessage, decode, encode
+from ubcp_p2p.swarm.quorum import (
+    CARD_BYTES_MAX,
+    CERTIFICATE_BYTES_MAX,
+    MEMBERS_MAX,
+    ROUND_MAX,
+    WEIGHT_MAX,
+    Ballot,
+    Card,
+    Certificate,
+    form_group,
+    is_majority,
+    vote_digest,
+)
+
+CARDS = [card(key, offer=f"offer {n}", weight=n) for n, key in enumerate(KEYS)]
+CERTIFICATE = certificate(KEYS[:4], KEYS[:3])
+hashes = st.binary(min_size=32, max_size=32)
+
+
+def formed(cards: list[bytes], **options: int) -> tuple[bytes, int]:
+    made, refused = form_group(
+        RUN, 3, digest("base"), cards, offer_bytes=OFFER_BYTES, weight_max=options.pop("weight_max", 8), **options
+    )
+    return made.digest, len(refused)
+
+
+# -- cards -------------------------------------------------------------------------------------------------------
+
+
+@given(hashes, st.integers(0, ROUND_MAX), hashes, st.integers(0, WEIGHT_MAX), hashes, st.integers(0, 2**48))
+def test_a_card_survives_its_bytes(
+    run_id: bytes, round_: int, base: bytes, weight: int, offer: bytes, size: int
+) -> None:
+    made = Card(run_id, round_, base, KEYS[0].public, weight, offer, size).signed(KEYS[0])
+    data = made.to_bytes()
+    assert Card.from_bytes(data) == made
+    assert len(data) <= CARD_BYTES_MAX
+
+
+@given(st.data())
+def test_a_changed_byte_of_a_card_is_refused(data: st.DataObject) -> None:
+    good = CARDS[1].to_bytes()
+    place, flip = data.draw(st.integers(0, len(good) - 1)), data.draw(st.integers(1, 255))
+    with pytest.raises(MalformedMessage):
+        Card.from_bytes(good[:place] + bytes([good[place] ^ flip]) + good[place + 1 :])
+
+
+@given(st.binary(max_size=600))
+def test_bytes_that_are_no_card_are_refused(data: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        Card.from_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(0, b"short"), (1, ROUND_MAX + 1), (1, b"3"), (2, "text"), (3, b"\0" * 31), (4, WEIGHT_MAX + 1), (6, 2**48 + 1),
+     (7, b"\0" * 63), (7, 64)],
+)  # fmt: skip
+def test_a_field_of_the_wrong_kind_or_size_is_refused(place: int, value: bytes | int | str) -> None:
+    fields = decode(CARDS[1].to_bytes(), bytes_max=CARD_BYTES_MAX)
+    assert isinstance(fields, list)
+    fields[place] = value
+    with pytest.raises(MalformedMessage):
+        Card.from_bytes(encode(fields))
+
+
+def test_a_card_signed_by_another_or_in_another_role_is_refused() -> None:
+    mine = CARDS[0]
+    other = replace(mine, signature=KEYS[1].sign("card", mine.digest()))
+    role = replace(mine, signature=KEYS[0].sign("vote", mine.digest()))
+    for forged in (other, role, replace(mine, signature=b"\0" * 64)):
+        with pytest.raises(MalformedMessage, match="signature"):
+            Card.from_bytes(forged.to_bytes())
+
+
+def test_a_longer_message_than_any_card_is_refused_before_it_is_read() -> None:
+    with pytest.raises(MalformedMessage, match="at most"):
+        Card.from_bytes(b"\0" * (CARD_BYTES_MAX + 1))
+
+
+# -- groups ------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.sampled_from(range(12)), max_size=20), st.lists(st.binary(max_size=40), max_size=4), st.randoms())
+def test_a_group_does_not_depend_on_the_order_of_the_leaders_list(
+    chosen: list[int], garbage: list[bytes], chance: random.Random
+) -> None:
+    again = [card(KEYS[n], offer="a second one").to_bytes() for n in chosen[:2]]
+    cards = [*(CARDS[n].to_bytes() for n in chosen), *garbage, *again]
+    shuffled = list(cards)
+    chance.shuffle(shuffled)
+    assert formed(cards) == formed(shuffled)
+    assert formed(cards, members_max=3) == formed(shuffled, members_max=3)
+
+
+@given(st.sets(st.sampled_from(range(12)), min_size=1))
+def test_a_group_has_its_members_sorted_with_clamped_weights(chosen: set[int]) -> None:
+    cards = [CARDS[n].to_bytes() for n in chosen]
+    made, refused = form_group(RUN, 3, digest("base"), cards, offer_bytes=OFFER_BYTES, weight_max=5)
+    assert not refused
+    assert made.peers == tuple(sorted(KEYS[n].public for n in chosen))
+    weights = {peer: weight for peer, weight, _ in made.members}
+    assert weights == {KEYS[n].public: min(max(n, 1), 5) for n in chosen}
+
+
+def test_cards_that_do_not_belong_are_left_out() -> None:
+    foreign = replace(CARDS[1], run_id=OTHER_RUN).signed(KEYS[1])
+    cards = [CARDS[0], foreign, card(KEYS[2], round_=4), card(KEYS[3], base=digest("elsewhere"))]
+    short = replace(CARDS[4], offer_bytes=4).signed(KEYS[4])
+    made, refused = form_group(
+        RUN, 3, digest("base"), [c.to_bytes() for c in (*cards, short)], offer_bytes=OFFER_BYTES, weight_max=8
+    )
+    assert made.peers == (KEYS[0].public,)
+    assert len(refused) == 4
+    assert any("4 bytes where the model has 4096" in why for why in refused)
+
+
+def test_a_second_card_of_one_peer_is_left_out() -> None:
+    twice = [CARDS[0].to_bytes(), card(KEYS[0], offer="another").to_bytes()]
+    made, refused = form_group(RUN, 3, digest("base"), twice, offer_bytes=OFFER_BYTES, weight_max=8)
+    assert len(made.members) == 1
+    assert refused == ["a second card of one peer"]
+
+
+def test_a_leader_cannot_fill_a_group_beyond_its_seats() -> None:
+    cards = [c.to_bytes() for c in CARDS]
+    made, refused = form_group(RUN, 3, digest("base"), cards, offer_bytes=OFFER_BYTES, weight_max=8, members_max=8)
+    assert len(made.members) == 8
+    assert len(refused) == 4
+    many = [*cards, *[b"garbage"] * 1000]
+    _, refused = form_group(RUN, 3, digest("base"), many, offer_bytes=OFFER_BYTES, weight_max=8)
+    assert len(refused) <= MEMBERS_MAX
+
+
+@given(st.sampled_from(["run_id", "round", "base_hash", "peer", "weight", "offer"]))
+def test_the_digest_of_a_group_covers_everything(field: str) -> None:
+    made = group(k.public for k in KEYS[:3])
+    peer, weight, offer = made.members[0]
+    changed = {
+        "run_id": replace(made, run_id=OTHER_RUN),
+        "round": replace(made, round=4),
+        "base_hash": replace(made, base_hash=digest("x")),
+        "peer": replace(made, members=((KEYS[9].public, weight, offer), *made.members[1:])),
+        "weight": replace(made, members=((peer, weight + 1, offer), *made.members[1:])),
+        "offer": replace(made, members=((peer, weight, digest("x")), *made.members[1:])),
+    }
+    assert changed[field].digest != made.digest
+
+
+# -- ballots -----------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 12), st.lists(st.sampled_from(["a", "b", "c"]), max_size=12))
+def test_who_wins_a_ballot(size: int, votes: list[str]) -> None:
+    ballot = Ballot(group(k.public for k in KEYS[:size]), {})
+    votes = votes[:size]
+    for key, vote in zip(KEYS, votes, strict=False):
+        assert ballot.add(key.public, digest(vote), key.sign("vote", vote_digest(ballot.group.digest, digest(vote))))
+    expected = [digest(v) for v in set(votes) if 2 * votes.count(v) > size]
+    assert ballot.winner() == (expected[0] if expected else None)
+    assert ballot.unanimous() == (len(votes) == size and len(set(votes)) == 1)
+    assert set(ballot.missing()) == {k.public for k in KEYS[len(votes) : size]}
+    if expected:
+        made = ballot.certificate(expected[0])
+        assert Certificate.from_bytes(made.to_bytes(), RUN) == made
+
+
+def test_only_the_first_vote_of_a_member_counts() -> None:
+    ballot = Ballot(group(k.public for k in KEYS[:3]), {})
+
+    def vote(state: str) -> bytes:
+        return KEYS[0].sign("vote", vote_digest(ballot.group.digest, digest(state)))
+
+    assert ballot.add(KEYS[0].public, digest("first"), vote("first"))
+    assert ballot.add(KEYS[0].public, digest("second"), vote("second"))
+    assert ballot.votes[KEYS[0].public][0] == digest("first")
+
+
+def test_a_vote_of_a_stranger_or_with_a_wrong_signature_does_not_count() -> None:
+    ballot = Ballot(group(k.public for k in KEYS[:3]), {})
+    right = vote_digest(ballot.group.digest, digest("state"))
+    elsewhere = vote_digest(group(k.public for k in KEYS[:4]).digest, digest("state"))
+    assert not ballot.add(KEYS[5].public, digest("state"), KEYS[5].sign("vote", right))
+    assert not ballot.add(KEYS[0].public, digest("state"), KEYS[1].sign("vote", right))
+    assert not ballot.add(KEYS[0].public, digest("state"), KEYS[0].sign("vote", elsewhere))
+    assert not ballot.add(KEYS[0].public, digest("state"), KEYS[0].sign("card", right))
+    assert not ballot.add(KEYS[0].public, digest("other"), KEYS[0].sign("vote", right))
+    assert ballot.votes == {}
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_two_majorities_share_a_member(votes: int, of: int) -> None:
+    assert is_majority(votes, of) == (votes > of - votes)
+    assert not (is_majority(votes, of) and is_majority(of - votes, of))
+
+
+# -- certificates ------------------------------------------------------------------------------------------------
+
+
+@given(st.data())
+def test_a_changed_byte_of_a_certificate_is_refused(data: st.DataObject) -> None:
+    good = CERTIFICATE.to_bytes()
+    place, flip = data.draw(st.integers(0, len(good) - 1)), data.draw(st.integers(1, 255))
+    with pytest.raises(MalformedMessage):
+        Certificate.from_bytes(good[:place] + bytes([good[place] ^ flip]) + good[place + 1 :], RUN)
+
+
+@given(st.integers(0, len(CERTIFICATE.to_bytes()) - 1))
+def test_a_cut_certificate_is_refused(length: int) -> None:
+    with pytest.raises(MalformedMessage):
+        Certificate.from_bytes(CERTIFICATE.to_bytes()[:length], RUN)
+
+
+@given(st.integers(1, 12), st.integers(0, 12))
+def test_a_certificate_needs_more_than_half_of_its_group(members: int, signers: int) -> None:
+    made = certificate(KEYS[:members], KEYS[: min(signers, members)])
+    if 2 * min(signers, members) > members:
+        assert Certificate.from_bytes(made.to_bytes(), RUN) == made
+        assert made.round == 4
+    else:
+        with pytest.raises(MalformedMessage, match="no majority"):
+            Certificate.from_bytes(made.to_bytes(), RUN)
+
+
+def test_certificates_that_are_refused() -> None:
+    good = CERTIFICATE
+    (first, second, third) = good.signatures
+    members = good.group.members
+    with pytest.raises(MalformedMessage, match="another run"):
+        Certificate.from_bytes(good.to_bytes(), OTHER_RUN)
+    for bad in (
+        replace(good, signatures=(first, first, first)),  # one signer three times
+        replace(good, signatures=(third, second, first)),  # in another order: a second encoding of one fact
+        replace(good, signatures=(*good.signatures, (KEYS[9].public, b"\0" * 64))),  # a foreign signer
+        replace(good, group=replace(good.group, members=(members[0], *members))),  # one member twice
+        replace(good, group=replace(good.group, members=members[::-1])),
+    ):
+        with pytest.raises(MalformedMessage, match="doubled or foreign"):
+            Certificate.from_bytes(bad.to_bytes(), RUN)
+    for bad in (
+        replace(good, signatures=(first, second, (third[0], second[1]))),
+        replace(good, state_hash=digest("another")),
+        replace(good, group=replace(good.group, round=good.group.round + 1)),
+        replace(good, group=replace(good.group, base_hash=digest("another"))),
+    ):
+        with pytest.raises(MalformedMessage, match="wrong signature"):
+            Certificate.from_bytes(bad.to_bytes(), RUN)
+
+
+def test_a_certificate_of_nobody_is_refused() -> None:
+    nobody = replace(CERTIFICATE, group=replace(CERTIFICATE.group, members=()), signatures=())
+    with pytest.raises(MalformedMessage, match="no majority"):
+        Certificate.from_bytes(nobody.to_bytes(), RUN)
+
+
+def test_the_largest_certificate_fits_and_a_larger_one_is_refused() -> None:
+    from tests.unit.swarm.made import key
+
+    keys = [key(n) for n in range(MEMBERS_MAX + 1)]
+    largest = certificate(keys[:MEMBERS_MAX], keys[:MEMBERS_MAX])
+    assert len(largest.to_bytes()) <= CERTIFICATE_BYTES_MAX
+    assert Certificate.from_bytes(largest.to_bytes(), RUN) == largest
+    with pytest.raises(MalformedMessage, match="at most 64"):
+        Certificate.from_bytes(certificate(keys, keys).to_bytes(), RUN)
+    with pytest.raises(MalformedMessage, match="at most"):
+        Certificate.from_bytes(b"\0" * (CERTIFICATE_BYTES_MAX + 1), RUN)
