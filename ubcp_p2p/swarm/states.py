@@ -126,7 +126,7 @@ class States:
         what, wanted = fields(await stream.receive(timeout_s=5.0), 2)
         standing, state = self._standing, self._state
         if standing is None or state is None:
-            return
+            raise Unreachable("nothing is published yet")  # hang up at once: the requester need not wait for us
         if what == CERTIFICATE:
             certificate = standing.certificate.to_bytes() if standing.certificate is not None else b""
             await stream.send([standing.state_hash, certificate], timeout_s=5.0)

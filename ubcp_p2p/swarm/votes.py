@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 BALLOTS_KEPT = 4  # a member that is late for a vote still gets the certificate from those that went on
 EARLY_VOTES_MAX = 256  # votes for groups that we have not heard of yet
+EARLY_VOTES_PER_PEER_MAX = 4  # so that a flood pushes out only its sender's own
 RETRY_S = 0.25
 
 
@@ -128,7 +129,10 @@ class Polls:
         ballot = self._ballots.get(group_digest)
         rows: list[Value] = []
         if ballot is None:
-            if len(self._early) >= EARLY_VOTES_MAX:
+            own = [place for place in self._early if place[1] == stream.peer]
+            if len(own) >= EARLY_VOTES_PER_PEER_MAX:
+                del self._early[own[0]]
+            elif len(self._early) >= EARLY_VOTES_MAX:
                 self._early.popitem(last=False)
             self._early[(group_digest, stream.peer)] = (state, signed)
         elif ballot.add(stream.peer, state, signed):

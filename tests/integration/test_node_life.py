@@ -1,0 +1,176 @@
+"""A node's life through the real `ubcp` program: start, status, refusals, clean stops, kill -9, joining by memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.processes import family, until
+from tests.support.swarm import ROOT, STEP_S, Peer, Swarm, tiny
+from ubcp_p2p.peer.profile import read_holder
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def swarm() -> Iterator[Swarm]:
+    """A bootstrap node; tests add what they need. At the end nothing may be left."""
+    with Swarm(faulty=False) as made:
+        yield made
+
+
+def ubcp(peer: Peer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """One `ubcp` command on the peer's profile."""
+    command = [sys.executable, "-m", "ubcp_p2p", *arguments, "--profile", str(peer.profile.root)]
+    return subprocess.run(
+        command, cwd=ROOT, env=peer.environment(), capture_output=True, text=True, timeout=STEP_S, check=False
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """One error line and one hint, no traceback, nothing on stdout."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    errors = [line for line in lines if line.startswith("ubcp: error: ")]
+    assert len(errors) == 1, done.stderr
+    assert any(line.startswith("ubcp: hint: ") for line in lines), done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_status_answers_while_the_node_is_loading(swarm: Swarm, figure: Callable[[str], None]) -> None:
+    peer = swarm.add("a")
+    started_s = time.monotonic()
+    peer.spawn(*swarm.join())
+    until(lambda: read_holder(peer.profile) is not None, STEP_S, "the node holds its profile")
+    done = ubcp(peer, "status", "--json")
+    figure(f"ubcp status answered {time.monotonic() - started_s:.2f} s after ubcp up was started")
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert document["pid"] == peer.pid
+    assert document["loading"] == ([] if document["stage"] == "up" else [document["stage"]])
+    peer.wait_up()
+    until(lambda: peer.status()["connected"] >= 1, STEP_S, "it has joined")
+    assert peer.status()["reachability"]["kind"] == "loopback"
+    assert "reachable" in ubcp(peer, "status").stdout
+
+
+def test_a_second_node_on_one_profile_is_refused(swarm: Swarm) -> None:
+    peer = swarm.add("a").start(swarm.seeds)
+    refused(ubcp(peer, "up"), 3, f"process {peer.pid}", "ubcp stop")
+    assert peer.status()["stage"] == "up"
+
+
+def test_a_port_in_use_is_one_clear_error(swarm: Swarm) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        peer = Peer(swarm.home, "a", faulty=False).init(port=taken.getsockname()[1])
+        refused(ubcp(peer, "up"), 3, "the port is in use", "network.listen")
+
+
+def test_what_is_wrong_is_said_and_loses_nothing(swarm: Swarm, tmp_path: Path) -> None:
+    peer = swarm.add("a")
+    refused(ubcp(peer, "status"), 2, "no node is running", "ubcp up")
+    peer.start(swarm.seeds)
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = 'broken\n")
+    refused(ubcp(peer, "train", str(broken), "--run", "r"), 2, "broken.toml")
+    refused(ubcp(peer, "train", "no-such-recipe", "--run", "r"), 2, "digits-tiny")
+    refused(ubcp(peer, "leave", "nowhere"), 2, "no run called 'nowhere'")
+    refused(ubcp(peer, "up", "--peer", "nonsense"), 2, "not a peer's address")
+    refused(ubcp(swarm["seed"], "train", "digits-tiny", "--run", "r"), 2, "seed node")
+    assert peer.status()["runs"] == []
+
+
+def test_peers_with_another_recipe_are_named(swarm: Swarm) -> None:
+    a, b = swarm.add("a").start(swarm.seeds), swarm.add("b").start(swarm.seeds)
+    a.train(tiny(100_000)).wait("committed")
+    recipe = swarm.home / "other.toml"
+    recipe.write_text(tiny(7).to_toml())
+    until(lambda: bool(b.call("runs")["claimed"]), STEP_S, "b has heard of the run")
+    refused(ubcp(b, "train", str(recipe), "--run", "run"), 2, "another recipe", "--new")
+    listed = ubcp(b, "runs")
+    assert listed.returncode == 0
+    assert "claimed  run (digits-tiny)" in listed.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_order(swarm: Swarm, number: signal.Signals) -> None:
+    peer = swarm.add("a").start(swarm.seeds)
+    peer.train(tiny(100_000)).wait("committed")
+    assert peer.process is not None
+    peer.process.send_signal(number)
+    assert peer.process.wait(STEP_S) == 0
+    assert peer.left_behind() == []
+    assert list(peer.profile.runs.rglob("*.safetensors")), "no checkpoint was kept"
+
+
+def test_stop_returns_when_the_node_has_ended(swarm: Swarm) -> None:
+    peer = swarm.add("a").start(swarm.seeds)
+    done = ubcp(peer, "stop", "--json")
+    assert json.loads(done.stdout) == {"stopped": True, "pid": peer.pid}
+    assert peer.process is not None
+    assert peer.process.wait(STEP_S) == 0
+    assert peer.left_behind() == []
+
+
+def test_kill_9_leaves_nothing_and_the_run_goes_on_where_it_was(swarm: Swarm) -> None:
+    peer = swarm.add("a").start(swarm.seeds)
+    peer.train(tiny(100_000), checkpoint_every_s=0.0)
+    saved = peer.wait("checkpointed", where=lambda e: e["round"] >= 3)
+    assert len(family(peer.mark)) == 4, "node, p2pd, trainer, sweeper"
+    peer.kill()
+    assert peer.left_behind() == []
+    before = peer.mark_now()
+    peer.start(swarm.seeds).train(tiny(100_000))
+    first = peer.wait("committed", after=before)
+    assert first["round"] > saved["round"]
+
+
+def test_detach_and_stop(swarm: Swarm) -> None:
+    peer = swarm.add("a")
+    peer.mark = "detached"
+    done = ubcp(peer, "up", "--detach", *swarm.join())
+    assert done.returncode == 0, done.stderr
+    pid = peer.status()["pid"]
+    assert f"pid {pid}" in done.stderr
+    assert os.getpgid(pid) == pid
+    assert ubcp(peer, "stop").returncode == 0
+    assert peer.left_behind() == []
+
+
+def test_without_bootstrap_nodes_through_a_friend_and_by_memory(swarm: Swarm) -> None:
+    a, b = swarm.add("a").start(swarm.seeds), swarm.add("b").start(swarm.seeds)
+    until(lambda: a.public in _connected(b) and b.public in _connected(a), STEP_S, "a and b have met")
+    assert ubcp(b, "peers").returncode == 0  # remembers whom it has met
+    swarm["seed"].stop()
+    # a friend's list of peers is enough for a newcomer
+    listing = swarm.home / "friends.txt"
+    listing.write_text(ubcp(a, "peers").stdout)
+    newcomer = swarm.add("c")
+    newcomer.spawn("--peers", str(listing))
+    newcomer.wait_up()
+    until(lambda: a.public in _connected(newcomer), STEP_S, "the newcomer has joined through a")
+    # and a node that was here before needs no list at all
+    b.stop()
+    b.start()
+    until(lambda: bool({a.public, newcomer.public} & _connected(b)), STEP_S, "b has joined by memory")
+
+
+def _connected(peer: Peer) -> set[bytes]:
+    from ubcp_p2p.keys import from_base58, public_of
+
+    return {public_of(from_base58(text)) for text in peer.call("peers")["connected"]}
