@@ -251,7 +251,9 @@ class Table:
         return "\n".join([self.title, *(line.rstrip() for line in lines), *([self.note] if self.note else [])])
 
 
-def publish(name: str, document: dict[str, Any], tables: Sequence[Table], *, markdown: bool, docs: bool = False) -> None:
+def publish(
+    name: str, document: dict[str, Any], tables: Sequence[Table], *, markdown: bool, docs: bool = False
+) -> None:
     """Print the tables on stdout, write `document` to bench/results/<name>.json, and the tables into the docs if asked.
 
     In docs/measurements.md they replace what is between the markers of `document["benchmark"]`. Raises BenchError when

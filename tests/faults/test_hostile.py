@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.conftest import OPTIONS, RECIPE
 from tests.faults.test_kill import DEADLINE_S
-from tests.support.swarm import STEP_S, Peer, Swarm, assert_agreed, run_id, together
+from tests.support.swarm import STEP_S, Peer, Swarm, assert_agreed, run_id, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -19,23 +19,25 @@ CHANCE_LOSS = math.log(10)  # ten classes
 ROUNDS = 8  # enough for each of three to lead at least once, nearly always
 RUN_ID = run_id("run", RECIPE.hash())
 
-LIES: dict[str, dict[str, Any]] = {
-    "offers NaN": {"offer": "nan"},
-    "offers infinity": {"offer": "inf"},
-    "offers what would overflow": {"offer": "3e38", "weight": 2**40},
-    "offers one element": {"offer_bytes": 4},
-    "offers nothing": {"offer_bytes": 0},
-    "serves less than its card says": {"serve": "short"},
-    "serves its offer and stops": {"serve": "stall"},
-    "serves its offer a byte a second": {"serve": "drip"},
-    "serves garbage": {"serve": "garbage"},
-    "claims round 10⁶": {"state": "far"},
-    "stands on a state of its own": {"state": "own"},
-    "stands on a state of NaN": {"state": "own", "fill": float("nan")},
-    "votes for another state": {"vote": "other"},
-    "votes for another state at each": {"vote": "two"},
-    "votes in the others' names": {"vote": "forge"},
-    "leads each with another list": {"leader": "split"},
+# name → (modes, and what shows that the lie arrived: an event at an honest
+# peer, words in its log, or, where all that shows is that nothing happens, that the lie was told)
+LIES: dict[str, tuple[dict[str, Any], str]] = {
+    "offers NaN": ({"offer": "nan"}, "event rejected"),
+    "offers infinity": ({"offer": "inf"}, "event rejected"),
+    "offers what would overflow": ({"offer": "3e38", "weight": 2**40}, "event rejected"),
+    "offers one element": ({"offer_bytes": 4}, "an offer of 4 bytes where the model has"),
+    "offers nothing": ({"offer_bytes": 0}, "an offer of 0 bytes where the model has"),
+    "serves less than its card says": ({"serve": "short"}, "hung up after 4 of"),
+    "serves its offer and stops": ({"serve": "stall"}, "event retry"),
+    "serves its offer a byte a second": ({"serve": "drip"}, "event retry"),
+    "serves garbage": ({"serve": "garbage"}, "frame of 4294967295 bytes"),
+    "claims round 10⁶": ({"state": "far"}, "a certificate for round 1000000 of"),
+    "stands on a state of its own": ({"state": "own"}, "told"),
+    "stands on a state of NaN": ({"state": "own", "fill": float("nan")}, "told"),
+    "votes for another state": ({"vote": "other"}, "told"),
+    "votes for another state at each": ({"vote": "two"}, "told"),
+    "votes in the others' names": ({"vote": "forge"}, "told"),
+    "leads each with another list": ({"leader": "split"}, "told"),
 }
 
 
@@ -53,58 +55,68 @@ def goes_on(swarm: Swarm, marks: dict[str, int], rounds: int = ROUNDS) -> float:
 
 
 def loss(peer: Peer) -> float:
-    return float(peer.call("evaluate", run="run", timeout_s=STEP_S)["loss"])
+    measured: dict[str, float] = peer.call("evaluate", run="run", timeout_s=STEP_S)
+    return measured["loss"]
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_lie(honest: Swarm, intruder: Callable[[], Peer], lie: str, figure: Callable[[str], None]) -> None:
-    liar = intruder()
-    marks = honest.marks()
-    liar.call("behave", modes=LIES[lie])
-    longest_s = goes_on(honest, marks)
-    a, b = honest.of("ab")
-    retries = a.count("retry", marks["a"]), b.count("retry", marks["b"])
-    figure(f"longest round {longest_s:.1f} s, retries {retries}")
+def test_a_lie(swarm: Swarm, lie: str, figure: Callable[[str], None]) -> None:
+    a, b, liar = swarm.of("abc")
+    modes, evidence = LIES[lie]
+    marks = swarm.marks()
+    liar.call("behave", modes=modes)
+    longest_s = goes_on(swarm, marks)
+    figure(f"longest round {longest_s:.1f} s, retries {[p.count('retry', marks[p.name]) for p in (a, b)]}")
+    until(lambda: arrived(evidence, swarm, marks), DEADLINE_S, f"{evidence!r} was seen")
+    goes_on(swarm, swarm.marks(), 2)
     assert_agreed([a, b], marks)
-    assert all(math.isfinite(e["loss"]) and e["loss"] < CHANCE_LOSS for p in (a, b) for e in p.committed(marks[p.name]))
-    assert loss(a) < 0.5 * CHANCE_LOSS
-    assert loss(b) < 0.5 * CHANCE_LOSS
     for peer in (a, b):
+        assert all(math.isfinite(e["loss"]) and e["loss"] < CHANCE_LOSS for e in peer.committed(marks[peer.name]))
+        assert loss(peer) < 0.5 * CHANCE_LOSS
         assert peer.run()["error"] is None
         assert peer.count("mismatch", marks[peer.name]) == 0
-        assert all(event["round"] < 10_000 for event in peer.events)
+        assert peer.run()["round"] < 10_000
 
 
-def test_a_poisoned_state_is_refused_and_had_from_another(honest: Swarm, intruder: Callable[[], Peer]) -> None:
-    liar = intruder()
+def arrived(evidence: str, swarm: Swarm, marks: dict[str, int]) -> bool:
+    """Whether the lie came to where it was to be refused."""
+    if evidence == "told":
+        return swarm["c"].count("lied", marks["c"]) > 0
+    for peer in swarm.of("ab"):
+        if evidence.startswith("event "):
+            if peer.count(evidence.removeprefix("event "), marks[peer.name]):
+                return True
+        elif evidence in (peer.profile.log / "ubcp.log").read_text():
+            return True
+    return False
+
+
+def test_a_poisoned_state_is_refused_and_had_from_another(swarm: Swarm) -> None:
+    a, b, liar = swarm.of("abc")
     liar.call("behave", modes={"state": "poison"})
-    late = honest.add("late")
+    late = swarm.add("late")
     try:
-        late.start(honest.seeds).call("behave", modes={"first": liar.public.hex()})
+        late.start(swarm.seeds).call("behave", modes={"first": liar.public.hex()})
+        marks = swarm.marks()
         late.train(RECIPE, **OPTIONS)
         bad = late.wait("bad state")
         assert bad["peer"] == liar.public.hex()
         assert "does not match" in bad["reason"]
-        adopted = late.wait("adopted")
-        assert adopted["source"] != liar.public.hex()
+        assert late.wait("adopted")["source"] != liar.public.hex()
         event = late.wait("committed")
-        others = {e["state_hash"] for p in honest.of("ab") for e in p.committed() if e["round"] == event["round"]}
-        assert others == {event["state_hash"]}
+        until(lambda: any(e["round"] > event["round"] for e in a.committed(marks["a"])), STEP_S, "a went on")
+        assert_agreed([a, b, late], {**marks, "late": 0})
     finally:
         late.kill()
     assert late.left_behind() == []
 
 
 @pytest.mark.parametrize("how", ["streams", "hang", "gossip"])
-def test_bytes_that_no_peer_sends(
-    honest: Swarm, intruder: Callable[[], Peer], how: str, figure: Callable[[str], None]
-) -> None:
-    liar = intruder()
-    marks = honest.marks()
+def test_bytes_that_no_peer_sends(swarm: Swarm, how: str, figure: Callable[[str], None]) -> None:
+    a, b, liar = swarm.of("abc")
+    marks = swarm.marks()
+    restarts = [peer.status()["p2pd_restarts"] for peer in (a, b)]
     answer = liar.call("assault", run_id=RUN_ID.hex(), how=how, timeout_s=STEP_S)
-    figure(f"{answer}, longest round {goes_on(honest, marks):.1f} s")
-    here = honest.marks()
-    together([*honest.of("ab"), liar], after=here)  # the daemon that sent them is a member like before
-    a, b = honest.of("ab")
+    figure(f"{answer}, longest round {goes_on(swarm, marks):.1f} s")
     assert_agreed([a, b], marks)
-    assert all(peer.status()["p2pd_restarts"] == 0 for peer in (a, b))
+    assert [peer.status()["p2pd_restarts"] for peer in (a, b)] == restarts

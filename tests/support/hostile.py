@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -70,6 +70,7 @@ class LyingExchange(AllGather):
     """Mode "serve": "short" hangs up after 4 bytes, "stall" stops there, "drip" sends a byte a second, "garbage"."""
 
     modes: Modes
+    lied: Callable[[], None]
 
     async def _serve(self, stream: Stream) -> None:
         how = self.modes.get("serve")
@@ -97,6 +98,7 @@ class LyingStates(States):
     """
 
     modes: Modes
+    lied: Callable[[], None]
 
     def forged(self, round_: int) -> tuple[Standing, bytes]:
         data = np.full(self._state_bytes // 4, self.modes.get("fill", 1.0), dtype="<f4").tobytes()
@@ -117,6 +119,7 @@ class LyingStates(States):
             await super()._serve(stream)
             return
         what, _ = fields(await stream.receive(timeout_s=5.0), 2)
+        self.lied()
         standing, data = lie or (self._standing, random.randbytes(self._state_bytes))
         assert standing is not None
         if what == CERTIFICATE:
@@ -131,10 +134,12 @@ class LyingPolls(Polls):
     """Mode "vote": "other" votes for another state, "two" tells each member another, "forge" speaks for others too."""
 
     modes: Modes
+    lied: Callable[[], None]
 
     async def _tell(self, peer: bytes, ballot: Any, me: bytes, deadline_s: float) -> None:
         how = self.modes.get("vote")
         if how in ("other", "two"):
+            self.lied()
             state = hashlib.sha256(b"another state" + (peer if how == "two" else b"")).digest()
             signature = self._network.key.sign("vote", vote_digest(ballot.group.digest, state))
             await self._network.request(peer, self._protocol, [ballot.group.digest, state, signature], timeout_s=2.0)
@@ -151,6 +156,7 @@ class LyingPolls(Polls):
         if self.modes["vote"] != "forge" or ballot is None:
             await stream.send([], timeout_s=5.0)
             return
+        self.lied()
         state = b"\7" * 32
         signature = self._network.key.sign("vote", vote_digest(digest, state))
         await stream.send([[peer, state, signature] for peer in ballot.group.peers], timeout_s=5.0)
@@ -171,6 +177,7 @@ class HostileMember(RunMember):
         for module, liar in (("_polls", LyingPolls), ("_states", LyingStates), ("exchange", LyingExchange)):
             getattr(self, module).__class__ = liar
             getattr(self, module).modes = modes
+            getattr(self, module).lied = lambda: self._say("lied")
 
     async def _beat(self) -> None:
         states: Any = self._states
@@ -192,14 +199,16 @@ class HostileMember(RunMember):
         return await super()._load_from(peer, round_, state_hash)
 
     async def _current_matchmaker(self) -> Any:
-        matchmaker = await super()._current_matchmaker()
-        search = matchmaker.search
-        if self.modes.get("leader") == "split" and "rpc_join_group" not in vars(search):
+        matchmaker: Any = await super()._current_matchmaker()
+        new_search = type(matchmaker)._new_search
+
+        def lying_search(key: bytes, size: int) -> Any:
+            search = new_search(matchmaker, key, size)
             honest = search.rpc_join_group
 
             async def split(request: Any, context: Any) -> Any:
                 async for message in honest(request, context):
-                    if message.code == averaging_pb2.BEGIN_ALLREDUCE and self.modes.get("leader") == "split":
+                    if message.code == averaging_pb2.BEGIN_ALLREDUCE:
                         keep = [
                             row
                             for row in zip(message.ordered_peer_ids, message.gathered, strict=True)
@@ -211,10 +220,14 @@ class HostileMember(RunMember):
                             ordered_peer_ids=[row[0] for row in keep],
                             gathered=[row[1] for row in keep],
                         )
-                        self._say("lied", followers=1)
+                        self._say("lied")
                     yield message
 
-            search.rpc_join_group = split
+            if self.modes.get("leader") == "split":
+                search.rpc_join_group = split
+            return search
+
+        matchmaker._new_search = lying_search
         return matchmaker
 
 

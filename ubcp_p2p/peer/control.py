@@ -145,8 +145,8 @@ def stream(
                     yield message
         except TimeoutError:
             raise LocalIOError(f"the node did not answer within {timeout_s:.0f} s", hint="is it stopped?") from None
-        except (OSError, ValueError) as error:
-            raise LocalIOError(f"the connection to the node broke: {error}", hint="has it just ended?") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LocalIOError(f"the connection to the node broke: {error!r}", hint="has it just ended?") from None
 
 
 def _connect(profile: Profile) -> socket.socket:

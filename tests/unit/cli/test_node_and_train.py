@@ -1,0 +1,282 @@
+"""`ubcp up`, `status`, `stop`, `peers`, `train`, `runs`, `leave` as command lines, against a control socket of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ubcp_p2p.cli import main as cli
+from ubcp_p2p.cli.node import describe_run
+from ubcp_p2p.errors import ConfigError
+from ubcp_p2p.keys import AccountKey, NodeKey, Ownership
+from ubcp_p2p.peer.control import ControlServer, Emit
+from ubcp_p2p.peer.profile import Profile, ProfileLock
+
+RUN: dict[str, Any] = {
+    "name": "r", "recipe": "digits-tiny", "run_id": "ab" * 32, "stage": "done", "phase": "done", "round": 50, "rounds": 50,
+    "step": 4, "steps": 4, "peers": 3, "loss": 0.25, "state_hash": "cd" * 32, "retries": 1, "trainer_pid": 7,
+    "device": "cpu", "evaluation": None, "checkpoint_trouble": None, "error": None,
+}  # fmt: skip
+FAILED = RUN | {"error": {"message": "the trainer was killed", "hint": "start it again"}}
+STATUS: dict[str, Any] = {
+    "version": "0", "pid": 42, "role": "peer", "stage": "up", "loading": [], "uptime_s": 3.0, "peer_id": "12D3KooWx",
+    "account": "ef" * 32, "addresses": ["/ip4/127.0.0.1/tcp/1/p2p/12D3KooWx"], "clock_offset_s": None,
+    "reachability": {"kind": "loopback", "words": "this machine only"}, "connected": 2, "p2pd_pid": 9,
+    "p2pd_restarts": 0, "runs": [RUN],
+}  # fmt: skip
+COMMITTED = {
+    "kind": "committed", "round": 50, "time": 1.0, "members": ["a", "b"], "loss": 0.5, "weight": 8, "attempts": 1,
+    "state_hash": "x", "train_s": 0.1, "match_s": 0.2, "exchange_s": 0.3,
+}  # fmt: skip
+EVENTS: list[dict[str, Any]] = [
+    {"kind": "joined", "round": 0, "time": 1.0, "peers": 2},
+    {"kind": "waiting", "round": 0, "time": 1.0, "peers": 1, "wanted": 2},
+    {"kind": "progress", "round": 0, "time": 1.0, "step": 1, "steps": 4, "loss": 1.0},
+    {"kind": "retry", "round": 3, "time": 1.0, "reason": "no \x1b[2Jmajority\nubcp: error: forged", "attempt": 1},
+    {"kind": "adopted", "round": 4, "time": 1.0, "how": "download", "source": "a", "before": 2},
+    {"kind": "mismatch", "round": 4, "time": 1.0, "mine": "a", "theirs": "b"},
+    {"kind": "rejected", "round": 4, "time": 1.0, "peer": "a", "reason": "not finite"},
+    {"kind": "evaluated", "round": 4, "time": 1.0, "loss": 1.5, "stderr": 0.01, "accuracy": None, "n": 10},
+    {"kind": "checkpoint failed", "round": 4, "time": 1.0, "reason": "disk full", "hint": "free some"},
+    {"kind": "a kind of a newer node", "round": 4, "time": 1.0},
+    COMMITTED,
+    {"kind": "done", "round": 50, "time": 1.0},
+]
+
+
+class FakeNode:
+    """A real control socket with canned answers. `asked` keeps the requests."""
+
+    def __init__(self, root: Path, sockets: Path) -> None:
+        self.root = root
+        self.asked: list[dict[str, Any]] = []
+        self.final = RUN
+        self._sockets = sockets
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()))
+        self._end: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._ready.wait(10.0)
+
+    def stop(self) -> None:
+        assert self._end is not None
+        loop, event = self._end
+        if self._thread.is_alive():
+            loop.call_soon_threadsafe(event.set)
+        self._thread.join(10.0)
+
+    async def _main(self) -> None:
+        event = asyncio.Event()
+        self._end = asyncio.get_running_loop(), event
+
+        async def follow(request: dict[str, Any], emit: Emit) -> Any:
+            for document in EVENTS:
+                await emit(document)
+            return self.final
+
+        async def stop(request: dict[str, Any], emit: Emit) -> Any:
+            event.set()
+            return {"stopping": True, "pid": __import__("os").getpid()}
+
+        def canned(answer: Any) -> Any:
+            async def verb(request: dict[str, Any], emit: Emit) -> Any:
+                self.asked.append(request)
+                return answer
+
+            return verb
+
+        claim = {"name": "far", "recipe": "gpt", "run_id": "12" * 32, "peers": 2, "round": 9, "rounds": 10}
+        verbs = {
+            "status": canned(STATUS), "train": canned(RUN), "leave": canned(RUN), "follow": follow, "stop": stop,
+            "runs": canned({"own": [RUN], "claimed": [claim, claim | {"run_id": RUN["run_id"], "name": "mine"}]}),
+            "peers": canned({"own": ["/a/p2p/1"], "connected": ["2"], "remembered": ["/b/p2p/2"]}),
+        }  # fmt: skip
+        with ProfileLock(Profile(self.root), self._sockets):
+            server = ControlServer(self._sockets, verbs)
+            await server.start()
+            self._ready.set()
+            await event.wait()
+            await server.stop()
+
+
+@pytest.fixture
+def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("HIVEMIND_LOGLEVEL", "GOLOG_LOG_LEVEL"):
+        monkeypatch.setenv(name, "ERROR")
+    place = Profile(tmp_path / "profile")
+    place.make()
+    account, node = AccountKey.generate(), NodeKey.generate()
+    node.save(place.node_key)
+    Ownership.make(account, node.public).save(place.owner_file)
+    return place.root
+
+
+@pytest.fixture
+def node(profile: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeNode]:
+    made = FakeNode(profile, tmp_path_factory.mktemp("s"))
+    made.start()
+    yield made
+    made.stop()
+
+
+def ubcp(*words: str, profile: Path | None = None) -> int:
+    return cli.main([*words, *(["--profile", str(profile)] if profile else [])])
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "expected", "hint"),
+    [
+        (["up", "--peer", "nonsense"], "not a peer's address", "/ip4/"),
+        (["up", "--peer", "/ip4/1.2.3.4/tcp/1/p2p/0OIl"], "not a peer id", "12D3KooW"),
+        (["bootstrap", "--peer", "/ip4/1.2.3.4/tcp/1"], "not a peer's address", "ubcp status"),
+        (["up", "--peers", "/no/such/file"], "cannot read the peers", "ubcp peers"),
+        (["train", "no-such-recipe", "--run", "r"], "no-such-recipe", "digits-tiny"),
+        (["train", "digits-tiny"], "--run", "--help"),
+        (["train", "digits-tiny", "--run", "r", "--min-peers", "0"], "min-peers", "--help"),
+        (["train", "digits-tiny", "--run", "r", "--min-peers", "65"], "min-peers", "--help"),
+        (["leave"], "NAME", "--help"),
+        (["status", "--bogus"], "bogus", "--help"),
+    ],
+)
+def test_a_wrong_command_line_is_exit_2_with_a_hint(
+    profile: Path, words: list[str], expected: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ubcp(*words, profile=profile) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    error, told = err.strip().split("\n")[-2:]
+    assert error.startswith("ubcp: error: ")
+    assert told.startswith("ubcp: hint: ")
+    assert expected in error
+    assert hint in told
+
+
+@pytest.mark.parametrize("words", [["status"], ["stop"], ["peers"], ["runs"], ["leave", "r"], ["train", "digits-tiny", "--run", "r"]])
+@pytest.mark.slow
+def test_without_a_node_every_command_says_how_to_start_one(
+    profile: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ubcp(*words, profile=profile) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "no node is running" in err
+    assert "ubcp up --profile" in err
+
+
+def test_without_a_profile_up_says_how_to_make_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ubcp("up", profile=tmp_path / "none") == 2
+    assert "ubcp init --profile" in capsys.readouterr().err
+
+
+def test_a_peers_file_is_checked_line_by_line(profile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "peers.txt"
+    file.write_text("# friends\n\n   \n  not an address \n")
+    assert ubcp("up", "--peers", str(file), profile=profile) == 2
+    assert "'not an address'" in capsys.readouterr().err
+    file.write_bytes(b"\xff\xfe")
+    assert ubcp("up", "--peers", str(file), profile=profile) == 2
+    file.write_bytes(b"/ip4/1.2.3.4/tcp/1/p2p/x\n" * 100_000)
+    assert ubcp("up", "--peers", str(file), profile=profile) in (2, 3)
+
+
+# -- with a node -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["status"], ["peers"], ["runs"], ["leave", "r"], ["train", "digits-tiny", "--run", "r"]])
+def test_json_is_one_document_on_stdout(node: FakeNode, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert ubcp(*words, "--json", profile=node.root) == 0
+    out, _ = capsys.readouterr()
+    json.loads(out)
+    assert out.endswith("\n")
+    assert out.count("\n") == 1
+
+
+def test_status_in_words(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ubcp("status", profile=node.root) == 0
+    out = capsys.readouterr().out
+    for words in ("12D3KooWx", "pid 42", "up", "loopback", "2 connected", "/ip4/127.0.0.1/tcp/1", "round 50 of 50"):
+        assert words in out
+
+
+def test_peers_prints_what_up_peers_takes(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ubcp("peers", profile=node.root) == 0
+    assert capsys.readouterr().out == "/a/p2p/1\n/b/p2p/2\n"
+
+
+def test_runs_tells_own_runs_from_claims(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ubcp("runs", profile=node.root) == 0
+    out = capsys.readouterr().out
+    assert "here     r (digits-tiny): round 50 of 50" in out
+    assert "claimed  far (gpt): round 9, by 2 peers" in out
+    assert "mine" not in out
+
+
+def test_train_sends_the_recipe_and_shows_what_happens(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ubcp("train", "digits-tiny", "--run", "r", "--min-peers", "3", "--new", profile=node.root) == 0
+    (request,) = [asked for asked in node.asked if asked["verb"] == "train"]
+    assert (request["run"], request["peers_min"], request["new"]) == ("r", 3, True)
+    assert 'name = "digits-tiny"' in request["recipe"]
+    err = capsys.readouterr().err
+    for words in ("joined with 2", "waiting for peers: 1 of 2", "tried again", "now at round 4", "repaired", "not finite",
+                  "1.5000 ± 0.0100", "NO CHECKPOINT: disk full", "round 49 committed by 2"):  # fmt: skip
+        assert words in err
+    assert "step 1/4" not in err  # progress is for terminals
+
+
+def test_what_a_peer_sent_cannot_forge_a_line_or_move_the_cursor(
+    node: FakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ubcp("train", "digits-tiny", "--run", "r", profile=node.root)
+    err = capsys.readouterr().err
+    assert "\x1b" not in err
+    assert not any(line.startswith("ubcp: error: forged") for line in err.splitlines())
+
+
+def test_train_detached_returns_at_once(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ubcp("train", "digits-tiny", "--run", "r", "--detach", profile=node.root) == 0
+    assert "joined" not in capsys.readouterr().err
+
+
+def test_a_run_that_failed_is_exit_1_with_its_reason(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    node.final = FAILED
+    assert ubcp("train", "digits-tiny", "--run", "r", profile=node.root) == 1
+    err = capsys.readouterr().err
+    assert "ubcp: error: the run 'r' failed: the trainer was killed" in err
+    assert "ubcp: hint: start it again" in err
+
+
+def test_stop_waits_for_the_end(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ubcp("stop", profile=node.root) == 0
+    assert "stopped (pid" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (RUN, "r (digits-tiny): round 50 of 50, done, 3 peers, loss 0.250, 1 retries"),
+        (FAILED, "r: failed: the trainer was killed (start it again)"),
+        (RUN | {"error": {"message": "no", "hint": None}}, "r: failed: no"),
+        (RUN | {"round": None}, "r: starting the trainer"),
+        (RUN | {"loss": None, "checkpoint_trouble": "disk full"}, "NO CHECKPOINT: disk full"),
+    ],
+)
+def test_one_line_on_a_run(run: dict[str, Any], words: str) -> None:
+    assert words in describe_run(run)
+    assert "\n" not in describe_run(run)
+
+
+def test_the_error_class_of_a_missing_node_is_usage() -> None:
+    from ubcp_p2p.peer.control import NotRunning
+
+    assert issubclass(NotRunning, ConfigError)
