@@ -26,8 +26,8 @@ class Shared:
             self.swarm = Swarm("abc")
             for peer in self.swarm.of("abc"):
                 peer.train(RECIPE, **OPTIONS)
+        self.swarm["c"].call("behave", modes={})
         for peer in self.swarm.of("abc"):
-            peer.call("behave", modes={})
             peer.call("pardon")
         together(self.swarm.of("abc"), after=self.swarm.marks())
         return self.swarm

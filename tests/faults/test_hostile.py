@@ -55,8 +55,7 @@ def goes_on(swarm: Swarm, marks: dict[str, int], rounds: int = ROUNDS) -> float:
 
 
 def loss(peer: Peer) -> float:
-    measured: dict[str, float] = peer.call("evaluate", run="run", timeout_s=STEP_S)
-    return measured["loss"]
+    return float(peer.call("evaluate", timeout_s=STEP_S, run="run")["loss"])
 
 
 @pytest.mark.parametrize("lie", LIES)

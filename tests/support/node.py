@@ -67,8 +67,8 @@ class WatchedTrainer:
     async def checkpoint(self, extra: dict[str, str]) -> Path:
         before = _listing(self._folder)
         writing = asyncio.ensure_future(self._trainer.checkpoint(extra))
-        while not writing.done() and _listing(self._folder) == before:
-            await asyncio.sleep(0)  # noqa: ASYNC110  # the folder has no event to wait for
+        while not writing.done() and _listing(self._folder) == before:  # noqa: ASYNC110  # a folder has no event
+            await asyncio.sleep(0)
         self._pass_by("writing")
         return await writing
 

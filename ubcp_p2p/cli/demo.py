@@ -38,8 +38,8 @@ def demo(
 
     A bootstrap node and four peers, each a process of its own on loopback, train one language model on Shakespeare's
     plays. The third peer comes late, the fourth is killed in the middle of a round. At the end the survivors' models
-    are compared with each other, and with what one peer alone learns in as many steps. It takes about a minute and a
-    half on two cores. Progress is on stderr; Ctrl-C ends everything at any moment.
+    are compared with each other, and with what one peer alone learns in as many steps. It takes up to two minutes on
+    two free cores. Progress is on stderr; Ctrl-C ends everything at any moment.
 
     Exit code 1: something of this did not come true.
     """

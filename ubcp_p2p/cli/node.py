@@ -12,6 +12,7 @@ import typer
 
 from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, require_extra, say
 from ubcp_p2p.errors import ConfigError, LocalIOError
+from ubcp_p2p.log import printable
 
 if TYPE_CHECKING:
     from ubcp_p2p.peer.profile import Profile
@@ -78,7 +79,7 @@ def status(profile: ProfileOption = None, json: JsonOption = False) -> None:
     for address in document["addresses"]:
         print(f"address    {address}")
     for run in document["runs"]:
-        print(f"run        {describe_run(run)}")
+        print(f"run        {printable(describe_run(run))}")
 
 
 def describe_run(run: dict[str, Any]) -> str:

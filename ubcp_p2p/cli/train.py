@@ -11,6 +11,7 @@ import typer
 
 from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, require_extra, say
 from ubcp_p2p.errors import TrainingError
+from ubcp_p2p.log import printable
 
 if TYPE_CHECKING:
     from ubcp_p2p.peer.profile import Profile
@@ -120,7 +121,8 @@ def _show(event: dict[str, Any]) -> None:
     }.get(kind)
     if line is not None:
         stamp = time.strftime("%H:%M:%S", time.localtime(event["time"]))
-        say(f"{chr(13) + chr(27) + '[K' if terminal else ''}{stamp}  {line()}")
+        text = printable(f"{stamp}  {line()}")  # reasons can hold words that a peer sent
+        say(f"{chr(13) + chr(27) + '[K' if terminal else ''}{text}")
 
 
 def _finish(status: dict[str, Any], json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`ubcp up`, `status`, `stop`, `peers`, `train`, `runs`, `leave` as command lines, against a control socket of the test."""
+"""`ubcp up`, `status`, `stop`, `peers`, `train`, `runs`, `leave` as command lines, against a node of the test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from ubcp_p2p.peer.control import ControlServer, Emit
 from ubcp_p2p.peer.profile import Profile, ProfileLock
 
 RUN: dict[str, Any] = {
-    "name": "r", "recipe": "digits-tiny", "run_id": "ab" * 32, "stage": "done", "phase": "done", "round": 50, "rounds": 50,
+    "name": "r", "recipe": "digits-tiny", "run_id": "ab" * 32, "stage": "done", "phase": "done", "round": 50,
+    "rounds": 50,
     "step": 4, "steps": 4, "peers": 3, "loss": 0.25, "state_hash": "cd" * 32, "retries": 1, "trainer_pid": 7,
     "device": "cpu", "evaluation": None, "checkpoint_trouble": None, "error": None,
 }  # fmt: skip
@@ -162,7 +163,9 @@ def test_a_wrong_command_line_is_exit_2_with_a_hint(
     assert hint in told
 
 
-@pytest.mark.parametrize("words", [["status"], ["stop"], ["peers"], ["runs"], ["leave", "r"], ["train", "digits-tiny", "--run", "r"]])
+@pytest.mark.parametrize(
+    "words", [["status"], ["stop"], ["peers"], ["runs"], ["leave", "r"], ["train", "digits-tiny", "--run", "r"]]
+)
 @pytest.mark.slow
 def test_without_a_node_every_command_says_how_to_start_one(
     profile: Path, words: list[str], capsys: pytest.CaptureFixture[str]
@@ -179,7 +182,9 @@ def test_without_a_profile_up_says_how_to_make_one(tmp_path: Path, capsys: pytes
     assert "ubcp init --profile" in capsys.readouterr().err
 
 
-def test_a_peers_file_is_checked_line_by_line(profile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_peers_file_is_checked_line_by_line(
+    profile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "peers.txt"
     file.write_text("# friends\n\n   \n  not an address \n")
     assert ubcp("up", "--peers", str(file), profile=profile) == 2
@@ -193,7 +198,9 @@ def test_a_peers_file_is_checked_line_by_line(profile: Path, tmp_path: Path, cap
 # -- with a node -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [["status"], ["peers"], ["runs"], ["leave", "r"], ["train", "digits-tiny", "--run", "r"]])
+@pytest.mark.parametrize(
+    "words", [["status"], ["peers"], ["runs"], ["leave", "r"], ["train", "digits-tiny", "--run", "r"]]
+)
 def test_json_is_one_document_on_stdout(node: FakeNode, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert ubcp(*words, "--json", profile=node.root) == 0
     out, _ = capsys.readouterr()
@@ -228,8 +235,8 @@ def test_train_sends_the_recipe_and_shows_what_happens(node: FakeNode, capsys: p
     assert (request["run"], request["peers_min"], request["new"]) == ("r", 3, True)
     assert 'name = "digits-tiny"' in request["recipe"]
     err = capsys.readouterr().err
-    for words in ("joined with 2", "waiting for peers: 1 of 2", "tried again", "now at round 4", "repaired", "not finite",
-                  "1.5000 ± 0.0100", "NO CHECKPOINT: disk full", "round 49 committed by 2"):  # fmt: skip
+    for words in ("joined with 2", "waiting for peers: 1 of 2", "tried again", "now at round 4", "repaired",
+                  "not finite", "1.5000 ± 0.0100", "NO CHECKPOINT: disk full", "round 49 committed by 2"):  # fmt: skip
         assert words in err
     assert "step 1/4" not in err  # progress is for terminals
 

@@ -22,6 +22,7 @@ from ubcp_p2p.peer.control import (
     Emit,
     NodeRefused,
     NotRunning,
+    Verb,
     call,
     stream,
 )
@@ -68,7 +69,13 @@ class Served:
 
     async def _main(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        verbs = {"echo": self._echo, "count": self._count, "refuse": self._refuse, "wait": self._wait, "bug": self._bug}
+        verbs: dict[str, Verb] = {
+            "echo": self._echo,
+            "count": self._count,
+            "refuse": self._refuse,
+            "wait": self._wait,
+            "bug": self._bug,
+        }
         with ProfileLock(self.profile, self.sockets):
             server = ControlServer(self.sockets, verbs)
             await server.start()

@@ -61,6 +61,7 @@ class Wires:
     def __init__(self) -> None:
         self.nodes: dict[bytes, Node] = {}
         self.handling: set[asyncio.Task[None]] = set()
+        self.asked = asyncio.Event()
 
     def node(self, who: NodeKey) -> Any:
         """A node as a `Network` (its type here: Any)."""
@@ -91,6 +92,7 @@ class Node:
         ours, theirs = await stream_pair(self.public, peer)
         task = asyncio.ensure_future(_served(there.handlers[protocol], theirs))
         self._wires.handling.add(task)
+        self._wires.asked.set()
         task.add_done_callback(self._wires.handling.discard)
         try:
             yield ours

@@ -200,8 +200,7 @@ async def test_a_request_that_comes_before_we_know_the_group_waits_for_it(table:
     early = asyncio.ensure_future(
         table.wires.node(B).request(A.public, table.protocol, [table.group.digest, A.public], timeout_s=LONG_S)
     )
-    while not table.wires.handling:
-        await asyncio.sleep(0)
+    await table.wires.asked.wait()
     others = [asyncio.ensure_future(table.gather(n)) for n in range(3)]
     assert await early == [HAVE]
     await asyncio.gather(*others)

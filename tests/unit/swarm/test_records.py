@@ -33,9 +33,7 @@ def record(value: bytes, owner: NodeKey = ALICE, left_s: float = 60.0) -> Any:
 
 
 def signed(made: Any, by: NodeKey = ALICE) -> Any:
-    return validation.DHTRecord(
-        made.key, made.subkey, Ed25519Validator(by).sign_value(made), made.expiration_time
-    )
+    return validation.DHTRecord(made.key, made.subkey, Ed25519Validator(by).sign_value(made), made.expiration_time)
 
 
 def changed(made: Any, **fields: Any) -> Any:

@@ -28,7 +28,9 @@ class Room:
         self.group = group(k.public for k in KEYS[:3])
         self.polls = [Polls(self.wires.node(key), RUN) for key in KEYS[:3]]
 
-    async def vote(self, n: int, state: bytes = STATE, seconds: float = LONG_S, gone: set[bytes] | None = None) -> Certificate:
+    async def vote(
+        self, n: int, state: bytes = STATE, seconds: float = LONG_S, gone: set[bytes] | None = None
+    ) -> Certificate:
         return await self.polls[n].collect(
             self.group, state, deadline_s=time.monotonic() + seconds, gone=lambda: gone or set()
         )
@@ -36,7 +38,9 @@ class Room:
     def signed(self, n: int, state: bytes) -> bytes:
         return KEYS[n].sign("vote", vote_digest(self.group.digest, state))
 
-    async def tell(self, n: int, to: int, state: bytes, signature: bytes | None = None, about: bytes | None = None) -> object:
+    async def tell(
+        self, n: int, to: int, state: bytes, signature: bytes | None = None, about: bytes | None = None
+    ) -> object:
         message = [about or self.group.digest, state, signature or self.signed(n, state)]
         return await self.wires.node(KEYS[n]).request(KEYS[to].public, PROTOCOL, [*message], timeout_s=LONG_S)
 
