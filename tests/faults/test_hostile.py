@@ -37,13 +37,14 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
     "votes for another state": ({"vote": "other"}, "told"),
     "votes for another state at each": ({"vote": "two"}, "told"),
     "votes in the others' names": ({"vote": "forge"}, "told"),
+    "says it is ready and never comes": ({"match": "absent"}, "told"),
     "leads each with another list": ({"leader": "split"}, "told"),
 }
 
 
 def goes_on(swarm: Swarm, marks: dict[str, int], rounds: int = ROUNDS) -> float:
     """The honest two commit so many rounds more, each within the deadline and with one state; the longest gap in s."""
-    gaps = []
+    gaps: list[float] = []
     for peer in swarm.of("ab"):
         before, place = time.time(), marks[peer.name]
         for _ in range(rounds):

@@ -18,7 +18,9 @@ from tests.support.swarm import STEP_S, Peer, Swarm, assert_agreed, tiny, togeth
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
-RSS_GROWTH_MAX = 4 * 2**20  # bytes, between the medians of rounds 15–25 and 40–50: allocators breathe, leaks climb
+# Bytes, between the medians of rounds 15–25 and 40–50. p2pd's Go heap settles in its first 75 rounds (81 → 89 MB, and
+# 92 MB at round 1,000; measured), the others were flat within 1 MB over 1,000 rounds.
+RSS_GROWTH_MAX = {"node": 2 * 2**20, "p2pd": 12 * 2**20, "trainer": 2 * 2**20}
 CHANCE_LOSS = 2.303
 
 
@@ -65,7 +67,7 @@ def test_fifty_rounds_of_four_without_a_retry(swarm: Swarm, figure: Callable[[st
     for (name, process), by_round in sizes.items():
         early = statistics.median(size for round_, size in by_round.items() if round_ <= 25)
         late = statistics.median(size for round_, size in by_round.items() if round_ >= 40)
-        assert late - early < RSS_GROWTH_MAX, f"{name}'s {process} grew from {early:.0f} to {late:.0f} bytes"
+        assert late - early < RSS_GROWTH_MAX[process], f"{name}'s {process} grew from {early:.0f} to {late:.0f} bytes"
         if name == "a":
             figure(f"RSS of {process}: {early / 1e6:.1f} MB at rounds 15–25, {late / 1e6:.1f} MB at rounds 40–50")
 

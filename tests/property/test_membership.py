@@ -70,6 +70,11 @@ def test_a_beat_with_a_field_out_of_range_is_refused(place: int, value: int | by
         Beat.from_bytes(encode(fields))
 
 
+def test_a_longer_message_than_any_beat_is_refused_before_it_is_read() -> None:
+    with pytest.raises(MalformedMessage, match="at most 256"):
+        Beat.from_bytes(b"\0" * (BEAT_BYTES_MAX + 1))
+
+
 @given(st.lists(st.integers(0, 20), min_size=1))
 def test_only_newer_beats_are_heard(sequences: list[int]) -> None:
     made = View(RUN, ME)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.swarm.made import KEYS, OFFER_BYTES, OTHER_RUN, RUN, card, certificate, digest, group
-from ubcp_p2p.codec import MalformedMessage, decode, encode
+from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.swarm.quorum import (
     CARD_BYTES_MAX,
     CERTIFICATE_BYTES_MAX,
@@ -65,16 +66,21 @@ def test_bytes_that_are_no_card_are_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "value"),
-    [(0, b"short"), (1, ROUND_MAX + 1), (1, b"3"), (2, "text"), (3, b"\0" * 31), (4, WEIGHT_MAX + 1), (6, 2**48 + 1),
-     (7, b"\0" * 63), (7, 64)],
+    "wrong",
+    [
+        {"run_id": b"short"}, {"base_hash": b"\0" * 33}, {"offer_hash": b""}, {"round": ROUND_MAX + 1},
+        {"weight": WEIGHT_MAX + 1}, {"offer_bytes": 2**48 + 1}, {"round": b"3"}, {"run_id": "text" * 8}, {"weight": []},
+    ],
 )  # fmt: skip
-def test_a_field_of_the_wrong_kind_or_size_is_refused(place: int, value: bytes | int | str) -> None:
-    fields = decode(CARDS[1].to_bytes(), bytes_max=CARD_BYTES_MAX)
-    assert isinstance(fields, list)
-    fields[place] = value
-    with pytest.raises(MalformedMessage):
-        Card.from_bytes(encode(fields))
+def test_a_field_of_the_wrong_kind_or_size_is_refused_though_signed(wrong: dict[str, Any]) -> None:
+    with pytest.raises(MalformedMessage, match="expected"):
+        Card.from_bytes(replace(CARDS[1], **wrong).signed(KEYS[1]).to_bytes())
+
+
+@pytest.mark.parametrize("wrong", [{"peer": b"\0" * 31}, {"signature": b"\0" * 63}, {"signature": b"\0" * 65}])
+def test_a_key_or_signature_of_another_length_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(MalformedMessage, match="expected"):
+        Card.from_bytes(replace(CARDS[1], **wrong).to_bytes())
 
 
 def test_a_card_signed_by_another_or_in_another_role_is_refused() -> None:
@@ -275,5 +281,7 @@ def test_the_largest_certificate_fits_and_a_larger_one_is_refused() -> None:
     assert Certificate.from_bytes(largest.to_bytes(), RUN) == largest
     with pytest.raises(MalformedMessage, match="at most 64"):
         Certificate.from_bytes(certificate(keys, keys).to_bytes(), RUN)
+    with pytest.raises(MalformedMessage, match="at most 64"):
+        Certificate.from_bytes(certificate(keys, keys[:MEMBERS_MAX]).to_bytes(), RUN)
     with pytest.raises(MalformedMessage, match="at most"):
         Certificate.from_bytes(b"\0" * (CERTIFICATE_BYTES_MAX + 1), RUN)

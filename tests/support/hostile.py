@@ -21,6 +21,7 @@ from ubcp_p2p.keys import peer_id_of
 from ubcp_p2p.swarm.exchange import HAVE, OFFER_DOMAIN, AllGather
 from ubcp_p2p.swarm.frames import Stream
 from ubcp_p2p.swarm.hivemind_parts import PeerID, averaging_pb2
+from ubcp_p2p.swarm.matchmaking import NoGroup
 from ubcp_p2p.swarm.membership import Beat
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.quorum import ROUND_MAX, Certificate, Group, Standing, fields, vote_digest
@@ -165,7 +166,7 @@ class LyingPolls(Polls):
 class HostileMember(RunMember):
     """A RunMember under orders. Modes besides those above: "beat" (a round to claim in heartbeats), "leader", "first".
 
-    "leader": "split" shows each follower another list of cards. "first": the public key (hex) of the peer from which
+    "leader": "split" shows each follower another list of cards. "match": "absent" says that it is ready and comes to no group. "first": the public key (hex) of the peer from which
     this member downloads before all others.
     """
 
@@ -197,6 +198,14 @@ class HostileMember(RunMember):
         if first is not None and await super()._load_from(bytes.fromhex(first), round_, state_hash):
             return True
         return await super()._load_from(peer, round_, state_hash)
+
+    async def _find_group(self, card: bytes, companions: Sequence[bytes]) -> list[bytes]:
+        if self.modes.get("match") != "absent":
+            return await super()._find_group(card, companions)
+        self._say("lied")
+        while self._companions():
+            await self._wait_heard(1.0)
+        raise NoGroup("the others went on, as they should")
 
     async def _current_matchmaker(self) -> Any:
         matchmaker: Any = await super()._current_matchmaker()

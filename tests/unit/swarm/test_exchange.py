@@ -160,6 +160,16 @@ async def test_what_is_not_the_signed_offer_is_never_taken(table: Table, lie: Se
 
 
 @pytest.mark.asyncio
+async def test_who_says_that_it_has_not_is_not_waited_for(table: Table) -> None:
+    await table.open(0, 1, 2)
+    await asyncio.gather(*(table.gather(n) for n in range(3)))
+    table.serve(2, refuses)
+    started_s = time.monotonic()
+    assert await table.gather(0) == ALL
+    assert time.monotonic() - started_s < 0.3 * LONG_S
+
+
+@pytest.mark.asyncio
 @pytest.mark.slow
 async def test_a_dripping_owner_leaves_time_to_ask_those_who_have_its_offer(table: Table) -> None:
     await table.open(0, 1, 2)

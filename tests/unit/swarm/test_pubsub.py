@@ -30,6 +30,12 @@ def test_one_who_floods_still_gets_the_rate(per_s: int) -> None:
     assert abs(count - min(per_s * seconds, BURST + RATE_PER_S_MAX * seconds)) <= RATE_PER_S_MAX * 0.1 + 2
 
 
+def test_silence_saves_up_no_more_than_a_burst() -> None:
+    book: Allowance = {}
+    assert passed([0.0], b"a", book) == 1
+    assert passed([3600.0] * 1000, b"a", book) == BURST
+
+
 def test_heartbeats_always_pass() -> None:
     assert passed([n / 4.0 for n in range(4000)]) == 4000
 
