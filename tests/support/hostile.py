@@ -164,10 +164,10 @@ class LyingPolls(Polls):
 
 
 class HostileMember(RunMember):
-    """A RunMember under orders. Modes besides those above: "beat" (a round to claim in heartbeats), "leader", "first".
+    """A RunMember under orders. Modes besides those above: "leader", "match", "first".
 
-    "leader": "split" shows each follower another list of cards. "match": "absent" says that it is ready and comes to no group. "first": the public key (hex) of the peer from which
-    this member downloads before all others.
+    "leader": "split" shows each follower another list of cards. "match": "absent" is ready and comes to no group.
+    "first": the public key (hex) of the peer from which this member downloads before all others.
     """
 
     def __init__(

@@ -29,6 +29,7 @@ JoinOption = Annotated[
 PeersFileOption = Annotated[
     Path | None, typer.Option("--peers", metavar="FILE", help="Join through the peers in FILE, a multiaddr a line.")
 ]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Only errors on the terminal; the log file has everything.")]
 DetachOption = Annotated[bool, typer.Option("--detach", help="Go on in the background; `ubcp stop` ends it.")]
 
 
@@ -37,13 +38,14 @@ def up(
     peer: JoinOption = None,
     peers: PeersFileOption = None,
     detach: DetachOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Run the node.
 
     It starts p2pd, joins the network through the bootstrap nodes of config.toml, the peers named here and those that it
     remembers, and serves until Ctrl-C, SIGTERM or `ubcp stop`. `ubcp status` answers from the first second.
     """
-    _run(profile, peer, peers, detach, trains=True)
+    _run(profile, peer, peers, detach, quiet=quiet, trains=True)
 
 
 def bootstrap(
@@ -51,13 +53,14 @@ def bootstrap(
     peer: JoinOption = None,
     peers: PeersFileOption = None,
     detach: DetachOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Run a seed node.
 
     A node like any other that takes part in no run: others join the network through it. `ubcp status` prints the
     address to give to them.
     """
-    _run(profile, peer, peers, detach, trains=False)
+    _run(profile, peer, peers, detach, quiet=quiet, trains=False)
 
 
 def status(profile: ProfileOption = None, json: JsonOption = False) -> None:
@@ -133,7 +136,9 @@ def peers(profile: ProfileOption = None, json: JsonOption = False) -> None:
         print(address)
 
 
-def _run(profile: Path | None, peer: list[str] | None, peers: Path | None, detach: bool, *, trains: bool) -> None:
+def _run(
+    profile: Path | None, peer: list[str] | None, peers: Path | None, detach: bool, *, quiet: bool, trains: bool
+) -> None:
     require_extra("peer")
     from ubcp_p2p.log import setup_logging
     from ubcp_p2p.peer.node import Node, run_node
@@ -148,7 +153,7 @@ def _run(profile: Path | None, peer: list[str] | None, peers: Path | None, detac
     if detach:
         _detach(place, join, trains=trains)
         return
-    setup_logging(config.log.level, file=place.log / "ubcp.log")
+    setup_logging(config.log.level, file=place.log / "ubcp.log", stderr_level="error" if quiet else None)
     run_node(Node(place, config, join=join, trains=trains))
 
 
@@ -156,7 +161,8 @@ def _detach(place: Profile, join: tuple[str, ...], *, trains: bool) -> None:
     """Start the same command in the background and wait until it answers or ends."""
     from ubcp_p2p.peer.control import NotRunning, call
 
-    command = [sys.executable, "-m", "ubcp_p2p", "up" if trains else "bootstrap", "--profile", str(place.root)]
+    command = [sys.executable, "-m", "ubcp_p2p", "up" if trains else "bootstrap", "--quiet", "--profile"]
+    command.append(str(place.root))
     for address in join:
         command += ["--peer", address]
     output = place.log / "start.txt"

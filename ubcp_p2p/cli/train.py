@@ -32,7 +32,7 @@ def train(
         int, typer.Option("--min-peers", min=1, max=64, help="Wait for so many peers before each round.")
     ] = 1,
     new: Annotated[
-        bool, typer.Option("--new", help="Start a run of this name although peers claim it for another recipe.")
+        bool, typer.Option("--new", help="Go on although peers claim this name for another recipe.")
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; the node goes on training.")] = False,
     json: JsonOption = False,
@@ -106,6 +106,7 @@ def _show(event: dict[str, Any]) -> None:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
         return
     line = {
+        "note": lambda: f"note: {event['text']}",
         "joined": lambda: f"joined with {event['peers']} peer(s)",
         "waiting": lambda: f"waiting for peers: {event['peers']} of {event['wanted']}",
         "committed": lambda: (

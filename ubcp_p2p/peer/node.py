@@ -45,7 +45,6 @@ class Node:
         self._started_s = time.monotonic()
         self._stop = asyncio.Event()
         self._loaded = asyncio.Event()
-        self._loaded = asyncio.Event()
 
     async def serve(self) -> None:
         """Run until `stop`, SIGINT or SIGTERM. Raises ConfigError or LocalIOError when it cannot start."""
@@ -75,7 +74,6 @@ class Node:
             from ubcp_p2p.peer.runs import Runs
 
             self.runs = Runs(self.profile, self.config.training, network)
-        self._loaded.set()
         self._loaded.set()
         serving = asyncio.create_task(network.serve(), name="network")
         stopping = asyncio.create_task(self._stop.wait())
@@ -148,7 +146,6 @@ class Node:
             "status": self._status,
             "stop": self._on_stop,
             "peers": self._peers,
-            "connect": self._connect,
             "train": self._train,
             "follow": self._follow,
             "leave": self._leave,
@@ -193,10 +190,6 @@ class Node:
             "connected": sorted(to_base58(peer_id_of(public)) for public in network.connected),
             "remembered": network.remembered(),
         }
-
-    async def _connect(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
-        public = await (await self._up()).connect(str(request["address"]))
-        return {"peer_id": to_base58(peer_id_of(public))}
 
     async def _train(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         from ubcp_p2p.models.recipe import Recipe

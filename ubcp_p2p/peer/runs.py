@@ -200,6 +200,9 @@ class Runs:
             entries = await directory.lookup(self._network)
         except NetworkError:
             return
+        wanted = run_id(name, recipe.hash())
+        if any(entry.run_id == wanted for _, entry in entries):
+            return  # others claim this very run: one claim of another recipe must not keep anybody out
         for author, entry in entries:
             if entry.name == name and entry.recipe_hash != recipe.hash() and author != self._network.public:
                 raise ConfigError(
@@ -235,7 +238,7 @@ class Runs:
         )
         run.trainer = trainer = await TrainerProcess.start(spec, resume=True)
         for note in trainer.ready.notes:
-            log.info("run %s: %s", run.name, note)
+            run.observe(Event("note", trainer.ready.round, {"text": note}))
         settings = RunSettings(
             name=run.name,
             run_id=run.run_id,
@@ -253,18 +256,22 @@ class Runs:
         run.stage = "running"
         self._changed.set()
         taking_part = asyncio.create_task(member.run())
+        in_order = True
         try:
             ends: list[asyncio.Future[Any]] = [taking_part, trainer.exited]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not taking_part.done():
                 raise TrainingError(f"the trainer {trainer.exited.result()}", hint="start the run again: it resumes")
             await taking_part
+        except UbcpError:
+            in_order = False  # a state that made training fail must not become the newest checkpoint
+            raise
         finally:
             taking_part.cancel()
             await asyncio.gather(taking_part, return_exceptions=True)
             await member.close()
             with suppress(UbcpError, TimeoutError):
-                if not trainer.exited.done() and member.round > 0:
+                if in_order and not trainer.exited.done() and member.round > 0:
                     async with asyncio.timeout(FINAL_CHECKPOINT_S):
                         await member._checkpoint(due=True)
             await trainer.stop()

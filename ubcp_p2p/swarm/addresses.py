@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ubcp_p2p.errors import ConfigError
+from ubcp_p2p.files import atomic_write
 from ubcp_p2p.keys import from_base58
 
 PEERS_MAX = 512
@@ -58,11 +59,9 @@ class AddressBook:
         return [f"{address}/p2p/{known.peer_id}" for known in self.all() for address in known.addresses]
 
     def save(self) -> None:
-        """Write the file in one step. Raises OSError."""
+        """Write the file in one step (mode 0600). Raises LocalIOError."""
         rows = [{"peer_id": k.peer_id, "addresses": k.addresses, "seen_s": round(k.seen_s)} for k in self.all()]
-        new = self._path.with_suffix(".tmp")
-        new.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-        new.replace(self._path)
+        atomic_write(self._path, json.dumps(rows, indent=1).encode())
 
 
 def split_multiaddr(text: str) -> tuple[str, str]:
@@ -97,8 +96,7 @@ def reachability(listening: Iterable[str], dialled_back: bool | None) -> tuple[s
         return "relay", "others reach this node through a relay: it works, at the relay's speed and latency"
     scopes = {_scope(address) for address in addresses}
     if "public" in scopes:
-        sure = "" if dialled_back else " (not confirmed by a peer yet)"
-        return "public", f"others can reach this node directly{sure}"
+        return "public", "this node has a public address, where others can reach it unless a firewall is in between"
     if "local" in scopes:
         return "local", "reachable on the local network; peers elsewhere need an open port here or a relay"
     return "loopback", "reachable on this machine only: fine for a demo or a test"

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from ubcp_p2p.buffers import SharedBuffer
 from ubcp_p2p.codec import MalformedMessage
-from ubcp_p2p.errors import NetworkError, RoundFailed
+from ubcp_p2p.errors import LocalIOError, NetworkError, RoundFailed
 from ubcp_p2p.swarm.frames import Stream, Unreachable
 from ubcp_p2p.swarm.network import Network, short
 from ubcp_p2p.swarm.quorum import Group, fields, hash_of
@@ -68,10 +68,13 @@ class Pace:
             self._bytes_per_s += weight * (speed - self._bytes_per_s)
 
     def exchange_s(self, total_bytes: int, grace_s: float) -> float:
-        """How long an exchange of `total_bytes` may take: four times what it should, plus the silence allowed."""
-        if self._bytes_per_s is None:
-            return grace_s + total_bytes / LINK_BYTES_PER_S_MIN
-        return grace_s + 4.0 * total_bytes / self._bytes_per_s
+        """How long an exchange of `total_bytes` may take: four times what it should, plus the silence allowed.
+
+        Never longer than the slowest admitted link takes, so that a peer that drips cannot stretch it round by round.
+        """
+        longest_s = total_bytes / LINK_BYTES_PER_S_MIN
+        expected_s = longest_s if self._bytes_per_s is None else 4.0 * total_bytes / self._bytes_per_s
+        return grace_s + min(expected_s, longest_s)
 
 
 class AllGather:
@@ -119,6 +122,10 @@ class AllGather:
             for task in tasks.values():
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
+        for task in tasks.values():
+            error = None if task.cancelled() else task.exception()
+            if isinstance(error, OSError | MemoryError):  # ours, not the owner's: nobody is to be struck for it
+                raise LocalIOError(f"no memory or descriptors for the others' offers: {error}") from error
         missing = tuple(sorted(set(group.peers) - set(self._offers)))
         if missing:
             names = ", ".join(short(peer) for peer in missing)

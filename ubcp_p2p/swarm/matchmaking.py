@@ -14,7 +14,7 @@ import logging
 import time
 from typing import Any, AsyncIterator  # noqa: UP035  # hivemind recognises typing.AsyncIterator only
 
-from ubcp_p2p.errors import NetworkError
+from ubcp_p2p.errors import NetworkError, UbcpError
 from ubcp_p2p.keys import peer_id_of, public_of
 from ubcp_p2p.swarm.frames import Unreachable
 from ubcp_p2p.swarm.hivemind_parts import (
@@ -26,7 +26,7 @@ from ubcp_p2p.swarm.hivemind_parts import (
     averaging_pb2,
 )
 from ubcp_p2p.swarm.network import Network
-from ubcp_p2p.swarm.quorum import CARD_BYTES_MAX
+from ubcp_p2p.swarm.quorum import Card
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class GroupServicer(ServicerBase):  # type: ignore[misc]  # hivemind is untyped
     async def rpc_join_group(
         self, request: averaging_pb2.JoinRequest, context: P2PContext
     ) -> AsyncIterator[averaging_pb2.MessageFromLeader]:
-        if len(request.gather) > CARD_BYTES_MAX or self._matchmaker.refuses(context.remote_id):
+        if self._matchmaker.refuses(context.remote_id, request.gather):
             yield averaging_pb2.MessageFromLeader(code=averaging_pb2.PROTOCOL_VIOLATION)
             return
         async for message in self._matchmaker.search.rpc_join_group(request, context):
@@ -108,6 +108,7 @@ class Matchmaker:
         self._namespace = run_id.hex()[:32]
         self._dht = _Dht(network, self.banned)
         self._servicer = GroupServicer(self)
+        self._card: Card | None = None
         self.search = self._new_search(b"nobody searches yet", 2)
 
     def _new_search(self, key: bytes, size: int) -> Any:
@@ -141,17 +142,29 @@ class Matchmaker:
         if self.generation == getattr(self._network._session, "generation", None):
             await self._servicer.remove_p2p_handlers(self._p2p, namespace=self._namespace)
 
-    def refuses(self, peer_id: Any) -> bool:
+    def refuses(self, peer_id: Any, data: bytes) -> bool:
+        """Whether this peer may not join: banned, or its card is not its own for the very round that we are at.
+
+        Without this whoever knows the public search key could take honest members' seats with garbage.
+        """
         try:
-            return public_of(peer_id.to_bytes()) in self.banned
-        except Exception:  # not an Ed25519 node
+            public, card = public_of(peer_id.to_bytes()), Card.from_bytes(data)
+        except UbcpError:
             return True
+        mine = self._card
+        place = (card.run_id, card.round, card.base_hash)
+        return (
+            public in self.banned
+            or card.peer != public
+            or (mine is not None and place != (mine.run_id, mine.round, mine.base_hash))
+        )
 
     async def find(self, key: bytes, card: bytes, size: int, timeout_s: float) -> list[bytes]:
         """Find a group of `size` peers (me included) who look under the same 32-byte `key`; returns the members' cards.
 
         Raises NoGroup after `timeout_s`. A smaller group is returned when the window closes and at least two came.
         """
+        self._card = Card.from_bytes(card)
         self.search = search = self._new_search(key, size)
         now_s = time.time()
         step = StepControl(scheduled_time=now_s, deadline=now_s + timeout_s, data_for_gather=card)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -43,6 +44,8 @@ HEALTH_EVERY_S = 5.0
 HEALTH_DEADLINE_S = 5.0
 JOIN_EVERY_S = 5.0  # while alone
 REMEMBER_EVERY_S = 30.0
+REDIAL_EVERY_S = 45.0
+REDIAL_FEW = 3
 DIAL_TIMEOUT_S = 10.0
 DIALS_AT_ONCE = 8
 LOOKUP_S_MAX = 15.0  # a look-up past a few dead peers takes some RPC_TIMEOUT_S; what takes longer has hung
@@ -226,19 +229,31 @@ class Network:
             await asyncio.sleep(0.5)
 
     async def _keep_joined(self, session: Session) -> None:
-        """Join through bootstrap nodes and remembered peers until connected, and remember whom we meet."""
-        remembered_s = 0.0
+        """Join through bootstrap nodes and remembered peers, remember whom we meet, and keep dialling some of the rest.
+
+        The latter while connected too: else two halves of a partition that each kept a neighbour would never meet
+        again, and one hostile connection would keep a newcomer from everybody else.
+        """
+        remembered_s = dialled_s = 0.0
         while True:
-            if not self.connected:
-                await self._join()
+            if not self.connected or time.monotonic() - dialled_s > REDIAL_EVERY_S * random.uniform(0.7, 1.3):
+                dialled_s = time.monotonic()
+                await self._join(few=bool(self.connected))
             if time.monotonic() - remembered_s > REMEMBER_EVERY_S and self.connected:
                 remembered_s = time.monotonic()
                 await self.remember()
                 await self._ask_dial_back(session)
             await asyncio.sleep(JOIN_EVERY_S if self.connected else 1.0)
 
-    async def _join(self) -> None:
-        candidates = dict.fromkeys((*self._bootstrap, *self._book.multiaddrs()[:64]))
+    async def _join(self, *, few: bool) -> None:
+        """Dial those that are not connected: all, or the bootstrap nodes and a few of the remembered."""
+        remembered = self._book.multiaddrs()[:64]
+        if few:
+            remembered = random.sample(remembered, min(REDIAL_FEW, len(remembered)))
+        linked = {to_base58(peer_id_of(public)) for public in self.connected}
+        candidates = [
+            text for text in dict.fromkeys((*self._bootstrap, *remembered)) if text.rpartition("/")[2] not in linked
+        ]
         gate = asyncio.Semaphore(DIALS_AT_ONCE)
 
         async def dial(text: str) -> None:
@@ -260,14 +275,19 @@ class Network:
             for info in await session.p2p._client.list_peers():
                 self._book.saw(info.peer_id.to_base58(), (str(a) for a in info.addrs), now_s)
             self._book.save()
-        except (OSError, EOFError, P2PDaemonError) as error:
+        except (OSError, EOFError, LocalIOError, P2PDaemonError) as error:
             log.warning("the address book was not saved: %s", error)
 
     async def _ask_dial_back(self, session: Session) -> None:
-        """Ask a neighbour whether it can dial us, and what its clock says (hivemind's validating ping)."""
+        """Ask neighbours whether they can reach us, and what their clocks say (hivemind's validating ping).
+
+        Their answers are claims, and a "yes" may only mean that the connection that we opened still stands. So one
+        "no" alone changes nothing: two different neighbours must say it, and none of those asked "yes".
+        """
         if not self._settings.server:
             return
-        for public in list(self.connected)[:3]:
+        answers = []
+        for public in random.sample(sorted(self.connected), min(3, len(self.connected))):
             try:
                 protocol, asked_s = session.dht.protocol, time.time()
                 response = await protocol.get_stub(PeerID(peer_id_of(public))).rpc_ping(
@@ -276,14 +296,17 @@ class Network:
             except Exception as error:  # hivemind raises many kinds; each means the same here
                 log.debug("no dial-back from a neighbour: %s", error)
                 continue
-            self.dialled_back = bool(response.available)
+            answers.append(bool(response.available))
             self._note_clock(response.dht_time - (asked_s + time.time()) / 2.0, public)
-            if not self.dialled_back and self._client_if_unreachable:
+        if any(answers):
+            self.dialled_back = True
+        elif len(answers) >= 2:
+            self.dialled_back = False
+            if self._client_if_unreachable:
                 # Unreachable servers that hold others' records broke other networks (docs/adr/0006).
                 log.warning("nobody can dial this node: it goes on as a DHT client. %s", self.reachability()[1])
                 self._settings = replace(self._settings, server=False)
                 session.daemon.kill()
-            return
 
     def _note_clock(self, offset_s: float, neighbour: bytes) -> None:
         self.clock_offset_s = offset_s

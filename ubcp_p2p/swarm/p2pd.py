@@ -43,10 +43,6 @@ class P2pdSettings:
     server: bool = True  # a DHT server; peers that cannot be reached must be clients
 
 
-class P2pdStopped(NetworkError):
-    """p2pd ended by itself; the message carries its last words."""
-
-
 def p2pd_path() -> Path:
     """The p2pd binary inside the installed hivemind. Raises ConfigError when the extra `peer` is missing."""
     spec = importlib.util.find_spec("hivemind")

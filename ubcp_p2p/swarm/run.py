@@ -16,7 +16,8 @@ import logging
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,8 +42,11 @@ STRIKE_S = 30.0  # how long a peer that lied or hung is not waited for
 OFFER_TRIES_MAX = 6  # attempts with one offer before it is thrown away and trained anew
 PATIENCE = 0.5  # a straggler offers what it has when the others waited this fraction of their own training time
 PATIENCE_MIN_S = 1.0
+LIES_KEPT = 1024
 ASK_AGAIN_S = 1.0  # peers elsewhere that gave no reason to move are asked again after this
 CATCH_UP_TRIES = 3
+ABSENCES_MAX = 2  # one may be chance
+ABSENT_STRIKE_S = 5.0
 MEET_EVERY_S = 15.0
 
 
@@ -100,7 +104,9 @@ class RunMember:
         self._polls = Polls(network, settings.run_id)
         self._states = States(network, settings.run_id, trainer.ready.state_bytes, settings.rounds)
         self._known: set[bytes] = set()  # peers that this one has made a round with
+        self._lied: set[tuple[bytes, bytes]] = set()  # (peer, state hash): it served other bytes; not to be asked again
         self._matchmaker: Matchmaker | None = None
+        self._absences: Counter[bytes] = Counter()  # searches in a row to which a ready peer did not come
         self._pace = Pace()
         self._apply_s = 0.1
         self._train_s = 0.0
@@ -302,6 +308,9 @@ class RunMember:
         )  # fmt: skip
         for why in refused:
             log.warning("left out of round %d: %s", self.round, why)
+        for peer in group.peers:
+            self._absences.pop(peer, None)
+        self._note_absent(peer for peer in companions if peer not in group.peers)
         if me not in group.peers:
             raise RoundFailed("the leader's list lacks this peer")
         if companions and len(group.peers) < 2:
@@ -354,7 +363,11 @@ class RunMember:
                 asked |= ahead  # a claim, until a certificate bears it out
                 if await self._catch_up():
                     raise NoGroup("the others committed this round without this peer")
-            return await searching
+            try:
+                return await searching
+            except NoGroup:
+                self._note_absent(companions)
+                raise
         finally:
             searching.cancel()
             await asyncio.gather(searching, return_exceptions=True)
@@ -451,7 +464,7 @@ class RunMember:
 
     async def _adopt(self, certificate: Certificate, backers: Sequence[bytes]) -> bool:
         """Move to a certified state: by committing our own candidate if it is the same, else by download."""
-        if self._candidate_hash == certificate.state_hash:
+        if self._candidate_hash == certificate.state_hash and certificate.round == self.round + 1:
             await self._trainer.commit()
             self._stand_on(certificate)
             self._say("adopted", how="own result")
@@ -465,6 +478,8 @@ class RunMember:
         return False
 
     async def _load_from(self, peer: bytes, round_: int, state_hash: bytes) -> bool:
+        if (peer, state_hash) in self._lied:
+            return False
         try:
             grace_s = self._grace_s()
             total_s = self._pace.exchange_s(self._trainer.ready.state_bytes, grace_s)
@@ -474,6 +489,9 @@ class RunMember:
         except (MalformedMessage, StateMismatch) as error:
             log.warning("%s served a bad state: %s", short(peer), error)
             self._say("bad state", peer=peer.hex(), reason=str(error))
+            if len(self._lied) >= LIES_KEPT:
+                self._lied.clear()
+            self._lied.add((peer, state_hash))
             self.view.strike(peer, time.monotonic(), STRIKE_S)
             return False
         except NetworkError as error:
@@ -499,6 +517,16 @@ class RunMember:
         coming = self._coming()
         strangers = self.view.strangers(time.monotonic(), self._network.connected, self.round, self.base_hash)
         return [peer for peer in strangers if peer not in coming]
+
+    def _note_absent(self, peers: Iterable[bytes]) -> None:
+        """These said that they were ready and did not come: one such peer would slow every round, or stop a pair."""
+        for peer in peers:
+            member = self.view.members.get(peer)
+            if member is not None and (member.beat.round, member.beat.base_hash) == (self.round, self.base_hash):
+                self._absences[peer] += 1
+                if self._absences[peer] >= ABSENCES_MAX:
+                    log.warning("%s says that it is ready and does not come; not waited for", short(peer))
+                    self.view.strike(peer, time.monotonic(), ABSENT_STRIKE_S)
 
     def _gone(self, peers: Sequence[bytes]) -> set[bytes]:
         return set(peers) - set(self._alive()) - {self._network.public}

@@ -145,8 +145,8 @@ def set_up_torch(threads: int) -> None:
         torch.set_num_threads(threads)
     # Where an operation has no deterministic form it warns rather than fails: the round is right all the same, and the
     # peers agree on its result by hash.
-    # The private name sets the same flag; the public one also imports torch's compiler, which nobody here uses: 1.3 s of
-    # CPU and 70 MB in each trainer (measured with torch 2.13).
+    # The private name sets the same flag; the public one also imports torch's compiler, which nobody here uses:
+    # 1.3 s of CPU and 70 MB in each trainer (measured with torch 2.13).
     torch._C._set_deterministic_algorithms(True, warn_only=True)
     assert torch.are_deterministic_algorithms_enabled()
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it would slow each step

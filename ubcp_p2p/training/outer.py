@@ -17,11 +17,14 @@ import numpy as np
 from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.training.errors import Diverged, RoundFailed
 from ubcp_p2p.training.limits import OFFERS_MAX, WEIGHT_MAX
-from ubcp_p2p.training.state import BLOCK, FLOAT32_LE, Vector, blocks, is_finite, within
+from ubcp_p2p.training.state import BLOCK, FLOAT32_LE, Vector, blocks, is_finite, peak, within
 
 # An offer is refused when weight × value could exceed this. 64 such terms sum to at most 2**126 < float32's maximum
 # of about 2**128, so finite offers can never add up to an infinite aggregate, whatever their senders intend.
 _PRODUCT_MAX = 2.0**120
+# With three or more offers, one is refused whose largest value for each sample behind it is this many times the median
+# of the group: finite, and made to wreck the model. Honest offers differ by a small factor (peers on different data).
+_PEAK_RATIO_MAX = 32.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,19 @@ class OuterRule:
 def usable(offer: Vector, weight: int) -> bool:
     """Whether an offer may enter the aggregate: all finite, and not so large that a weighted sum could overflow."""
     return within(offer, _PRODUCT_MAX / weight)
+
+
+def unusable(offers: Sequence[tuple[Vector, int]]) -> tuple[int, ...]:
+    """Indices of the offers that may not enter the aggregate: see `usable`, and among three or more also the outsized.
+
+    Exact and the same everywhere: maxima and float64 divisions, no sums.
+    """
+    refused = {index for index, (offer, weight) in enumerate(offers) if not usable(offer, weight)}
+    rates = {i: peak(offer) / weight for i, (offer, weight) in enumerate(offers) if i not in refused}
+    if len(rates) >= 3:
+        median = sorted(rates.values())[(len(rates) - 1) // 2]
+        refused |= {index for index, rate in rates.items() if median > 0.0 and rate > _PEAK_RATIO_MAX * median}
+    return tuple(sorted(refused))
 
 
 def outer_step(state: Vector, offers: Sequence[tuple[Vector, int]], rule: OuterRule, out: Vector) -> tuple[int, ...]:
@@ -61,7 +77,7 @@ def outer_step(state: Vector, offers: Sequence[tuple[Vector, int]], rule: OuterR
         if not 1 <= weight <= WEIGHT_MAX:
             raise TrainingError(f"offer {index} has weight {weight}; allowed are 1 to {WEIGHT_MAX}")
     _require_ieee()
-    rejected = tuple(index for index, (offer, weight) in enumerate(offers) if not usable(offer, weight))
+    rejected = unusable(offers)
     kept = [(offer, np.float32(weight)) for i, (offer, weight) in enumerate(offers) if i not in rejected]
     if not kept:
         raise RoundFailed(

@@ -70,3 +70,10 @@ def within(values: Vector, bound: float) -> bool:
 def is_finite(values: Vector) -> bool:
     """Whether no value is infinite or NaN."""
     return within(values, float(np.finfo(np.float32).max))
+
+
+def peak(vector: Vector) -> float:
+    """The largest magnitude in a finite vector, exact; 0.0 for an empty one."""
+    return max(
+        (max(float(vector[part].max()), -float(vector[part].min())) for part in blocks(len(vector))), default=0.0
+    )

@@ -166,7 +166,7 @@ async def test_who_says_that_it_has_not_is_not_waited_for(table: Table) -> None:
     table.serve(2, refuses)
     started_s = time.monotonic()
     assert await table.gather(0) == ALL
-    assert time.monotonic() - started_s < 0.3 * LONG_S
+    assert time.monotonic() - started_s < 3.0
 
 
 @pytest.mark.asyncio
