@@ -24,6 +24,7 @@ RUN_ID = run_id("run", RECIPE.hash())
 LIES: dict[str, tuple[dict[str, Any], str]] = {
     "offers NaN": ({"offer": "nan"}, "event rejected"),
     "offers infinity": ({"offer": "inf"}, "event rejected"),
+    "offers values that would wreck the model": ({"offer": "1e30"}, "event rejected"),
     "offers what would overflow": ({"offer": "3e38", "weight": 2**40}, "event rejected"),
     "offers one element": ({"offer_bytes": 4}, "an offer of 4 bytes where the model has"),
     "offers nothing": ({"offer_bytes": 0}, "an offer of 0 bytes where the model has"),

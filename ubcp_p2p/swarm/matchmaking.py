@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Iterable
 from typing import Any, AsyncIterator  # noqa: UP035  # hivemind recognises typing.AsyncIterator only
 
 from ubcp_p2p.errors import NetworkError, UbcpError
@@ -42,12 +43,16 @@ class NoGroup(NetworkError):
 
 
 class _Dht:
-    """What GroupKeyManager wants of a DHT: awaitable get and store. Look-ups are spaced LOOKUP_EVERY_S apart."""
+    """What GroupKeyManager wants of a DHT: awaitable get and store. Look-ups are spaced LOOKUP_EVERY_S apart.
 
-    def __init__(self, network: Network, banned: set[bytes]) -> None:
+    Only records of `expected` peers are passed on (None: of all): whoever else declares itself a leader would cost an
+    answer time each.
+    """
+
+    def __init__(self, network: Network, expected: Callable[[], set[bytes] | None]) -> None:
         self.peer_id = network.session.p2p.peer_id
         self._dht = network.session.dht
-        self._banned = banned
+        self._expected = expected
         self._last_s = 0.0
 
     async def get(self, key: str, latest: bool = False, return_future: bool = False) -> Any:
@@ -56,9 +61,11 @@ class _Dht:
             await asyncio.sleep(wait_s)
         self._last_s = time.monotonic()
         found = await self._dht.get(key, latest=latest)
-        if self._banned and found is not None and isinstance(found.value, dict):
-            for public in self._banned:
-                found.value.pop(peer_id_of(public), None)  # never ask a banned peer to lead
+        expected = self._expected()
+        if expected is not None and found is not None and isinstance(found.value, dict):
+            wanted = {peer_id_of(public) for public in expected}
+            for subkey in [subkey for subkey in found.value if subkey not in wanted]:
+                del found.value[subkey]
         return found
 
     async def store(
@@ -97,16 +104,28 @@ GroupServicer.rpc_join_group.__annotations__.update(
 )
 
 
+class _Search(Matchmaking):  # type: ignore[misc]  # hivemind is untyped
+    """One search that remembers who led the group it ended in."""
+
+    led_by: Any = None
+
+    async def follower_assemble_group(self, leader: Any, msg: Any) -> Any:
+        self.led_by = leader
+        return await super().follower_assemble_group(leader, msg)
+
+
 class Matchmaker:
     """Matchmaking for one run on one network session. `generation` tells whether it is still alive."""
 
     def __init__(self, network: Network, run_id: bytes) -> None:
         self.generation = network.session.generation
-        self.banned: set[bytes] = set()
+        self.leader: bytes | None = None  # of the last group found; None when it was this peer
+        self._banned: set[bytes] = set()
+        self._expected: set[bytes] | None = None
         self._network = network
         self._p2p = network.session.p2p
         self._namespace = run_id.hex()[:32]
-        self._dht = _Dht(network, self.banned)
+        self._dht = _Dht(network, lambda: self._expected)
         self._servicer = GroupServicer(self)
         self._card: Card | None = None
         self.search = self._new_search(b"nobody searches yet", 2)
@@ -116,7 +135,7 @@ class Matchmaker:
 
         Hivemind's leaves tasks behind that would pile up in a long-lived one.
         """
-        search = Matchmaking(
+        search = _Search(
             self._p2p,
             key,
             self._dht,
@@ -142,6 +161,11 @@ class Matchmaker:
         if self.generation == getattr(self._network._session, "generation", None):
             await self._servicer.remove_p2p_handlers(self._p2p, namespace=self._namespace)
 
+    def expect(self, companions: Iterable[bytes], *, banned: Iterable[bytes]) -> None:
+        """Whom the next search asks to lead, and whose join requests it refuses (public keys)."""
+        self._expected = set(companions)
+        self._banned = set(banned)
+
     def refuses(self, peer_id: Any, data: bytes) -> bool:
         """Whether this peer may not join: banned, or its card is not its own for the very round that we are at.
 
@@ -154,7 +178,7 @@ class Matchmaker:
         mine = self._card
         place = (card.run_id, card.round, card.base_hash)
         return (
-            public in self.banned
+            public in self._banned
             or card.peer != public
             or (mine is not None and place != (mine.run_id, mine.round, mine.base_hash))
         )
@@ -177,4 +201,5 @@ class Matchmaker:
             raise NoGroup(f"matchmaking failed: {error or type(error).__name__}") from error
         if group is None:
             raise NoGroup(f"no group of {size} came together within {timeout_s:.1f} s")
+        self.leader = public_of(search.led_by.to_bytes()) if search.led_by is not None else None
         return [bytes(data) for data in group.gathered]

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ubcp_p2p.codec import MalformedMessage, encode
-from ubcp_p2p.errors import LocalIOError, NetworkError, RoundFailed, StateMismatch, TrainingError
+from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, RoundFailed, StateMismatch, TrainingError
 from ubcp_p2p.swarm import directory
 from ubcp_p2p.swarm.exchange import AllGather, Exchange, Pace
 from ubcp_p2p.swarm.matchmaking import Matchmaker, NoGroup
@@ -43,6 +43,7 @@ OFFER_TRIES_MAX = 6  # attempts with one offer before it is thrown away and trai
 PATIENCE = 0.5  # a straggler offers what it has when the others waited this fraction of their own training time
 PATIENCE_MIN_S = 1.0
 LIES_KEPT = 1024
+SAY_AGAIN_S = 5.0
 ASK_AGAIN_S = 1.0  # peers elsewhere that gave no reason to move are asked again after this
 CATCH_UP_TRIES = 3
 ABSENCES_MAX = 2  # one may be chance
@@ -135,12 +136,21 @@ class RunMember:
             asyncio.create_task(self._keep_meeting()),
         ]
         await self._join()
-        while self.round < self.settings.rounds:
-            await self._one_round()
-        await self._checkpoint(due=True)
-        await self._enter(Phase.DONE)
-        self._say("done")
-        await asyncio.Event().wait()  # until cancelled: late joiners still need the state
+        while True:
+            while self.round < self.settings.rounds:
+                await self._one_round()
+            await self._checkpoint(due=True)
+            await self._enter(Phase.DONE)
+            self._say("done")
+            await self._serve_the_end()
+
+    async def _serve_the_end(self) -> None:
+        """Until cancelled: late joiners still need the state. Returns only when the majority stands elsewhere."""
+        while True:
+            await self._wait_heard(BEAT_S)
+            if self._strangers() and await self._catch_up():
+                return
+            await asyncio.sleep(ASK_AGAIN_S)
 
     async def close(self) -> None:
         """Announce the leave and stop answering. To be called when `run` has ended, so that no cancel breaks it off."""
@@ -255,6 +265,7 @@ class RunMember:
         """Wait until every live companion is ready; returns those to make the round with, or None after catching up."""
         await self._enter(Phase.READY)
         started_s, ask_again_s = time.monotonic(), 0.0
+        say_again_s = started_s + SAY_AGAIN_S
         patience_s = 2.0 * max(PATIENCE_MIN_S, PATIENCE * self._train_s) + self._train_s
         while True:
             await self._network.ready()
@@ -266,7 +277,14 @@ class RunMember:
             ready = [p for p in companions if self.view.members[p].beat.phase in (Phase.READY, Phase.ROUND)]
             all_ready = len(ready) == len(companions) and not self._coming()
             enough = len(ready) + 1 >= self.settings.peers_min
-            if enough and (all_ready or time.monotonic() - started_s > patience_s):
+            late = time.monotonic() - started_s > patience_s
+            if not enough and time.monotonic() >= say_again_s:
+                say_again_s = time.monotonic() + SAY_AGAIN_S
+                self._say("waiting", peers=len(ready) + 1, wanted=self.settings.peers_min)
+            if enough and late and not all_ready:
+                for peer in {*companions, *self._coming()} - set(ready):  # it could have offered what it has
+                    self.view.strike(peer, time.monotonic(), ABSENT_STRIKE_S)
+            if enough and (all_ready or late):
                 chosen = self._seats(ready)
                 if self._network.public in chosen:
                     return [peer for peer in chosen if peer != self._network.public]
@@ -332,17 +350,23 @@ class RunMember:
         self._candidate_hash = candidate.state_hash
         for index in candidate.rejected:
             peer = group.peers[index]
-            log.warning("%s offered values that are not finite; left out of round %d", short(peer), self.round)
-            self._say("rejected", peer=peer.hex(), reason="not finite")
+            log.warning(
+                "%s offered values that are unusable (not finite, or outsized); left out of round %d",
+                short(peer),
+                self.round,
+            )
+            self._say("rejected", peer=peer.hex(), reason="not finite, or outsized")
         lap("apply_s")
         self._apply_s += 0.3 * (times["apply_s"] - self._apply_s)
 
         self._say("vote")
-        deadline_s = started_s + exchange_s + 4.0 * self._apply_s + grace_s
+        # The others began when I did: who needs three times my own time, and a silence beyond, is not waited for.
+        deadline_s = time.monotonic() + grace_s + 2.0 * (time.monotonic() - started_s)
         certificate = await self._polls.collect(
             group, candidate.state_hash, deadline_s=deadline_s, gone=lambda: self._gone(group.peers)
         )
         lap("vote_s")
+        self._strike_silent(group.peers, certificate)
         await self._adopt_own(certificate, candidate.state_hash)
         lap("commit_s")
         return times
@@ -350,8 +374,7 @@ class RunMember:
     async def _find_group(self, card: bytes, companions: Sequence[bytes]) -> list[bytes]:
         """The cards of the group that came together. Raises NoGroup, also when the others have gone on meanwhile."""
         matchmaker = await self._current_matchmaker()
-        matchmaker.banned.clear()
-        matchmaker.banned.update(self.view.struck(time.monotonic()))
+        matchmaker.expect(companions, banned=self.view.struck(time.monotonic()))
         searching = asyncio.create_task(matchmaker.find(self._group_key(), card, len(companions) + 1, MATCH_S))
         asked: set[tuple[bytes, int]] = set()
         try:
@@ -371,6 +394,12 @@ class RunMember:
         finally:
             searching.cancel()
             await asyncio.gather(searching, return_exceptions=True)
+
+    def _strike_silent(self, peers: Sequence[bytes], certificate: Certificate) -> None:
+        """Who is there and let a vote run to its deadline is not waited for next time."""
+        signers = {peer for peer, _ in certificate.signatures}
+        for peer in set(peers) & set(self._alive()) - signers:
+            self.view.strike(peer, time.monotonic(), ABSENT_STRIKE_S)
 
     async def _adopt_own(self, certificate: Certificate, mine: bytes) -> None:
         """Commit the candidate if the majority signed it; otherwise repair: take the majority's state."""
@@ -393,7 +422,7 @@ class RunMember:
         self._candidate_hash = None
         self.exchange.release()
         self._known.update(certificate.group.peers)
-        self.view.forgive(certificate.group.peers)
+        self.view.forgive(peer for peer, _ in certificate.signatures)
         self.certificate, self.base_hash, self.round = certificate, certificate.state_hash, certificate.round
         self._states.publish(self._trainer.state, self.base_hash, certificate)
 
@@ -407,9 +436,12 @@ class RunMember:
         self._say("retry", reason=str(error), attempt=attempt + 1)
         now_s = time.monotonic()
         alive = set(self._alive())
-        for peer in getattr(error, "missing", ()):
-            if peer in alive:
-                self.view.strike(peer, now_s, STRIKE_S if attempt else 5.0)
+        missing = set(getattr(error, "missing", ()))
+        for peer in missing & alive:
+            self.view.strike(peer, now_s, STRIKE_S if attempt else ABSENT_STRIKE_S)
+        leader = self._matchmaker.leader if self._matchmaker is not None else None
+        if leader is not None and missing - set(self.view.members):  # it gathered cards of peers that nobody knows
+            self.view.strike(leader, now_s, STRIKE_S)
         if not await self._catch_up() and self._candidate_hash is not None:
             self._candidate_hash = None
             await self._trainer.discard()
@@ -557,7 +589,7 @@ class RunMember:
         try:
             path = await self._trainer.checkpoint(extra)
             self._say("checkpointed", path=str(path))
-        except LocalIOError as error:
+        except (LocalIOError, ConfigError) as error:
             log.error("no checkpoint: %s", error)
             self._say("checkpoint failed", reason=error.message, hint=error.hint or "")
         self._checkpointed_s = time.monotonic()

@@ -247,7 +247,14 @@ def test_a_deadline_shrinks_after_faster_exchanges_and_grows_after_slower_ones(
 
 @given(sizes, st.floats(1e-3, 100.0))
 def test_an_exchange_at_its_own_pace_is_within_its_deadline(total: int, seconds: float) -> None:
-    assert paced([(total, seconds)]).exchange_s(total, 0.0) >= 3.99 * seconds
+    assert paced([(total, seconds)]).exchange_s(total, 0.0) >= min(3.99 * seconds, total / LINK_BYTES_PER_S_MIN)
+
+
+def test_slow_exchanges_never_stretch_a_deadline_beyond_the_slowest_link() -> None:
+    pace = Pace()
+    for _ in range(50):
+        pace.observe(4_000_000, pace.exchange_s(4_000_000, 2.0))
+    assert pace.exchange_s(4_000_000, 2.0) <= 2.0 + 4_000_000 / LINK_BYTES_PER_S_MIN
 
 
 def test_before_anything_was_measured_the_slowest_link_is_waited_for() -> None:

@@ -11,7 +11,7 @@ from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.training import outer, state
 from ubcp_p2p.training.errors import Diverged, RoundFailed
 from ubcp_p2p.training.limits import OFFERS_MAX, WEIGHT_MAX
-from ubcp_p2p.training.outer import OuterRule, outer_step, usable
+from ubcp_p2p.training.outer import OuterRule, outer_step, unusable, usable
 from ubcp_p2p.training.state import BLOCK, Vector
 
 NESTEROV = OuterRule("nesterov", lr=0.7, momentum=0.6)
@@ -59,8 +59,25 @@ def test_equals_the_scalar_reference_to_the_bit(
     offers = [(np.array(offer, dtype=F), weight) for offer, weight in raw]
     theta = np.array(values[: rule.state_values(len(offers[0][0]))], dtype=F)
     out = np.empty_like(theta)
-    assert outer_step(theta, offers, rule, out) == ()
-    assert out.tobytes() == reference(theta, offers, rule).tobytes()
+    rejected = outer_step(theta, offers, rule, out)
+    assert rejected == unusable(offers)
+    kept = [offer for index, offer in enumerate(offers) if index not in rejected]
+    assert out.tobytes() == reference(theta, kept, rule).tobytes()
+
+
+@pytest.mark.parametrize(("values", "rejected"), [
+    ([1.0, 1.0, 2.0**119], (2,)), ([1.0, -40.0, 1.0], (1,)), ([1.0, 31.0, 1.0], ()), ([1.0, 2.0**60], ()),
+    ([0.0, 0.0, 5.0], ()), ([1.0, 1.0, 1e30, float("nan")], (2, 3)),
+])  # fmt: skip
+def test_an_outsized_offer_is_left_out_where_a_median_tells(values: list[float], rejected: tuple[int, ...]) -> None:
+    offers = [(np.array([0.0, value], dtype=F), 1) for value in values]
+    theta = np.zeros(2, dtype=F)
+    assert outer_step(theta, offers, SGD, np.empty_like(theta)) == rejected
+
+
+def test_a_larger_weight_allows_a_larger_offer() -> None:
+    steps = [(np.array([1.0], dtype=F), 8), (np.array([1.0], dtype=F), 8), (np.array([40.0], dtype=F), 200)]
+    assert unusable(steps) == ()
 
 
 def test_result_does_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
