@@ -147,8 +147,10 @@ class Runs:
 
     async def start(self, name: str, recipe: Recipe, options: RunOptions) -> Run:
         """Join or begin a run. Raises ConfigError when the name is bad, taken here, or used with another recipe."""
-        if not name or len(name) > NAME_CHARS_MAX or not name.isprintable():
-            raise ConfigError(f"a run's name has 1 to {NAME_CHARS_MAX} printable characters, not {name[:80]!r}")
+        if not name or len(name.encode()) > NAME_CHARS_MAX or not name.isprintable():
+            raise ConfigError(
+                f"a run's name has 1 to {NAME_CHARS_MAX} bytes of printable characters, not {name[:80]!r}"
+            )
         present = self._runs.get(name)
         if present is not None and present.stage not in ENDED:
             if present.run_id == run_id(name, recipe.hash()):

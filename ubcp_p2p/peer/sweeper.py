@@ -22,7 +22,11 @@ _SWEEP = 'trap "" INT TERM HUP; read -r _; rm -rf -- "$1"; rmdir -- "$2" 2>/dev/
 def instance_dir(parent: Path) -> Iterator[Path]:
     """A fresh directory (mode 0700) in `parent`, gone at the end even after kill -9. Raises OSError."""
     directory = parent / f"{os.getpid()}-{secrets.token_hex(3)}"
-    directory.mkdir(mode=0o700)
+    try:
+        directory.mkdir(mode=0o700)
+    except FileNotFoundError:  # the sweeper of a node that has just ended removed the empty parent
+        parent.mkdir(mode=0o700)
+        directory.mkdir(mode=0o700)
     sweeper = subprocess.Popen(
         ["/bin/sh", "-c", _SWEEP, "ubcp-sweeper", str(directory), str(parent)],
         stdin=subprocess.PIPE,

@@ -1,7 +1,7 @@
 """The exchange: every member of a group ends with every offer, or learns whose is missing.
 
 The interface is `Exchange`; today's implementation is an all-gather over p2pd streams, exact and simple, fine for up to
-eight peers and small models (docs/design notes in docs/rounds.md). Offers are pulled, not pushed: a member receives
+eight peers and small models (docs/rounds.md). Offers are pulled, not pushed: a member receives
 only what it asked for, of the length the model has, and keeps it only when the hash matches the card that its owner
 signed. A member that has the offer of a peer that died passes it on, so that one death seldom costs a retry.
 """

@@ -1,10 +1,9 @@
 """Finds the group for one round: hivemind's Matchmaking, sized to the peers that are really there.
 
 hivemind's defaults wait 5 s for peers that may not exist. Here the heartbeats already say who is ready, so the
-target size is that number, and the search ends the moment the group is full: 0.1–0.25 s (measured,
-docs/measurements.md).
-What the leader gathers is signed by each member (quorum.Card), so a leader can leave members out but cannot speak
-for them.
+target size is that number, and the search ends the moment the group is full: 0.1–0.25 s for four peers
+(docs/measurements.md). What the leader gathers is signed by each member (quorum.Card), so a leader can leave members
+out but cannot speak for them.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class P2pd:
     def start(cls, settings: P2pdSettings, control: Path) -> P2pd:
         """Start p2pd with its control socket at `control`. Call from the main thread: PDEATHSIG follows the thread."""
         control.unlink(missing_ok=True)
-        environment = dict(os.environ, GOLOG_LOG_LEVEL="error", GOLOG_LOG_FMT="json")
+        environment = {"GOLOG_LOG_LEVEL": "error", **os.environ, "GOLOG_LOG_FMT": "json"}
         try:
             process = subprocess.Popen(
                 arguments(settings, control),

@@ -2,9 +2,8 @@
 
 A round is a vote on its result. Every member gathers all offers, computes the next state on a copy and signs the
 state's hash; a round is committed by the unanimous votes of its group, or at the deadline by more than half of it. The
-signatures
-make the certificate: what a late joiner checks a downloaded state against, and what a member that missed the end
-recognises it by. docs/rounds.md tells the whole protocol and what it cannot promise.
+signatures make the certificate: what a late joiner checks a downloaded state against, and what a member that missed
+the end recognises it by. docs/rounds.md tells the whole protocol and what it cannot promise.
 """
 
 from __future__ import annotations

@@ -3,9 +3,8 @@
 The protocol and what it promises are told in docs/rounds.md. In one paragraph: a round is a vote on its result. Members
 with the same state train, wait until all live companions are ready, find each other by matchmaking, gather all offers,
 compute the next state on a copy, and sign its hash. The state is committed by all votes, or at the deadline by more
-than
-half. Whoever missed the end recognises the committed state by the certificate and adopts it; whoever failed retries
-without the missing. Nothing reaches the model before the commit.
+than half. Whoever missed the end recognises the committed state by the certificate and adopts it; whoever failed
+retries without the missing. Nothing reaches the model before the commit.
 """
 
 from __future__ import annotations
@@ -49,6 +48,7 @@ CATCH_UP_TRIES = 3
 ABSENCES_MAX = 2  # one may be chance
 ABSENT_STRIKE_S = 5.0
 MEET_EVERY_S = 15.0
+DIALS_MAX = 16
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,10 @@ class RunMember:
         except NetworkError:
             return
         strangers = {author for author, entry in entries if entry.run_id == self.settings.run_id}
+        strangers |= {peer for peer, member in self.view.members.items() if not member.was_connected}
         strangers -= {*self._network.connected, self._network.public}
-        await self._states.standings(strangers)  # asking dials them, by the DHT's routing
+        # Asking dials them, by the DHT's routing. A few at a time: anybody can make up many names.
+        await self._states.standings(sorted(strangers, key=lambda _: random.random())[:DIALS_MAX])
 
     # -- one round ----------------------------------------------------------------------------------------------
 
@@ -291,13 +293,12 @@ class RunMember:
             await self._wait_heard(0.1)
 
     def _seats(self, ready: Sequence[bytes]) -> list[bytes]:
-        """At most `peers_max` of us.
-
-        The order changes from round to round, so that nobody sits out twice in a row by name.
-        """
+        """At most `peers_max` of us, drawn anew each round; peers that are only heard of, not connected, come last."""
         everyone = [*ready, self._network.public]
+        near = {*self._network.connected, self._network.public}
         key = self.round.to_bytes(8, "big")
-        return sorted(everyone, key=lambda peer: hashlib.sha256(key + peer).digest())[: self.settings.peers_max]
+        drawn = sorted(everyone, key=lambda peer: (peer not in near, hashlib.sha256(key + peer).digest()))
+        return drawn[: self.settings.peers_max]
 
     async def _attempt(self, offer: Offer, companions: Sequence[bytes]) -> dict[str, float]:
         """One try at the round with `companions`; returns the seconds of each part. Raises RoundFailed or NoGroup."""
