@@ -25,6 +25,7 @@ from ubcp_p2p.models.recipe import Recipe, load_recipe, run_id
 from ubcp_p2p.peer.control import call, stream
 from ubcp_p2p.peer.create import create_profile
 from ubcp_p2p.peer.profile import Profile, read_holder
+from ubcp_p2p.swarm.p2pd import die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_S = 30.0  # 1.5 s on an idle machine; tests run beside each other
@@ -89,6 +90,7 @@ class Peer:
                 cwd=ROOT,
                 env=self.environment(),
                 start_new_session=True,
+                preexec_fn=die_with_parent(os.getpid()),  # a test run that is killed leaves nothing either
             )
         return self.process
 

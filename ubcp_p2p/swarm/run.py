@@ -16,108 +16,47 @@ import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
-from ubcp_p2p.codec import MalformedMessage, encode
-from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, RoundFailed, StateMismatch, TrainingError
-from ubcp_p2p.swarm import directory
-from ubcp_p2p.swarm.exchange import AllGather, Exchange, Pace
+from ubcp_p2p.codec import encode
+from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, RoundFailed, TrainingError
+from ubcp_p2p.swarm.events import Event, Observer, RunSettings
 from ubcp_p2p.swarm.matchmaking import Matchmaker, NoGroup
-from ubcp_p2p.swarm.membership import BEAT_S, Beat, Phase, View
+from ubcp_p2p.swarm.membership import BEAT_S, Phase
 from ubcp_p2p.swarm.network import Network, short
-from ubcp_p2p.swarm.quorum import Card, Certificate, Standing, choose, form_group
-from ubcp_p2p.swarm.states import States
+from ubcp_p2p.swarm.quorum import Card, Certificate, form_group
+from ubcp_p2p.swarm.standing import STRIKE_S, Follower
 from ubcp_p2p.swarm.trainer import Evaluation, Offer, Trainer
 from ubcp_p2p.swarm.votes import Polls
+
+__all__ = ["MATCH_S", "Event", "Observer", "RunMember", "RunSettings"]
 
 log = logging.getLogger(__name__)
 
 LISTEN_S = 3 * BEAT_S  # how long a newcomer listens for others before it believes that it is alone
 MATCH_S = 4.0  # one search; hivemind's window is 2 s, and a leader that dies costs one answer time
-STRIKE_S = 30.0  # how long a peer that lied or hung is not waited for
 OFFER_TRIES_MAX = 6  # attempts with one offer before it is thrown away and trained anew
 PATIENCE = 0.5  # a straggler offers what it has when the others waited this fraction of their own training time
 PATIENCE_MIN_S = 1.0
-LIES_KEPT = 1024
 SAY_AGAIN_S = 5.0
 ASK_AGAIN_S = 1.0  # peers elsewhere that gave no reason to move are asked again after this
-CATCH_UP_TRIES = 3
 ABSENCES_MAX = 2  # one may be chance
 ABSENT_STRIKE_S = 5.0
-MEET_EVERY_S = 15.0
-DIALS_MAX = 16
 
 
-@dataclass(frozen=True)
-class RunSettings:
-    """What a run is.
-
-    The same for all its members, except `peers_min` and `checkpoint_every_s`, which are this peer's.
-    """
-
-    name: str
-    run_id: bytes
-    recipe: str
-    recipe_hash: bytes
-    rounds: int
-    peers_max: int
-    weight_max: int  # the most samples that H local steps can be made of
-    evaluate_every: int = 0
-    peers_min: int = 1
-    checkpoint_every_s: float = 10.0
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened in a run.
-
-    `kind` is the place, `data` its figures (JSON types only). Times are seconds.
-    """
-
-    kind: str
-    round: int
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-
-Observer = Callable[[Event], None]
-
-
-class RunMember:
+class RunMember(Follower):
     """Takes part in one run until its last round, cancellation or a TrainingError. `observe` hears every Event."""
 
     def __init__(self, network: Network, trainer: Trainer, settings: RunSettings, observe: Observer) -> None:
-        self.settings = settings
-        self.round = trainer.ready.round
-        self.base_hash = trainer.ready.state_hash
-        self.phase = Phase.JOINING
-        self.certificate: Certificate | None = None
+        super().__init__(network, trainer, settings, observe)
         self.retries = 0
-        self.step = 0
         self.loss: float | None = None
-        self.view = View(settings.run_id, network.public)
-        self.exchange: Exchange = AllGather(network, settings.run_id, trainer.ready.offer_bytes)
-        self._network = network
-        self._trainer = trainer
-        self._observe = observe
         self._polls = Polls(network, settings.run_id)
-        self._states = States(network, settings.run_id, trainer.ready.state_bytes, settings.rounds)
-        self._known: set[bytes] = set()  # peers that this one has made a round with
-        self._lied: set[tuple[bytes, bytes]] = set()  # (peer, state hash): it served other bytes; not to be asked again
         self._matchmaker: Matchmaker | None = None
         self._absences: Counter[bytes] = Counter()  # searches in a row to which a ready peer did not come
-        self._pace = Pace()
-        self._apply_s = 0.1
-        self._train_s = 0.0
-        self._sequence = int(time.time() * 1000)
-        self._heard = asyncio.Event()
-        self._topic = f"ubcp/run/1/{settings.run_id.hex()}"
-        self._candidate_hash: bytes | None = None
         self._checkpointed_s = time.monotonic()
-        self._waiting_since_s: float | None = None
-        self._background: list[asyncio.Task[None]] = []
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -130,11 +69,7 @@ class RunMember:
         for service in (self._polls, self._states, self.exchange):
             await service.open()
         self._states.publish(self._trainer.state, self.base_hash, self.certificate)
-        await self._network.subscribe(self._topic, self._on_beat)
-        self._background = [
-            asyncio.create_task(self._keep_beating()),
-            asyncio.create_task(self._keep_meeting()),
-        ]
+        await self.appear()
         await self._join()
         while True:
             while self.round < self.settings.rounds:
@@ -154,14 +89,7 @@ class RunMember:
 
     async def close(self) -> None:
         """Announce the leave and stop answering. To be called when `run` has ended, so that no cancel breaks it off."""
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
-        self.phase = Phase.LEAVING
-        with suppress(NetworkError, TimeoutError):
-            async with asyncio.timeout(1.0):
-                await self._beat()
-        self._network.unsubscribe(self._topic)
+        await self.disappear()
         for service in (self._polls, self._states, self.exchange):
             await service.close()
         if self._matchmaker is not None:
@@ -180,18 +108,6 @@ class RunMember:
             self._say("waiting", peers=len(self._alive()) + 1, wanted=self.settings.peers_min)
             await self._wait_heard(1.0)
         self._say("joined", peers=len(self._alive()) + 1)
-
-    async def _meet(self) -> None:
-        """Connect to peers that claim in the DHT to be in this run."""
-        try:
-            entries = await directory.lookup(self._network)
-        except NetworkError:
-            return
-        strangers = {author for author, entry in entries if entry.run_id == self.settings.run_id}
-        strangers |= {peer for peer, member in self.view.members.items() if not member.was_connected}
-        strangers -= {*self._network.connected, self._network.public}
-        # Asking dials them, by the DHT's routing. A few at a time: anybody can make up many names.
-        await self._states.standings(sorted(strangers, key=lambda _: random.random())[:DIALS_MAX])
 
     # -- one round ----------------------------------------------------------------------------------------------
 
@@ -358,7 +274,6 @@ class RunMember:
             )
             self._say("rejected", peer=peer.hex(), reason="not finite, or outsized")
         lap("apply_s")
-        self._apply_s += 0.3 * (times["apply_s"] - self._apply_s)
 
         self._say("vote")
         # The others began when I did: who needs three times my own time, and a silence beyond, is not waited for.
@@ -419,14 +334,6 @@ class RunMember:
         # "ready", and the others would make the round without this peer.
         await self._enter(Phase.TRAINING)
 
-    def _stand_on(self, certificate: Certificate) -> None:
-        self._candidate_hash = None
-        self.exchange.release()
-        self._known.update(certificate.group.peers)
-        self.view.forgive(peer for peer, _ in certificate.signatures)
-        self.certificate, self.base_hash, self.round = certificate, certificate.state_hash, certificate.round
-        self._states.publish(self._trainer.state, self.base_hash, certificate)
-
     async def _after_failure(self, error: TrainingError | NetworkError, attempt: int) -> None:
         """Before a retry.
 
@@ -449,107 +356,7 @@ class RunMember:
         self.exchange.release()
         await asyncio.sleep(random.uniform(0.0, 0.05))  # members that failed together should not collide together
 
-    # -- where the others stand ---------------------------------------------------------------------------------
-
-    async def _catch_up(self) -> bool:
-        """Ask live peers what they stand on and move to the better branch, if there is one; True when moved."""
-        for _ in range(CATCH_UP_TRIES):  # the others may go on while we ask, and then no longer serve what we ask for
-            alive = self._alive()
-            if not alive:
-                return False
-            standings = await self._states.standings(alive)
-            mine, seats = Standing(self.base_hash, self.certificate), self.settings.peers_max
-            voices = {peer: standing for peer, standing in standings.items() if not self._is_newcomer(peer, standing)}
-            better = choose(mine, voices, me=self._network.public, known=self._known_peers(), seats=seats)
-            if better is None:
-                return await self._agree_on_genesis(standings)
-            backers = [peer for peer, standing in standings.items() if standing.state_hash == better.state_hash]
-            if await self._adopt(better, backers):
-                return True
-        return False
-
-    def _is_newcomer(self, peer: bytes, standing: Standing) -> bool:
-        """A peer that only just came has no voice yet: many at once would outvote those who trained until now."""
-        member = self.view.members.get(peer)
-        return standing.certificate is None and (member is None or member.beat.phase == Phase.JOINING)
-
-    def _known_peers(self) -> set[bytes]:
-        """Peers that this one has made a round with; after a restart those of the checkpoint's round."""
-        return self._known | set(self.certificate.group.peers if self.certificate is not None else ())
-
-    async def _agree_on_genesis(self, standings: Mapping[bytes, Standing]) -> bool:
-        """Before the first round: where first parameters differ, take the most common ones, then the lower hash."""
-        if self.certificate is not None or self.round != 0 or not standings:
-            return False
-        counts: dict[bytes, list[bytes]] = {self.base_hash: [self._network.public]}
-        for peer, standing in standings.items():
-            if standing.certificate is None:
-                counts.setdefault(standing.state_hash, []).append(peer)
-        state_hash, backers = min(counts.items(), key=lambda item: (-len(item[1]), item[0]))
-        if state_hash == self.base_hash:
-            return False
-        for peer in backers:
-            if await self._load_from(peer, 0, state_hash):
-                self.base_hash = state_hash
-                self._states.publish(self._trainer.state, state_hash, None)
-                return True
-        return False
-
-    async def _adopt(self, certificate: Certificate, backers: Sequence[bytes]) -> bool:
-        """Move to a certified state: by committing our own candidate if it is the same, else by download."""
-        if self._candidate_hash == certificate.state_hash and certificate.round == self.round + 1:
-            await self._trainer.commit()
-            self._stand_on(certificate)
-            self._say("adopted", how="own result")
-            return True
-        before = self.round
-        for peer in sorted(backers, key=lambda _: random.random()):
-            if peer != self._network.public and await self._load_from(peer, certificate.round, certificate.state_hash):
-                self._stand_on(certificate)
-                self._say("adopted", how="download", source=peer.hex(), before=before)
-                return True
-        return False
-
-    async def _load_from(self, peer: bytes, round_: int, state_hash: bytes) -> bool:
-        if (peer, state_hash) in self._lied:
-            return False
-        try:
-            grace_s = self._grace_s()
-            total_s = self._pace.exchange_s(self._trainer.ready.state_bytes, grace_s)
-            buffer = await self._states.download(peer, round_, state_hash, stall_s=grace_s, total_s=total_s)
-            with buffer:
-                await self._trainer.load(round_, buffer, state_hash)
-        except (MalformedMessage, StateMismatch) as error:
-            log.warning("%s served a bad state: %s", short(peer), error)
-            self._say("bad state", peer=peer.hex(), reason=str(error))
-            if len(self._lied) >= LIES_KEPT:
-                self._lied.clear()
-            self._lied.add((peer, state_hash))
-            self.view.strike(peer, time.monotonic(), STRIKE_S)
-            return False
-        except NetworkError as error:
-            log.info("no state from %s: %s", short(peer), error)
-            return False
-        return True
-
     # -- small things -------------------------------------------------------------------------------------------
-
-    def _alive(self) -> list[bytes]:
-        return self.view.alive(time.monotonic(), self._network.connected)
-
-    def _companions(self) -> list[bytes]:
-        return self.view.companions(time.monotonic(), self._network.connected, self.round, self.base_hash)
-
-    def _coming(self) -> list[bytes]:
-        if self.certificate is None:
-            return []
-        before = self.certificate.group.base_hash
-        return self.view.coming(time.monotonic(), self._network.connected, self.round, before)
-
-    def _strangers(self) -> list[bytes]:
-        coming = self._coming()
-        strangers = self.view.strangers(time.monotonic(), self._network.connected, self.round, self.base_hash)
-        return [peer for peer in strangers if peer not in coming]
 
     def _note_absent(self, peers: Iterable[bytes]) -> None:
         """These said that they were ready and did not come: one such peer would slow every round, or stop a pair."""
@@ -560,13 +367,6 @@ class RunMember:
                 if self._absences[peer] >= ABSENCES_MAX:
                     log.warning("%s says that it is ready and does not come; not waited for", short(peer))
                     self.view.strike(peer, time.monotonic(), ABSENT_STRIKE_S)
-
-    def _gone(self, peers: Sequence[bytes]) -> set[bytes]:
-        return set(peers) - set(self._alive()) - {self._network.public}
-
-    def _grace_s(self) -> float:
-        """The longest silence that a live companion is allowed: the unit of every deadline here."""
-        return max((self.view.members[p].silence_allowed_s() for p in self._alive()), default=2.0)
 
     def _group_key(self) -> bytes:
         return hashlib.sha256(
@@ -607,60 +407,6 @@ class RunMember:
         self._say("evaluated", loss=result.loss, stderr=result.stderr, accuracy=result.accuracy, n=result.n)
         return result
 
-    def _say(self, kind: str, **data: Any) -> None:
-        self._observe(Event(kind, self.round, data))
-
     def _on_progress(self, progress: Any) -> None:
         self.step, self.loss = progress.step, progress.loss
         self._say("progress", step=progress.step, steps=progress.steps, loss=progress.loss)
-
-    # -- heartbeats ---------------------------------------------------------------------------------------------
-
-    async def _enter(self, phase: Phase) -> None:
-        self.phase = phase
-        self._waiting_since_s = None
-        with suppress(NetworkError):
-            await self._beat()
-
-    async def _beat(self) -> None:
-        self._sequence = max(self._sequence + 1, int(time.time() * 1000))
-        beat = Beat(
-            self.settings.run_id, self._sequence, self.round, self.phase, self.base_hash, self.step,
-            int(self._train_s * 1000),
-        )  # fmt: skip
-        await self._network.publish(self._topic, beat.to_bytes())
-
-    async def _keep_beating(self) -> None:
-        due_s = time.monotonic()
-        while True:
-            with suppress(NetworkError):
-                await self._beat()
-            due_s += BEAT_S
-            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-            late_s = time.monotonic() - due_s
-            if late_s > 2 * BEAT_S:
-                # We were stopped (SIGSTOP, a sleeping laptop): the others' silence is our own deafness.
-                for member in self.view.members.values():
-                    member.heard_s += late_s
-                due_s = time.monotonic()
-            self.view.drop_silent(time.monotonic())
-
-    def _on_beat(self, peer: bytes, payload: bytes) -> None:
-        try:
-            beat = Beat.from_bytes(payload)
-        except MalformedMessage as error:
-            log.debug("a malformed heartbeat from %s: %s", short(peer), error)
-            return
-        if self.view.hear(peer, beat, time.monotonic()):
-            self._heard.set()
-
-    async def _wait_heard(self, timeout_s: float) -> None:
-        self._heard.clear()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._heard.wait(), timeout_s)
-
-    async def _keep_meeting(self) -> None:
-        """Look for members in the DHT: often while few are known, seldom later."""
-        while True:
-            await self._meet()
-            await asyncio.sleep(MEET_EVERY_S if self._alive() else 1.0)

@@ -47,8 +47,8 @@ def test_it_is_gone_after_an_error(tmp_path: Path) -> None:
     assert not directory.exists()
 
 
-def test_a_parent_that_is_not_there_is_an_oserror(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), instance_dir(tmp_path / "missing"):
+def test_a_parent_that_cannot_be_made_is_an_oserror(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), instance_dir(tmp_path / "missing" / "deeper"):
         pass
 
 

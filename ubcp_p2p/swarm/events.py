@@ -1,0 +1,41 @@
+"""What a run is, and what is told of it as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is.
+
+    The same for all its members, except `peers_min` and `checkpoint_every_s`, which are this peer's.
+    """
+
+    name: str
+    run_id: bytes
+    recipe: str
+    recipe_hash: bytes
+    rounds: int
+    peers_max: int
+    weight_max: int  # the most samples that H local steps can be made of
+    evaluate_every: int = 0
+    peers_min: int = 1
+    checkpoint_every_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a run.
+
+    `kind` is the place, `data` its figures (JSON types only). Times are seconds.
+    """
+
+    kind: str
+    round: int
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+Observer = Callable[[Event], None]

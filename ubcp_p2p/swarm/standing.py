@@ -1,0 +1,129 @@
+"""Where the others stand: asks them, chooses the branch, and moves there by commit or by download."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Mapping, Sequence
+
+from ubcp_p2p.codec import MalformedMessage
+from ubcp_p2p.errors import NetworkError, StateMismatch
+from ubcp_p2p.swarm.events import Observer, RunSettings
+from ubcp_p2p.swarm.exchange import AllGather, Exchange, Pace
+from ubcp_p2p.swarm.membership import Phase
+from ubcp_p2p.swarm.network import Network, short
+from ubcp_p2p.swarm.presence import Presence
+from ubcp_p2p.swarm.quorum import Certificate, Standing, choose
+from ubcp_p2p.swarm.states import States
+from ubcp_p2p.swarm.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+STRIKE_S = 30.0  # how long a peer that lied or hung is not waited for
+LIES_KEPT = 1024
+CATCH_UP_TRIES = 3
+
+
+class Follower(Presence):
+    """A peer that stands on a certified state and follows the majority of the live peers (quorum.choose)."""
+
+    def __init__(self, network: Network, trainer: Trainer, settings: RunSettings, observe: Observer) -> None:
+        ready = trainer.ready
+        states = States(network, settings.run_id, ready.state_bytes, settings.rounds)
+        super().__init__(network, settings, observe, states, ready.round, ready.state_hash)
+        self.exchange: Exchange = AllGather(network, settings.run_id, ready.offer_bytes)
+        self._trainer = trainer
+        self._known: set[bytes] = set()  # peers that this one has made a round with
+        self._lied: set[tuple[bytes, bytes]] = set()  # (peer, state hash): it served other bytes; not to be asked again
+        self._pace = Pace()
+        self._candidate_hash: bytes | None = None
+
+    def _stand_on(self, certificate: Certificate) -> None:
+        self._candidate_hash = None
+        self.exchange.release()
+        self._known.update(certificate.group.peers)
+        self.view.forgive(peer for peer, _ in certificate.signatures)
+        self.certificate, self.base_hash, self.round = certificate, certificate.state_hash, certificate.round
+        self._states.publish(self._trainer.state, self.base_hash, certificate)
+
+    async def _catch_up(self) -> bool:
+        """Ask live peers what they stand on and move to the better branch, if there is one; True when moved."""
+        for _ in range(CATCH_UP_TRIES):  # the others may go on while we ask, and then no longer serve what we ask for
+            alive = self._alive()
+            if not alive:
+                return False
+            standings = await self._states.standings(alive)
+            mine, seats = Standing(self.base_hash, self.certificate), self.settings.peers_max
+            voices = {peer: standing for peer, standing in standings.items() if not self._is_newcomer(peer, standing)}
+            better = choose(mine, voices, me=self._network.public, known=self._known_peers(), seats=seats)
+            if better is None:
+                return await self._agree_on_genesis(standings)
+            backers = [peer for peer, standing in standings.items() if standing.state_hash == better.state_hash]
+            if await self._adopt(better, backers):
+                return True
+        return False
+
+    def _is_newcomer(self, peer: bytes, standing: Standing) -> bool:
+        """A peer that only just came has no voice yet: many at once would outvote those who trained until now."""
+        member = self.view.members.get(peer)
+        return standing.certificate is None and (member is None or member.beat.phase == Phase.JOINING)
+
+    def _known_peers(self) -> set[bytes]:
+        """Peers that this one has made a round with; after a restart those of the checkpoint's round."""
+        return self._known | set(self.certificate.group.peers if self.certificate is not None else ())
+
+    async def _agree_on_genesis(self, standings: Mapping[bytes, Standing]) -> bool:
+        """Before the first round: where first parameters differ, take the most common ones, then the lower hash."""
+        if self.certificate is not None or self.round != 0 or not standings:
+            return False
+        counts: dict[bytes, list[bytes]] = {self.base_hash: [self._network.public]}
+        for peer, standing in standings.items():
+            if standing.certificate is None:
+                counts.setdefault(standing.state_hash, []).append(peer)
+        state_hash, backers = min(counts.items(), key=lambda item: (-len(item[1]), item[0]))
+        if state_hash == self.base_hash:
+            return False
+        for peer in backers:
+            if await self._load_from(peer, 0, state_hash):
+                self.base_hash = state_hash
+                self._states.publish(self._trainer.state, state_hash, None)
+                return True
+        return False
+
+    async def _adopt(self, certificate: Certificate, backers: Sequence[bytes]) -> bool:
+        """Move to a certified state: by committing our own candidate if it is the same, else by download."""
+        if self._candidate_hash == certificate.state_hash and certificate.round == self.round + 1:
+            await self._trainer.commit()
+            self._stand_on(certificate)
+            self._say("adopted", how="own result")
+            return True
+        before = self.round
+        for peer in sorted(backers, key=lambda _: random.random()):
+            if peer != self._network.public and await self._load_from(peer, certificate.round, certificate.state_hash):
+                self._stand_on(certificate)
+                self._say("adopted", how="download", source=peer.hex(), before=before)
+                return True
+        return False
+
+    async def _load_from(self, peer: bytes, round_: int, state_hash: bytes) -> bool:
+        if (peer, state_hash) in self._lied:
+            return False
+        try:
+            grace_s = self._grace_s()
+            total_s = self._pace.exchange_s(self._trainer.ready.state_bytes, grace_s)
+            buffer = await self._states.download(peer, round_, state_hash, stall_s=grace_s, total_s=total_s)
+            with buffer:
+                await self._trainer.load(round_, buffer, state_hash)
+        except (MalformedMessage, StateMismatch) as error:
+            log.warning("%s served a bad state: %s", short(peer), error)
+            self._say("bad state", peer=peer.hex(), reason=str(error))
+            if len(self._lied) >= LIES_KEPT:
+                self._lied.clear()
+            self._lied.add((peer, state_hash))
+            self.view.strike(peer, time.monotonic(), STRIKE_S)
+            return False
+        except NetworkError as error:
+            log.info("no state from %s: %s", short(peer), error)
+            return False
+        return True
