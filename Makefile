@@ -5,14 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test faults check bench clean
 
 demo: $(STAMP)  ## a swarm on this machine
 	$(BIN)/ubcp demo
 
 test: $(STAMP)
-	$(BIN)/pytest -q -n 2 tests/unit tests/property
-	$(BIN)/pytest -q --ignore=tests/unit --ignore=tests/property tests
+	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not full" tests/integration tests/faults
+
+faults: $(STAMP)  ## every fault at every step of a round, every lie of a hostile peer: about 8 minutes
+	$(BIN)/pytest -q tests/faults
 
 check: $(STAMP)
 	$(BIN)/ruff check --quiet .

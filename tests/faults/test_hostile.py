@@ -42,6 +42,12 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
     "leads each with another list": ({"leader": "split"}, "told"),
 }
 
+QUICK = {  # what `make test` runs
+    "offers NaN", "offers values that would wreck the model", "offers one element", "serves its offer and stops",
+    "claims round 10⁶", "stands on a state of its own", "votes for another state at each",
+    "says it is ready and never comes",
+}  # fmt: skip
+
 
 def goes_on(swarm: Swarm, marks: dict[str, int], rounds: int = ROUNDS) -> float:
     """The honest two commit so many rounds more, each within the deadline and with one state; the longest gap in s."""
@@ -60,7 +66,7 @@ def loss(peer: Peer) -> float:
     return float(peer.call("evaluate", timeout_s=STEP_S, run="run")["loss"])
 
 
-@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("lie", [pytest.param(lie, marks=() if lie in QUICK else pytest.mark.full) for lie in LIES])
 def test_a_lie(swarm: Swarm, lie: str, figure: Callable[[str], None]) -> None:
     a, b, liar = swarm.of("abc")
     modes, evidence = LIES[lie]

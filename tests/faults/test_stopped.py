@@ -14,7 +14,7 @@ from tests.support.swarm import STEP_S, Swarm, assert_agreed, together
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
-@pytest.mark.parametrize("place", ["exchange", "vote"])
+@pytest.mark.parametrize("place", ["exchange", pytest.param("vote", marks=pytest.mark.full)])
 def test_a_daemon_that_stands_still_for_20_s_resyncs(swarm: Swarm, place: str, figure: Callable[[str], None]) -> None:
     a, b, c = swarm.of("abc")
     marks = swarm.marks()
@@ -34,7 +34,7 @@ def test_a_daemon_that_stands_still_for_20_s_resyncs(swarm: Swarm, place: str, f
     assert_agreed([a, b], marks)
 
 
-@pytest.mark.parametrize("target", ["p2pd", "trainer"])
+@pytest.mark.parametrize("target", ["p2pd", pytest.param("trainer", marks=pytest.mark.full)])
 def test_a_child_that_hangs_does_not_hold_up_the_others(swarm: Swarm, target: str) -> None:
     a, b, c = swarm.of("abc")
     marks = swarm.marks()

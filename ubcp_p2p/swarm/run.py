@@ -314,7 +314,7 @@ class RunMember(Follower):
     def _strike_silent(self, peers: Sequence[bytes], certificate: Certificate) -> None:
         """Who is there and let a vote run to its deadline is not waited for next time."""
         signers = {peer for peer, _ in certificate.signatures}
-        for peer in set(peers) & set(self._alive()) - signers:
+        for peer in self._still_here(set(peers) & set(self._alive()) - signers):
             self.view.strike(peer, time.monotonic(), ABSENT_STRIKE_S)
 
     async def _adopt_own(self, certificate: Certificate, mine: bytes) -> None:
@@ -345,7 +345,7 @@ class RunMember(Follower):
         now_s = time.monotonic()
         alive = set(self._alive())
         missing = set(getattr(error, "missing", ()))
-        for peer in missing & alive:
+        for peer in self._still_here(missing & alive):
             self.view.strike(peer, now_s, STRIKE_S if attempt else ABSENT_STRIKE_S)
         leader = self._matchmaker.leader if self._matchmaker is not None else None
         if leader is not None and missing - set(self.view.members):  # it gathered cards of peers that nobody knows
@@ -360,13 +360,16 @@ class RunMember(Follower):
 
     def _note_absent(self, peers: Iterable[bytes]) -> None:
         """These said that they were ready and did not come: one such peer would slow every round, or stop a pair."""
-        for peer in peers:
-            member = self.view.members.get(peer)
-            if member is not None and (member.beat.round, member.beat.base_hash) == (self.round, self.base_hash):
-                self._absences[peer] += 1
-                if self._absences[peer] >= ABSENCES_MAX:
-                    log.warning("%s says that it is ready and does not come; not waited for", short(peer))
-                    self.view.strike(peer, time.monotonic(), ABSENT_STRIKE_S)
+        for peer in self._still_here(peers):
+            self._absences[peer] += 1
+            if self._absences[peer] >= ABSENCES_MAX:
+                log.warning("%s says that it is ready and does not come; not waited for", short(peer))
+                self.view.strike(peer, time.monotonic(), ABSENT_STRIKE_S)
+
+    def _still_here(self, peers: Iterable[bytes]) -> list[bytes]:
+        """Those last heard in this very round. Others have gone on: it is this peer that is late, and not they."""
+        beats = {peer: self.view.members[peer].beat for peer in peers if peer in self.view.members}
+        return [p for p, beat in beats.items() if (beat.round, beat.base_hash) == (self.round, self.base_hash)]
 
     def _group_key(self) -> bytes:
         return hashlib.sha256(
