@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -43,6 +44,7 @@ def test_a_child_that_hangs_does_not_hold_up_the_others(swarm: Swarm, target: st
     here = swarm.marks()
     for peer in (a, b):
         peer.wait("committed", DEADLINE_S, after=here[peer.name])
-    os.kill(fault["pid"], signal.SIGCONT)
+    with suppress(ProcessLookupError):  # a p2pd that does not answer is killed and replaced by its node
+        os.kill(fault["pid"], signal.SIGCONT)
     together([a, b, c], after=swarm.marks())
     assert_agreed([a, b], marks)

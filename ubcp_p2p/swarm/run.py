@@ -43,7 +43,7 @@ PATIENCE_MIN_S = 1.0
 SAY_AGAIN_S = 5.0
 ASK_AGAIN_S = 1.0  # peers elsewhere that gave no reason to move are asked again after this
 ABSENCES_MAX = 2  # one may be chance
-ABSENT_STRIKE_S = 5.0
+ABSENT_STRIKE_S = 5.0  # a hiccup is no lie; doubled each time, so that what goes on is soon not waited for
 
 
 class RunMember(Follower):
@@ -346,7 +346,7 @@ class RunMember(Follower):
         alive = set(self._alive())
         missing = set(getattr(error, "missing", ()))
         for peer in self._still_here(missing & alive):
-            self.view.strike(peer, now_s, STRIKE_S if attempt else ABSENT_STRIKE_S)
+            self.view.strike(peer, now_s, ABSENT_STRIKE_S)
         leader = self._matchmaker.leader if self._matchmaker is not None else None
         if leader is not None and missing - set(self.view.members):  # it gathered cards of peers that nobody knows
             self.view.strike(leader, now_s, STRIKE_S)
