@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 MEET_EVERY_S = 15.0
 DIALS_MAX = 16
+GUEST_S = 1.5  # less than the patience of the others, who wait for the host
+HOST_EVERY_S = 8.0
 
 
 class Presence:
@@ -43,6 +45,7 @@ class Presence:
         self._states = states
         self._train_s = 0.0
         self._waiting_since_s: float | None = None
+        self._hosts_again_s = 0.0
         self._sequence = int(time.time() * 1000)
         self._heard = asyncio.Event()
         self._topic = f"ubcp/run/1/{settings.run_id.hex()}"
@@ -85,6 +88,27 @@ class Presence:
 
     def _gone(self, peers: Sequence[bytes]) -> set[bytes]:
         return set(peers) - set(self._alive()) - {self._network.public}
+
+    async def _wait_for_guests(self) -> None:
+        """Let a peer that has just taken this very state from here come along.
+
+        In a run of fast rounds it would else be one round late for ever. Bounded, also against those who only take.
+        """
+        since_s = time.monotonic()
+        if since_s < self._hosts_again_s:
+            return
+        while guests := [peer for peer, guest in self._states.guests.items() if self._is_awaited(peer, *guest)]:
+            if time.monotonic() - since_s > GUEST_S:
+                log.info("%s took our state and did not come", ", ".join(short(peer) for peer in guests))
+                break
+            self._hosts_again_s = since_s + HOST_EVERY_S
+            await self._wait_heard(0.1)
+
+    def _is_awaited(self, peer: bytes, state_hash: bytes, taken_s: float) -> bool:
+        member = self.view.members.get(peer)
+        here = member is not None and member.beat.base_hash == self.base_hash
+        struck = peer in self.view.struck(time.monotonic())
+        return state_hash == self.base_hash and time.monotonic() - taken_s < GUEST_S and not here and not struck
 
     def _grace_s(self) -> float:
         """The longest silence that a live companion is allowed: the unit of every deadline here."""

@@ -181,6 +181,7 @@ class RunMember(Follower):
 
     async def _assemble(self) -> list[bytes] | None:
         """Wait until every live companion is ready; returns those to make the round with, or None after catching up."""
+        await self._wait_for_guests()
         await self._enter(Phase.READY)
         started_s, ask_again_s = time.monotonic(), 0.0
         say_again_s = started_s + SAY_AGAIN_S

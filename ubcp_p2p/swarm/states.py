@@ -24,6 +24,7 @@ ASK_S = 2.0
 MUTE_S, MUTE_S_MAX = 1.0, 64.0
 MUTE_PEERS_MAX = 1024
 DOWNLOADS_AT_ONCE = 4
+GUESTS_MAX = 64
 SERVE_S = 10.0
 
 
@@ -39,6 +40,7 @@ class States:
         self._standing: Standing | None = None
         self._state: SharedBuffer | None = None
         self._gate = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
+        self.guests: dict[bytes, tuple[bytes, float]] = {}  # who took which state from here last, and when (monotonic)
         self._mute: dict[bytes, tuple[float, float]] = {}  # peer → not to be asked before, length of the pause
 
     async def open(self) -> None:
@@ -146,6 +148,12 @@ class States:
         if state.fd < 0:  # replaced while the requester waited at the gate
             await stream.send([0], timeout_s=5.0)
             return
+        taken = self._standing
         with state.view as view:
             await stream.send([len(view)], timeout_s=5.0)
             await stream.send_block(view, stall_s=10.0)
+        if taken is not None:
+            self.guests.pop(stream.peer, None)
+            self.guests[stream.peer] = (taken.state_hash, time.monotonic())
+            while len(self.guests) > GUESTS_MAX:
+                del self.guests[next(iter(self.guests))]
