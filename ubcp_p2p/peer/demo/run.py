@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ QUICK_STEPS = 5
 QUICK_WARMUP = 20
 QUICK_SAMPLES = 256
 QUICK_EVERY = 12
+AGAIN_S = 0.02
 
 
 def run_demo(*, quick: bool, keep: Path | None, began_s: float) -> Outcome:
@@ -64,9 +66,25 @@ def _signals_raise() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    lost: list[BaseException] = []
+
+    def keep(unraisable: sys.UnraisableHookArgs) -> None:
+        """An exception of a signal that came inside a fork's hooks goes nowhere: raise it again a moment later."""
+        if isinstance(unraisable.exc_value, KeyboardInterrupt | SystemExit):
+            lost.append(unraisable.exc_value)
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+        else:
+            sys.__unraisablehook__(unraisable)
+
+    def again(number: int, frame: FrameType | None) -> None:
+        raise lost.pop() if lost else KeyboardInterrupt
+
+    handlers = {signal.SIGTERM: end, signal.SIGHUP: end, signal.SIGALRM: again}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    hook, sys.unraisablehook = sys.unraisablehook, keep
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        sys.unraisablehook = hook
+        for number, previous in before.items():
+            signal.signal(number, previous)
