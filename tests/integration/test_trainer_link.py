@@ -82,7 +82,8 @@ async def test_a_breach_of_the_protocol_ends_the_child(code: str, words: str) ->
 @pytest.mark.asyncio
 async def test_what_a_child_wrote_last_is_quoted_and_bounded() -> None:
     link = start(
-        'hear(); print("noise " * 200_000, flush=True); print("\\x1b[31mno such device\\n\\n", file=sys.stderr); sys.exit(3)'
+        'hear(); print("noise " * 200_000, flush=True)\n'
+        'print("\\x1b[31mno such device\\n\\n", file=sys.stderr); sys.exit(3)'
     )
     with pytest.raises(TrainerCrashed, match=r"ended unasked with exit code 3; it last said: .*no such device"):
         await commit(link)
