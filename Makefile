@@ -12,7 +12,7 @@ demo: $(STAMP)  ## a swarm on this machine
 
 test: $(STAMP)
 	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors
-	$(BIN)/pytest -q -n 2 --dist loadfile -m "not full" tests/integration tests/faults
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not full" --reruns 1 tests/integration tests/faults
 
 faults: $(STAMP)  ## every fault at every step of a round, every lie of a hostile peer: about 8 minutes
 	$(BIN)/pytest -q tests/faults

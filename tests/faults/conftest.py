@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import FAILED
 from tests.support.swarm import Swarm, tiny, together
 
-RECIPE = tiny(100_000)  # digits-tiny, without an end
+RECIPE = tiny(100_000, local_steps=50)  # without an end; rounds long enough for a late peer to catch up in
 OPTIONS: dict[str, Any] = {"peers_min": 2, "checkpoint_every_s": 0.0}  # so that each round has all places
 
 

@@ -96,7 +96,7 @@ def test_an_announced_leave_costs_no_deadline(swarm: Swarm, figure: Callable[[st
     swarm.add("c").start(swarm.seeds)
     a, b, c = swarm.of("abc")
     for peer in (a, b, c):
-        peer.train(tiny(100_000), peers_min=2)
+        peer.train(tiny(100_000, local_steps=50), peers_min=2)
     together([a, b, c])
     marks = swarm.marks()
     left = c.call("leave", run="run", timeout_s=STEP_S)
@@ -109,7 +109,7 @@ def test_an_announced_leave_costs_no_deadline(swarm: Swarm, figure: Callable[[st
     figure(f"longest gap between rounds while one left: {max(gaps):.2f} s")
     assert all(c.public.hex() not in event["members"] for event in events)
     assert_agreed([a, b], marks)
-    c.train(tiny(100_000), peers_min=2)  # and back in, on the same node
+    c.train(tiny(100_000, local_steps=50), peers_min=2)  # and back in, on the same node
     together([a, b, c], after=swarm.marks())
 
 
@@ -120,7 +120,7 @@ def _pairs(peer: Peer, mark: int) -> list[tuple[dict[str, float], dict[str, floa
 
 def test_a_restarted_peer_resumes_from_its_checkpoint(swarm: Swarm) -> None:
     """Both stop; alone it stands where its checkpoint is, to the bit; with the other back they end identical."""
-    recipe = tiny(100_000)
+    recipe = tiny(100_000, local_steps=50)
     a, b = swarm.of("ab")
     for peer in (a, b):
         peer.train(recipe, peers_min=2, checkpoint_every_s=0.0)
