@@ -26,6 +26,7 @@ from ubcp_p2p.training.limits import EXTRA_CHARS_MAX, EXTRA_KEYS_MAX
 from ubcp_p2p.training.state import FLOAT32_LE, ITEM_BYTES, Vector, is_finite, state_hash
 
 FORMAT = "ubcp/checkpoint/1"
+_FORMATS = re.compile(r"ubcp/checkpoint/[0-9]{1,9}")  # of all versions of ubcp
 _NAME = re.compile(r"round-([0-9]{8,16})\.safetensors")
 _HEADER_BYTES_MAX = 1 << 20  # ours have a few KiB, extra strings included
 _OWN_KEYS = frozenset({"format", "run_id", "round", "state_hash", "recipe_hash", "inner_steps", "inner_hash"})
@@ -107,7 +108,8 @@ def newest(
     """The newest sound checkpoint of the run, and facts that a person should know; (None, None, facts) without one.
 
     state_values, inner_lengths: the lengths that a checkpoint of this run must have. Damaged files are renamed to
-    *.corrupt. Raises ConfigError when the folder belongs to another run or recipe, LocalIOError when it cannot be read.
+    *.corrupt. Raises ConfigError when the folder belongs to another run, recipe or version of ubcp, LocalIOError when it
+    cannot be read.
     """
     facts: list[str] = []
     try:
@@ -146,7 +148,13 @@ def _read(
         raise _Damaged(f"its header claims {header_bytes} bytes")
     with safe_open(path, framework="numpy") as file:
         metadata: dict[str, str] = file.metadata() or {}
-        if metadata.get("format") != FORMAT or not metadata.keys() >= _OWN_KEYS:
+        format = metadata.get("format", "")
+        if format != FORMAT and _FORMATS.fullmatch(format):
+            raise ConfigError(
+                f"{path} was written by another version of ubcp (format {format}, not {FORMAT})",
+                hint="use that version, give this run another name, or move that folder away",
+            )
+        if format != FORMAT or not metadata.keys() >= _OWN_KEYS:
             raise _Damaged(f"it is not of format {FORMAT}")
         if metadata["run_id"] != run_id.hex() or metadata["recipe_hash"] != recipe_hash.hex():
             raise ConfigError(

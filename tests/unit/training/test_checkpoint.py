@@ -115,6 +115,30 @@ def test_another_run_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert names(tmp_path) == before
 
 
+def rewritten(path: Path, old: bytes, new: bytes) -> None:
+    """Change as many bytes of the header's JSON, as another version or a broken disk would have them."""
+    assert len(old) == len(new)
+    path.write_bytes(path.read_bytes().replace(old, new))
+
+
+def test_one_of_another_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    write(tmp_path, 3, made(1))
+    rewritten(write(tmp_path, 3, made(2)), b"ubcp/checkpoint/1", b"ubcp/checkpoint/2")
+    before = names(tmp_path)
+    with pytest.raises(ConfigError, match=r"another version of ubcp \(format ubcp/checkpoint/2") as caught:
+        read(tmp_path)
+    assert caught.value.hint
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("format", [b"ubcp/checkpoint/x", b"ubcq/checkpoint/1"])
+def test_a_garbled_format_is_damage(tmp_path: Path, format: bytes) -> None:
+    rewritten(write(tmp_path, 3, made(1)), b"ubcp/checkpoint/1", format)
+    _, found, facts = read(tmp_path)
+    assert found is None
+    assert "it is not of format" in facts[0]
+
+
 def test_other_shapes_are_damage(tmp_path: Path) -> None:
     write(tmp_path, 3, made(1))
     path, found, facts = newest(tmp_path, RUN, RECIPE, 7, LENGTHS)
