@@ -24,6 +24,8 @@ from typing import Any
 
 import psutil
 
+from ubcp_p2p.processes import die_with_parent
+
 BENCH = Path(__file__).resolve().parent
 RESULTS = BENCH / "results"
 MEASUREMENTS = BENCH.parent / "docs" / "measurements.md"
@@ -149,12 +151,7 @@ class CpuMeter:
 
 def arguments() -> dict[str, Any]:
     """A peer's arguments; from here on it dies with the benchmark that started it (Linux)."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != int(sys.argv[2]):
-            sys.exit(1)
+    die_with_parent(int(sys.argv[2]))()
     given: dict[str, Any] = json.loads(sys.argv[1])
     return given
 

@@ -18,7 +18,7 @@ from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.peer.control import call
 from ubcp_p2p.peer.create import create_profile
 from ubcp_p2p.peer.profile import Profile
-from ubcp_p2p.swarm.p2pd import die_with_parent
+from ubcp_p2p.processes import die_with_parent
 
 CONFIG = """\
 [network]

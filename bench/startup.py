@@ -21,7 +21,7 @@ import psutil
 from harness import BenchError, Figure, Table, add_output_options, cpu_s, machine, number, processes, publish, say
 
 from ubcp_p2p.models.recipe import load_recipe
-from ubcp_p2p.swarm.p2pd import die_with_parent
+from ubcp_p2p.processes import die_with_parent
 
 HIVEMIND_DHT = """
 import os, sys, time

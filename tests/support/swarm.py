@@ -25,7 +25,7 @@ from ubcp_p2p.models.recipe import Recipe, load_recipe, run_id
 from ubcp_p2p.peer.control import call, stream
 from ubcp_p2p.peer.create import create_profile
 from ubcp_p2p.peer.profile import Profile, read_holder
-from ubcp_p2p.swarm.p2pd import die_with_parent
+from ubcp_p2p.processes import die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_S = 30.0  # 1.5 s on an idle machine; tests run beside each other

@@ -8,25 +8,23 @@ reports its death, and its log lines become ours.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import importlib.util
 import json
 import logging
 import os
 import signal
 import subprocess
-import sys
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
 from ubcp_p2p.errors import ConfigError, NetworkError
+from ubcp_p2p.processes import die_with_parent
 
 log = logging.getLogger(__name__)
 
 STOP_S = 2.0  # p2pd ends on SIGTERM within 0.1 s when healthy (measured); after this it is killed
 LINE_BYTES_MAX = 4096
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -172,17 +170,3 @@ def _words(line: str) -> str:
     except ValueError:
         return line
     return f"{record.get('msg', line)} {record.get('error', '')}".strip() if isinstance(record, dict) else line
-
-
-def die_with_parent(parent: int):  # type: ignore[no-untyped-def]  # the exact Popen type is not public
-    """A preexec function: the kernel sends SIGKILL to the child when `parent` dies (Linux; elsewhere nothing)."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def before_exec() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # the parent died before prctl took effect
-            os._exit(1)
-
-    return before_exec

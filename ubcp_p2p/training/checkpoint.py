@@ -22,6 +22,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ubcp_p2p.errors import ConfigError, LocalIOError
+from ubcp_p2p.files import sync_dir
 from ubcp_p2p.training.limits import EXTRA_CHARS_MAX, EXTRA_KEYS_MAX
 from ubcp_p2p.training.state import FLOAT32_LE, ITEM_BYTES, Vector, is_finite, state_hash
 
@@ -91,7 +92,7 @@ def write(folder: Path, kept: int, checkpoint: Checkpoint) -> Path:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        _sync_folder(folder)
+        sync_dir(folder)
     except OSError as error:
         raise LocalIOError(
             f"cannot write the checkpoint {path}: {error.strerror or error}",
@@ -108,8 +109,8 @@ def newest(
     """The newest sound checkpoint of the run, and facts that a person should know; (None, None, facts) without one.
 
     state_values, inner_lengths: the lengths that a checkpoint of this run must have. Damaged files are renamed to
-    *.corrupt. Raises ConfigError when the folder belongs to another run, recipe or version of ubcp, LocalIOError when it
-    cannot be read.
+    *.corrupt. Raises ConfigError when the folder belongs to another run, recipe or version, LocalIOError when it cannot
+    be read.
     """
     facts: list[str] = []
     try:
@@ -205,14 +206,6 @@ def _write_tensors(path: Path, tensors: Mapping[str, Vector], metadata: Mapping[
             file.write(values.data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _tidy(folder: Path, round: int, kept: int) -> None:

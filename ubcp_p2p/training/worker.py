@@ -6,7 +6,6 @@ any error that it does not understand: the daemon starts a fresh one from the la
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import gc
 import os
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ubcp_p2p.errors import ConfigError, LocalIOError, TrainingError, UbcpError
+from ubcp_p2p.processes import die_with_parent
 from ubcp_p2p.training import channel
 from ubcp_p2p.training.errors import Diverged, MalformedTrainerMessage, OutOfMemory, RoundFailed, StateMismatch
 from ubcp_p2p.training.limits import WORDS_CHARS_MAX
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 
 _NICENESS = 5  # the daemon answers the network while the trainer computes
 _PROGRESS_SECONDS_MIN = 0.2  # between two progress messages; a person reads no faster
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _KINDS: tuple[tuple[type[UbcpError], FailureKind], ...] = (  # the most special first
     (StateMismatch, "mismatch"),
@@ -80,7 +79,7 @@ def main(arguments: list[str]) -> int:
     """Serve until the daemon closes the channel; 0 then, 1 after an error that ends the trainer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
-    _die_with(int(arguments[1]))
+    die_with_parent(int(arguments[1]))()
     os.nice(_NICENESS)
     # cuBLAS is deterministic only with a fixed workspace, and reads this when torch loads it.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -287,14 +286,6 @@ def _send(end: socket.socket, message: Failed) -> None:
         channel.send(end, encode(message))
     except OSError:
         pass
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, whatever this process is doing then (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the line above
-        raise SystemExit(0)
 
 
 if __name__ == "__main__":

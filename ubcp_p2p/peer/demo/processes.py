@@ -19,7 +19,7 @@ from ubcp_p2p.peer.control import NotRunning, call
 from ubcp_p2p.peer.create import create_profile
 from ubcp_p2p.peer.profile import Profile, read_holder
 from ubcp_p2p.peer.sweeper import instance_dir
-from ubcp_p2p.swarm.p2pd import die_with_parent
+from ubcp_p2p.processes import die_with_parent
 
 STOP_S = 10.0  # a node that leaves its run and keeps a checkpoint needs about 1 s; after this it is killed
 KILLED_S = 5.0  # a killed node's children were gone within 0.4 s (measured); they are waited for so long
