@@ -32,7 +32,8 @@ def train(
         int, typer.Option("--min-peers", min=1, max=64, help="Wait for so many peers before each round.")
     ] = 1,
     new: Annotated[
-        bool, typer.Option("--new", help="Go on although peers claim this name for another recipe.")
+        bool,
+        typer.Option("--new", help="Go on although peers claim this name for another recipe, or train on other data."),
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; the node goes on training.")] = False,
     json: JsonOption = False,

@@ -64,6 +64,20 @@ class Run:
         self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
         self._followers: set[asyncio.Queue[dict[str, Any]]] = set()
 
+    @property
+    def data_hash(self) -> bytes:
+        """What names the data that this node trains on: 32 bytes, none while the trainer starts."""
+        return bytes.fromhex(self.trainer.ready.data_sha256) if self.trainer is not None else b""
+
+    def claim(self) -> directory.Entry | None:
+        """What this node claims of it in the DHT; None before it takes part, and when it has ended."""
+        if self.member is None or self.stage in ENDED:
+            return None
+        recipe = self.recipe
+        return directory.Entry(
+            self.name, self.run_id, recipe.name, recipe.hash(), self.member.round, recipe.rounds.total, self.data_hash
+        )
+
     def observe(self, event: Event) -> None:
         """Keep and pass on what the run member says."""
         document = {"kind": event.kind, "round": event.round, "time": round(time.time(), 3), **event.data}
@@ -183,13 +197,7 @@ class Runs:
     async def keep_claiming(self) -> None:
         """Tell the DHT which runs this node is in, so that newcomers find it; soon after each change."""
         while True:
-            entries = [
-                directory.Entry(
-                    run.name, run.run_id, run.recipe.name, run.recipe.hash(), run.member.round, run.recipe.rounds.total
-                )
-                for run in self.all()
-                if run.member is not None and run.stage not in ENDED
-            ]
+            entries = [claim for run in self.all() if (claim := run.claim()) is not None]
             self._changed.clear()
             if entries:
                 with suppress(NetworkError):
@@ -213,6 +221,21 @@ class Runs:
                     hint="use that very recipe to join them, another --run name, or --new to start your own anyway",
                 )
 
+    async def _refuse_other_data(self, run: Run) -> None:
+        """Peers whose data differ from ours would each pull the one model elsewhere, and nobody would see it."""
+        try:
+            claims = await directory.lookup(self._network)
+        except NetworkError:
+            return
+        others = directory.with_other_data(claims, self._network.public, run.run_id, run.data_hash)
+        if others:
+            raise ConfigError(
+                f"peers in this run train on other data than this node has: {', '.join(map(short, others[:3]))}"
+                + (f" and {len(others) - 3} more" if len(others) > 3 else ""),
+                hint="get the data that the recipe names (a fallback is other data), or take another --run name; --new "
+                "goes on anyway",
+            )
+
     async def _live(self, run: Run) -> None:
         """The whole life of one run; ends with the trainer gone and, where possible, a checkpoint kept."""
         try:
@@ -228,9 +251,8 @@ class Runs:
             self._failed(run, TrainingError(f"a bug: {error!r}", hint="the node's log has the traceback"))
 
     async def _take_part(self, run: Run) -> None:
-        recipe = run.recipe
         spec = TrainerSpec(
-            recipe_toml=recipe.to_toml(),
+            recipe_toml=run.recipe.to_toml(),
             run_id=run.run_id,
             peer=self._network.public,
             device=self._config.device,
@@ -238,9 +260,16 @@ class Runs:
             checkpoint_dir=self._profile.runs / run.run_id.hex()[:32],
             checkpoints_kept=self._config.checkpoints_kept,
         )
-        run.trainer = trainer = await TrainerProcess.start(spec, resume=True)
-        for note in trainer.ready.notes:
-            run.observe(Event("note", trainer.ready.round, {"text": note}))
+        async with await TrainerProcess.start(spec, resume=True) as trainer:
+            run.trainer = trainer
+            for note in trainer.ready.notes:
+                run.observe(Event("note", trainer.ready.round, {"text": note}))
+            if not run.options.new:
+                await self._refuse_other_data(run)
+            await self._train_with(run, trainer)
+
+    async def _train_with(self, run: Run, trainer: TrainerProcess) -> None:
+        recipe = run.recipe
         settings = RunSettings(
             name=run.name,
             run_id=run.run_id,
@@ -276,7 +305,6 @@ class Runs:
                 if in_order and not trainer.exited.done() and member.round > 0:
                     async with asyncio.timeout(FINAL_CHECKPOINT_S):
                         await member._checkpoint(due=True)
-            await trainer.stop()
 
     def member(self, settings: RunSettings, trainer: TrainerProcess, observe: Observer) -> RunMember:
         """The RunMember of a run; fault tests replace this to inject faults by place and step."""

@@ -16,7 +16,7 @@ NAME_CHARS_MAX = 64
 
 @dataclass(frozen=True)
 class Entry:
-    """One run as one node claims it: `round` of `rounds` done; `run_id` and `recipe_hash` are 32 bytes."""
+    """One run as one node claims it: `round` of `rounds` done; hashes are 32 bytes, `data_hash` none if not told."""
 
     name: str
     run_id: bytes
@@ -24,11 +24,14 @@ class Entry:
     recipe_hash: bytes
     round: int
     rounds: int
+    data_hash: bytes = b""
 
 
 async def publish(network: Network, entries: list[Entry]) -> None:
     """Claim all runs of this node (one record holds them). Raises Unreachable while p2pd is down."""
-    rows = [[e.name, e.run_id, e.recipe, e.recipe_hash, e.round, e.rounds] for e in entries[:RUNS_PER_NODE_MAX]]
+    rows = [
+        [e.name, e.run_id, e.recipe, e.recipe_hash, e.round, e.rounds, e.data_hash] for e in entries[:RUNS_PER_NODE_MAX]
+    ]
     await network.claim(KEY, rows, LIFETIME_S)
 
 
@@ -41,11 +44,28 @@ async def lookup(network: Network) -> list[tuple[bytes, Entry]]:
     return found
 
 
+def with_other_data(claims: list[tuple[bytes, Entry]], me: bytes, run_id: bytes, data_hash: bytes) -> list[bytes]:
+    """Who claims this very run with other data than `data_hash`; nobody when another node claims it with ours.
+
+    One is enough to be let in: else one liar among honest peers would keep everybody out.
+    """
+    told = {
+        author: entry.data_hash
+        for author, entry in claims
+        if author != me and entry.run_id == run_id and entry.data_hash
+    }
+    return [] if data_hash in told.values() else sorted(told)
+
+
 def _parsed(row: Any) -> Entry | None:
-    if not isinstance(row, list) or len(row) != 6:
+    if isinstance(row, list) and len(row) == 6:
+        row = [*row, b""]  # of a version that did not tell its data
+    if not isinstance(row, list) or len(row) != 7:
         return None
-    name, run_id, recipe, recipe_hash, round_, rounds = row
+    name, run_id, recipe, recipe_hash, round_, rounds, data_hash = row
     texts = all(isinstance(t, str) and 0 < len(t) <= NAME_CHARS_MAX and t.isprintable() for t in (name, recipe))
     hashes = all(isinstance(h, bytes) and len(h) == 32 for h in (run_id, recipe_hash))
+    hashes = hashes and isinstance(data_hash, bytes) and len(data_hash) in (0, 32)
     numbers = all(isinstance(n, int) and 0 <= n <= 10**9 for n in (round_, rounds))
-    return Entry(name, run_id, recipe, recipe_hash, round_, rounds) if texts and hashes and numbers else None
+    sound = texts and hashes and numbers
+    return Entry(name, run_id, recipe, recipe_hash, round_, rounds, data_hash) if sound else None

@@ -1,0 +1,145 @@
+"""The runs of one node with a trainer and a member of the test: what is refused, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.unit.swarm.made import KEYS, digest
+from ubcp_p2p.errors import ConfigError, UbcpError
+from ubcp_p2p.models.recipe import load_recipe, run_id
+from ubcp_p2p.peer.config import TrainingConfig
+from ubcp_p2p.peer.profile import Profile
+from ubcp_p2p.peer.runs import Run, RunOptions, Runs
+from ubcp_p2p.swarm.directory import KEY
+from ubcp_p2p.swarm.membership import Phase
+from ubcp_p2p.swarm.records import Claim
+from ubcp_p2p.training.process import TrainerProcess
+
+ME, A, B = (key.public for key in KEYS[:3])
+RECIPE = load_recipe("digits-tiny")
+OURS, THEIRS = digest("our data"), digest("their data")
+
+
+class FakeNetwork:
+    """Holds what others claim in the DHT."""
+
+    public = ME
+    connected = frozenset({A})
+
+    def __init__(self) -> None:
+        self.rows: list[Claim] = []
+
+    def claimed(self, author: bytes, name: str, data: bytes, recipe_hash: bytes = RECIPE.hash()) -> None:
+        row = [name, run_id(name, recipe_hash), "a recipe", recipe_hash, 3, 50, data]
+        self.rows.append(Claim(author, [row], 0.0))
+
+    async def claims(self, key: str) -> list[Claim]:
+        assert key == KEY
+        return self.rows
+
+
+class FakeTrainer:
+    """A trainer that is ready at once."""
+
+    pid = 7
+
+    def __init__(self) -> None:
+        self.ready = SimpleNamespace(
+            data_sha256=OURS.hex(), notes=(), round=0, extra={}, device="cpu", state_hash=bytes(32)
+        )
+        self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.stopped = False
+
+    async def __aenter__(self) -> FakeTrainer:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stopped = True
+
+
+class FakeMember:
+    """A member that trains until it is cancelled."""
+
+    phase, round, step, loss, retries, base_hash, certificate = Phase.TRAINING, 0, 0, None, 0, bytes(32), None
+
+    def __init__(self, running: asyncio.Event) -> None:
+        self._running = running
+
+    async def run(self) -> None:
+        self._running.set()
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        """Nothing to announce."""
+
+
+class House:
+    """Runs of one profile, and the trainers that they started."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.profile = Profile(root)
+        self.profile.make()
+        self.network = FakeNetwork()
+        self.trainers: list[FakeTrainer] = []
+        self.running = asyncio.Event()  # a member trains
+        self.fails: UbcpError | None = None
+        monkeypatch.setattr(TrainerProcess, "start", self._start)
+
+    async def _start(self, *_: object, **__: object) -> FakeTrainer:
+        if self.fails is not None:
+            raise self.fails
+        self.trainers.append(FakeTrainer())
+        return self.trainers[-1]
+
+    async def begun(self, run: Run) -> Run:
+        """The run, once it trains or has ended."""
+        assert run.task is not None
+        running = asyncio.ensure_future(self.running.wait())
+        await asyncio.wait([running, run.task], return_when=asyncio.FIRST_COMPLETED)
+        running.cancel()
+        return run
+
+    def runs(self) -> Runs:
+        network: Any = self.network
+        made = Runs(self.profile, TrainingConfig(), network)
+        make: Callable[..., Any] = lambda *_: FakeMember(self.running)  # noqa: E731  # takes the place of a method
+        made.member = make  # type: ignore[method-assign]
+        return made
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+    return House(tmp_path, monkeypatch)
+
+
+@pytest.mark.asyncio
+async def test_a_run_among_peers_with_other_data_is_refused_and_its_trainer_ended(house: House) -> None:
+    house.network.claimed(A, "r", THEIRS)
+    run = await house.begun(await house.runs().start("r", RECIPE, RunOptions()))
+    assert run.stage == "failed"
+    assert isinstance(run.error, ConfigError)
+    assert "peers in this run train on other data than this node has" in run.error.message
+    assert "--new" in (run.error.hint or "")
+    assert house.trainers[0].stopped
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("honest", [True, False])
+async def test_one_honest_peer_or_new_lets_it_in(house: House, honest: bool) -> None:
+    house.network.claimed(A, "r", THEIRS)
+    if honest:
+        house.network.claimed(B, "r", OURS)
+    runs = house.runs()
+    run = await house.begun(await runs.start("r", RECIPE, RunOptions(new=not honest)))
+    assert run.stage == "running"
+    claim = run.claim()
+    assert claim is not None
+    assert (claim.run_id, claim.data_hash) == (run.run_id, OURS)
+    await runs.stop()
+    assert house.trainers[0].stopped
