@@ -283,7 +283,7 @@ class Runs:
             checkpoint_every_s=run.options.checkpoint_every_s,
         )
         run.member = member = self.member(settings, trainer, run.observe)
-        member.certificate = _restored(trainer, run.run_id)
+        member.certificate = _restored(trainer, run.run_id, settings.peers_max)
         run.stage = "running"
         self._changed.set()
         taking_part = asyncio.create_task(member.run())
@@ -331,13 +331,13 @@ async def known_runs(network: Network) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda row: (row["name"], row["run_id"]))
 
 
-def _restored(trainer: TrainerProcess, run: bytes) -> Certificate | None:
+def _restored(trainer: TrainerProcess, run: bytes, members_max: int) -> Certificate | None:
     """The certificate that lay in the checkpoint, if it is for the very state that was restored."""
     text = trainer.ready.extra.get("certificate")
     if not text:
         return None
     try:
-        certificate = Certificate.from_bytes(bytes.fromhex(text), run)
+        certificate = Certificate.from_bytes(bytes.fromhex(text), run, members_max=members_max)
     except (ValueError, MalformedMessage):
         return None
     return certificate if certificate.state_hash == trainer.ready.state_hash else None

@@ -181,15 +181,15 @@ class Certificate:
         return encode([group.run_id, group.round, group.base_hash, rows, self.state_hash, signatures])
 
     @classmethod
-    def from_bytes(cls, data: bytes, run_id: bytes) -> Certificate:
-        """Parse and `check`. Raises MalformedMessage."""
+    def from_bytes(cls, data: bytes, run_id: bytes, *, members_max: int = MEMBERS_MAX) -> Certificate:
+        """Parse and `check`; a group of this run has at most `members_max` members. Raises MalformedMessage."""
         run, round_, base_hash, rows, state_hash, signatures = fields(decode(data, bytes_max=CERTIFICATE_BYTES_MAX), 6)
         members = []
-        for row in items(rows, MEMBERS_MAX):
+        for row in items(rows, members_max):
             peer, weight, offer = fields(row, 3)
             members.append((hash_of(peer), number(weight, WEIGHT_MAX), hash_of(offer)))
         signed = []
-        for row in items(signatures, MEMBERS_MAX):
+        for row in items(signatures, members_max):
             peer, signature = fields(row, 2)
             signed.append((hash_of(peer), signature_of(signature)))
         group = Group(hash_of(run), number(round_, ROUND_MAX), hash_of(base_hash), tuple(members))

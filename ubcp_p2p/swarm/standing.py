@@ -30,7 +30,7 @@ class Follower(Presence):
 
     def __init__(self, network: Network, trainer: Trainer, settings: RunSettings, observe: Observer) -> None:
         ready = trainer.ready
-        states = States(network, settings.run_id, ready.state_bytes, settings.rounds)
+        states = States(network, settings.run_id, ready.state_bytes, settings.rounds, settings.peers_max)
         super().__init__(network, settings, observe, states, ready.round, ready.state_hash)
         self.exchange: Exchange = AllGather(network, settings.run_id, ready.offer_bytes)
         self._trainer = trainer

@@ -31,12 +31,13 @@ SERVE_S = 10.0
 class States:
     """State server and client of one run. `publish` says what we stand on."""
 
-    def __init__(self, network: Network, run_id: bytes, state_bytes: int, rounds: int) -> None:
+    def __init__(self, network: Network, run_id: bytes, state_bytes: int, rounds: int, peers_max: int) -> None:
         self._network = network
         self._run_id = run_id
         self._protocol = f"/ubcp/state/1/{run_id.hex()[:32]}"
         self._state_bytes = state_bytes
         self._rounds = rounds
+        self._peers_max = peers_max
         self._standing: Standing | None = None
         self._state: SharedBuffer | None = None
         self._gate = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
@@ -67,9 +68,7 @@ class States:
                 state_hash, certificate = fields(answer, 2)
                 if not isinstance(certificate, bytes) or len(certificate) > CERTIFICATE_BYTES_MAX:
                     raise MalformedMessage("no certificate where one belongs")
-                parsed = Certificate.from_bytes(certificate, self._run_id) if certificate else None
-                if parsed is not None and parsed.round > self._rounds:
-                    raise MalformedMessage(f"a certificate for round {parsed.round} of {self._rounds}")
+                parsed = self._parsed(certificate) if certificate else None
                 if parsed is not None and parsed.state_hash != state_hash:
                     raise MalformedMessage("a certificate for another state")
                 standing = Standing(hash_of(state_hash), parsed)
@@ -83,6 +82,13 @@ class States:
 
         answers = await asyncio.gather(*(ask(peer) for peer in peers))
         return dict(answer for answer in answers if answer is not None)
+
+    def _parsed(self, data: bytes) -> Certificate:
+        """A certificate that this run can have. Raises MalformedMessage."""
+        certificate = Certificate.from_bytes(data, self._run_id, members_max=self._peers_max)
+        if certificate.round > self._rounds:
+            raise MalformedMessage(f"a certificate for round {certificate.round} of {self._rounds}")
+        return certificate
 
     def _silence(self, peer: bytes) -> None:
         if len(self._mute) >= MUTE_PEERS_MAX:

@@ -13,7 +13,6 @@ from ubcp_p2p.errors import NetworkError, RoundFailed
 from ubcp_p2p.swarm.frames import Stream
 from ubcp_p2p.swarm.network import Network, short
 from ubcp_p2p.swarm.quorum import (
-    MEMBERS_MAX,
     Ballot,
     Certificate,
     Group,
@@ -114,7 +113,7 @@ class Polls:
                 answer = await self._network.request(
                     peer, self._protocol, [ballot.group.digest, state_hash, signature], timeout_s=2.0
                 )
-                for row in items(answer, MEMBERS_MAX):
+                for row in items(answer, len(ballot.group.members)):
                     voter, state, signed = fields(row, 3)
                     ballot.add(hash_of(voter), hash_of(state), signature_of(signed))
                 self._heard.set()

@@ -83,7 +83,7 @@ class Swarm:
         self, who: NodeKey, round_: int, proof: Certificate | None, branch: str = "", phase: Phase = Phase.READY,
         serves: str | None = None,
     ) -> None:  # fmt: skip
-        states = States(self.wires.node(who), RUN, SIZE, 50)
+        states = States(self.wires.node(who), RUN, SIZE, 50, 8)
         keeper = Keeper(round_, branch if serves is None else serves)
         self.served.append(keeper)
         states.publish(keeper.state, state(round_, branch)[1], proof)

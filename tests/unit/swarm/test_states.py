@@ -42,8 +42,8 @@ class Shelf:
 
     def __init__(self) -> None:
         self.wires = Wires()
-        self.server = States(self.wires.node(A), RUN, SIZE, 50)
-        self.client = States(self.wires.node(B), RUN, SIZE, 50)
+        self.server = States(self.wires.node(A), RUN, SIZE, 50, 4)
+        self.client = States(self.wires.node(B), RUN, SIZE, 50, 4)
 
     def answer(self, number: int, message: object) -> None:
         async def handler(stream: Stream) -> None:
@@ -98,6 +98,8 @@ def _far(round_: int) -> Certificate:
         [STATE_HASH, CERTIFIED.to_bytes()[:-1] + bytes([CERTIFIED.to_bytes()[-1] ^ 1])],
         [STATE_HASH, _far(50).to_bytes()],  # a round that this run of 50 never has
         [STATE_HASH, _far(999_999).to_bytes()],
+        # a group of five, signed by all of them, in a run of groups of at most four
+        [STATE_HASH, certificate(KEYS[:5], KEYS[:5], round_=ROUND - 1, state=STATE_HASH).to_bytes()],
     ],
 )  # fmt: skip
 async def test_a_standing_that_is_not_proved_is_left_out(shelf: Shelf, answer: object) -> None:
@@ -106,14 +108,17 @@ async def test_a_standing_that_is_not_proved_is_left_out(shelf: Shelf, answer: o
 
 
 @pytest.mark.asyncio
-async def test_the_last_round_of_a_run_is_accepted(shelf: Shelf) -> None:
-    shelf.answer(2, [STATE_HASH, _far(49).to_bytes()])
+@pytest.mark.parametrize(
+    "good", [_far(49), certificate(KEYS[:4], KEYS[:4], round_=ROUND - 1, state=STATE_HASH)], ids=["round", "group"]
+)
+async def test_the_last_round_and_the_largest_group_of_a_run_are_accepted(shelf: Shelf, good: Certificate) -> None:
+    shelf.answer(2, [STATE_HASH, good.to_bytes()])
     assert C.public in await shelf.client.standings([C.public])
 
 
 @pytest.mark.asyncio
 async def test_a_certificate_of_another_run_is_left_out(shelf: Shelf) -> None:
-    shelf.client = States(shelf.wires.node(B), OTHER_RUN, SIZE, 50)
+    shelf.client = States(shelf.wires.node(B), OTHER_RUN, SIZE, 50, 4)
     shelf.answer(2, [STATE_HASH, CERTIFIED.to_bytes()])
     handlers = shelf.wires.node(C).handlers
     handlers[f"/ubcp/state/1/{OTHER_RUN.hex()[:32]}"] = handlers[PROTOCOL]

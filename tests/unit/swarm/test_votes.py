@@ -10,7 +10,9 @@ import pytest
 import pytest_asyncio
 
 from tests.unit.swarm.made import KEYS, RUN, Wires, digest, group
+from ubcp_p2p.codec import Value
 from ubcp_p2p.errors import RoundFailed
+from ubcp_p2p.swarm.frames import Stream
 from ubcp_p2p.swarm.quorum import Certificate, vote_digest
 from ubcp_p2p.swarm.votes import BALLOTS_KEPT, EARLY_VOTES_MAX, Polls
 
@@ -107,6 +109,22 @@ async def test_a_vote_that_came_before_the_group_was_known_counts(room: Room) ->
     assert await room.tell(1, 0, STATE) == []
     certificate = await room.vote(0)
     assert len(certificate.signatures) == 3
+
+
+@pytest.mark.asyncio
+async def test_an_answer_with_more_votes_than_members_is_not_read(room: Room) -> None:
+    rows: list[Value] = [[KEYS[n].public, STATE, room.signed(n, STATE)] for n in (0, 1, 2, 2)]
+
+    async def tells_too_much(stream: Stream) -> None:
+        await stream.receive(timeout_s=LONG_S)
+        await stream.send(rows, timeout_s=LONG_S)
+
+    for n in (1, 2):
+        room.wires.node(KEYS[n]).handlers[PROTOCOL] = tells_too_much
+    with pytest.raises(RoundFailed):
+        await room.vote(0, seconds=0.05)
+    rows.pop()
+    assert len((await room.vote(0)).signatures) == 3
 
 
 @pytest.mark.asyncio
