@@ -35,7 +35,7 @@ def beat(sequence: int = 1, round_: int = 3, phase: Phase = Phase.READY, base: b
 def view(*beats: tuple[bytes, Beat], at_s: float = 100.0) -> View:
     made = View(RUN, ME)
     for peer, heard in beats:
-        assert made.hear(peer, heard, at_s)
+        assert made.hear(peer, heard, at_s, connected=False)
     return made
 
 
@@ -80,25 +80,64 @@ def test_only_newer_beats_are_heard(sequences: list[int]) -> None:
     made = View(RUN, ME)
     newest = -1
     for number, sequence in enumerate(sequences):
-        assert made.hear(A, beat(sequence), float(number)) == (sequence > newest)
+        assert made.hear(A, beat(sequence), float(number), connected=False) == (sequence > newest)
         newest = max(newest, sequence)
         assert made.members[A].beat.sequence == newest
 
 
 def test_my_own_beats_and_those_of_other_runs_are_not_heard() -> None:
     made = View(RUN, ME)
-    assert not made.hear(ME, beat(), 1.0)
-    assert not made.hear(A, replace(beat(), run_id=OTHER_RUN), 1.0)
+    assert not made.hear(ME, beat(), 1.0, connected=True)
+    assert not made.hear(A, replace(beat(), run_id=OTHER_RUN), 1.0, connected=True)
     assert made.members == {}
 
 
-def test_the_view_is_bounded() -> None:
+def crowded() -> View:
+    """A view full of invented names, heard one after the other from 1.0 s on."""
     made = View(RUN, ME)
     for number in range(MEMBERS_SEEN_MAX):
-        assert made.hear(digest(f"sybil {number}"), beat(), 1.0)
-    assert not made.hear(A, beat(), 1.0)
-    made.drop_silent(1.0 + FORGET_S + 1.0)
-    assert made.hear(A, beat(), 70.0)
+        assert made.hear(digest(f"sybil {number}"), beat(), 1.0 + number / 1000.0, connected=False)
+    return made
+
+
+def test_the_view_is_bounded() -> None:
+    made = crowded()
+    assert not made.hear(A, beat(), 2.0, connected=False)
+    made.drop_silent(2.0 + FORGET_S)
+    assert made.hear(A, beat(), 70.0, connected=False)
+
+
+def test_a_connected_peer_takes_the_place_of_the_name_heard_longest_ago() -> None:
+    made = crowded()
+    assert made.hear(digest("sybil 0"), beat(2), 2.0, connected=False)
+    assert made.hear(A, beat(), 2.0, connected=True)
+    assert made.members.keys() >= {A, digest("sybil 0")}
+    assert digest("sybil 1") not in made.members
+    assert len(made.members) == MEMBERS_SEEN_MAX
+
+
+@given(st.lists(st.tuples(st.integers(0, 2 * MEMBERS_SEEN_MAX), st.booleans()), max_size=60), st.integers(0, 300))
+def test_names_never_push_out_who_was_connected(heard: list[tuple[int, bool]], linked: int) -> None:
+    made, now_s = crowded(), 2.0
+    for number in range(min(linked, MEMBERS_SEEN_MAX)):
+        made.hear(digest(f"sybil {number}"), beat(2), now_s, connected=True)
+    met = {peer for peer, member in made.members.items() if member.was_connected}
+    for number, connected in heard:
+        now_s += 0.01
+        peer, full = digest(f"sybil {number}"), len(met) == MEMBERS_SEEN_MAX
+        newcomer = peer not in made.members
+        taken = made.hear(peer, beat(int(now_s * 1000)), now_s, connected=connected)
+        if newcomer:
+            assert taken == (connected and not full)
+        met |= {peer} if connected and taken else set()
+        assert met <= made.members.keys()
+        assert len(made.members) == MEMBERS_SEEN_MAX
+
+
+def test_who_is_heard_while_connected_counts_as_gone_when_the_connection_breaks() -> None:
+    made = View(RUN, ME)
+    assert made.hear(A, beat(), 100.0, connected=True)
+    assert made.alive(101.1, []) == []
 
 
 # -- who is there ------------------------------------------------------------------------------------------------
@@ -109,7 +148,7 @@ def test_the_silence_allowed_stays_within_its_bounds(gaps: list[float]) -> None:
     made, now_s = view((A, beat(0)), at_s=0.0), 0.0
     for number, gap_s in enumerate(gaps):
         now_s += gap_s
-        made.hear(A, beat(number + 1), now_s)
+        made.hear(A, beat(number + 1), now_s, connected=False)
         assert SILENCE_MIN_S <= made.members[A].silence_allowed_s() <= SILENCE_MAX_S
 
 
@@ -117,7 +156,7 @@ def heard_every(gap_s: float, count: int = 60) -> tuple[View, float]:
     made, now_s = view((A, beat(0)), at_s=0.0), 0.0
     for number in range(count):
         now_s += gap_s * (0.5 if number % 2 else 1.5)
-        made.hear(A, beat(number + 1), now_s)
+        made.hear(A, beat(number + 1), now_s, connected=False)
     return made, now_s
 
 
@@ -125,7 +164,7 @@ def test_an_irregular_peer_is_allowed_more_silence_than_a_regular_one() -> None:
     regular, steady = view((A, beat(0)), at_s=0.0), 0.0
     for number in range(60):
         steady += BEAT_S
-        regular.hear(A, beat(number + 1), steady)
+        regular.hear(A, beat(number + 1), steady, connected=False)
     slow, _ = heard_every(2.0)
     assert regular.members[A].silence_allowed_s() == SILENCE_MIN_S
     assert slow.members[A].silence_allowed_s() > 3.0
@@ -135,7 +174,7 @@ def test_beats_at_a_change_of_phase_say_nothing_about_the_network() -> None:
     made, now_s = view((A, beat(0)), at_s=0.0), 0.0
     for number in range(60):
         now_s += 0.01
-        made.hear(A, beat(number + 1), now_s)
+        made.hear(A, beat(number + 1), now_s, connected=False)
     assert made.members[A].gap_s == BEAT_S
 
 

@@ -83,16 +83,20 @@ class View:
     me: bytes
     members: dict[bytes, Member] = field(default_factory=dict)
 
-    def hear(self, peer: bytes, beat: Beat, now_s: float) -> bool:
-        """Take a heartbeat in; False when it is ours, old, of another run, or the view is full."""
+    def hear(self, peer: bytes, beat: Beat, now_s: float, *, connected: bool) -> bool:
+        """Take a heartbeat in; False when it is ours, old, of another run, or the view is full.
+
+        connected: `peer` is connected to us now. Such a one takes the place of one that never was: names cost nothing.
+        """
         if peer == self.me or beat.run_id != self.run_id:
             return False
         member = self.members.get(peer)
         if member is None:
-            if len(self.members) >= MEMBERS_SEEN_MAX:
+            if len(self.members) >= MEMBERS_SEEN_MAX and not (connected and self._forget_a_name()):
                 return False
-            self.members[peer] = Member(beat, now_s)
+            self.members[peer] = Member(beat, now_s, was_connected=connected)
             return True
+        member.was_connected |= connected
         if beat.sequence <= member.beat.sequence:
             return False
         gap_s = min(now_s - member.heard_s, SILENCE_MAX_S)
@@ -101,6 +105,13 @@ class View:
             member.gap_s += 0.1 * (gap_s - member.gap_s)
         member.beat, member.heard_s = beat, now_s
         return True
+
+    def _forget_a_name(self) -> bool:
+        """Drop the one heard longest ago of those that were never connected; False when there is none."""
+        names = [(member.heard_s, peer) for peer, member in self.members.items() if not member.was_connected]
+        if names:
+            del self.members[min(names)[1]]
+        return bool(names)
 
     def strike(self, peer: bytes, now_s: float, seconds: float) -> None:
         """Stop waiting for `peer` for a while: it lied, hung or sent garbage. Each strike lasts twice as long."""

@@ -154,7 +154,7 @@ class Presence:
         except MalformedMessage as error:
             log.debug("a malformed heartbeat from %s: %s", short(peer), error)
             return
-        if self.view.hear(peer, beat, time.monotonic()):
+        if self.view.hear(peer, beat, time.monotonic(), connected=peer in self._network.connected):
             self._heard.set()
 
     async def _wait_heard(self, timeout_s: float) -> None:

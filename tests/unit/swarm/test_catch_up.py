@@ -89,7 +89,7 @@ class Swarm:
         states.publish(keeper.state, state(round_, branch)[1], proof)
         await states.open()
         beat = Beat(RUN, 1, round_, phase, state(round_, branch)[1], 0, 0)
-        self.member.view.hear(who.public, beat, time.monotonic())
+        self.member.view.hear(who.public, beat, time.monotonic(), connected=True)
 
     async def catch_up(self) -> bool:
         try:
