@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -116,3 +118,25 @@ def test_the_base_commands_load_no_heavy_module() -> None:
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
     )
     assert result.stderr.strip() == ""
+
+
+def _private_names(path: Path) -> tuple[set[str], set[str]]:
+    """(those of a module's own, those that it uses of others)."""
+    tree = list(ast.walk(ast.parse(path.read_text())))
+    attributes = [(ast.unparse(node.value), node.attr) for node in tree if isinstance(node, ast.Attribute)]
+    own = {name for owner, name in attributes if owner == "self"}
+    own |= {node.name for node in tree if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    used = {name for owner, name in attributes if owner not in ("self", "cls")}
+    used |= {name.name for node in tree if isinstance(node, ast.ImportFrom) for name in node.names}
+    private = {name for name in own | used if re.match("_[^_]", name)}
+    return own & private, (used - own) & private
+
+
+def test_no_module_reaches_into_another() -> None:
+    """A name with an underscore is used in its own module alone. Those that none of ours has are a library's."""
+    packages = ("cli", "models", "peer", "swarm", "training")
+    files = [path for name in packages for path in (REPOSITORY / "ubcp_p2p" / name).rglob("*.py")]
+    modules = {path: _private_names(path) for path in files}
+    ours = {name for own, _ in modules.values() for name in own}
+    reached = {str(path): sorted(used & ours) for path, (_, used) in modules.items() if used & ours}
+    assert not reached

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json
+from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, profile_at
 from ubcp_p2p.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,11 +33,9 @@ def init(
     With neither --passphrase nor --no-passphrase, the account key is encrypted if $UBCP_PASSPHRASE is set.
     """
     from ubcp_p2p.keys import peer_id_of, to_base58
-    from ubcp_p2p.peer.config import default_profile_dir
     from ubcp_p2p.peer.create import create_profile
-    from ubcp_p2p.peer.profile import Profile
 
-    place = Profile((profile or default_profile_dir()).absolute())
+    place = profile_at(profile)
     created = create_profile(place, new_passphrase=lambda: _new_passphrase(passphrase), open_account=_open_account)
     peer_id = to_base58(peer_id_of(created.node))
     if json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, require_extra, say
+from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, profile_at, require_extra, say
 from ubcp_p2p.errors import ConfigError, LocalIOError
 from ubcp_p2p.log import printable
 
@@ -67,7 +67,7 @@ def status(profile: ProfileOption = None, json: JsonOption = False) -> None:
     """Say what the running node is doing, and what is still loading."""
     from ubcp_p2p.peer.control import call
 
-    document = call(_profile(profile), "status", timeout_s=10.0)
+    document = call(profile_at(profile), "status", timeout_s=10.0)
     if json:
         emit_json(document)
         return
@@ -105,7 +105,7 @@ def stop(profile: ProfileOption = None, json: JsonOption = False) -> None:
     from ubcp_p2p.peer.control import call
     from ubcp_p2p.peer.profile import read_holder
 
-    place = _profile(profile)
+    place = profile_at(profile)
     pid = call(place, "stop", timeout_s=10.0)["pid"]
     deadline_s = time.monotonic() + STOP_S
     while True:
@@ -128,7 +128,7 @@ def peers(profile: ProfileOption = None, json: JsonOption = False) -> None:
     """
     from ubcp_p2p.peer.control import call
 
-    document = call(_profile(profile), "peers")
+    document = call(profile_at(profile), "peers")
     if json:
         emit_json(document)
         return
@@ -144,7 +144,7 @@ def _run(
     from ubcp_p2p.peer.node import Node, run_node
     from ubcp_p2p.swarm.addresses import split_multiaddr
 
-    place = _profile(profile)
+    place = profile_at(profile)
     place.require()
     config = place.config()
     join = (*(peer or ()), *_read_peers(peers))
@@ -195,10 +195,3 @@ def _read_peers(path: Path | None) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the peers in {path}: {error}", hint="`ubcp peers > FILE` makes one") from None
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-
-
-def _profile(path: Path | None) -> Profile:
-    from ubcp_p2p.peer.config import default_profile_dir
-    from ubcp_p2p.peer.profile import Profile
-
-    return Profile((path or default_profile_dir()).absolute())

@@ -6,12 +6,15 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
 from ubcp_p2p.errors import ConfigError, UbcpError
 from ubcp_p2p.log import printable
+
+if TYPE_CHECKING:
+    from ubcp_p2p.peer.profile import Profile
 
 # extra -> a module of each distribution that only this extra brings
 _EXTRAS: Final = {
@@ -26,6 +29,14 @@ ProfileOption: TypeAlias = Annotated[
     ),
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+def profile_at(path: Path | None) -> Profile:
+    """The profile that --profile names, or the default one."""
+    from ubcp_p2p.peer.config import default_profile_dir
+    from ubcp_p2p.peer.profile import Profile
+
+    return Profile((path or default_profile_dir()).absolute())
 
 
 def emit_json(document: object) -> None:

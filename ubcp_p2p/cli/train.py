@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, require_extra, say
+from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, profile_at, require_extra, say
 from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.log import printable
-
-if TYPE_CHECKING:
-    from ubcp_p2p.peer.profile import Profile
 
 RunOption = Annotated[
     str,
@@ -47,7 +43,7 @@ def train(
     from ubcp_p2p.models.recipe import load_recipe
     from ubcp_p2p.peer.control import call, stream
 
-    place = _profile(profile)
+    place = profile_at(profile)
     chosen = load_recipe(recipe)
     started = call(
         place, "train", recipe=chosen.to_toml(), where=recipe, run=run, peers_min=min_peers, new=new, timeout_s=60.0
@@ -72,7 +68,7 @@ def runs(profile: ProfileOption = None, json: JsonOption = False) -> None:
     from ubcp_p2p.cli.node import describe_run
     from ubcp_p2p.peer.control import call
 
-    document = call(_profile(profile), "runs", timeout_s=30.0)
+    document = call(profile_at(profile), "runs", timeout_s=30.0)
     if json:
         emit_json(document)
         return
@@ -94,7 +90,7 @@ def leave(
     """Leave a run: the others are told, a checkpoint is kept, the trainer ends."""
     from ubcp_p2p.peer.control import call
 
-    _print_status(call(_profile(profile), "leave", run=run, timeout_s=60.0), json)
+    _print_status(call(profile_at(profile), "leave", run=run, timeout_s=60.0), json)
 
 
 def _show(event: dict[str, Any]) -> None:
@@ -142,9 +138,3 @@ def _print_status(status: dict[str, Any], json: bool) -> None:
         emit_json(status)
     else:
         print(describe_run(status))
-
-
-def _profile(path: Path | None) -> Profile:
-    from ubcp_p2p.cli.node import _profile as of
-
-    return of(path)

@@ -124,7 +124,7 @@ class Run:
             "rounds": self.recipe.rounds.total,
             "step": member.step if member else None,
             "steps": self.recipe.rounds.local_steps,
-            "peers": len(member._alive()) + 1 if member else None,
+            "peers": len(member.peers()) + 1 if member else None,
             "loss": member.loss if member else None,
             "state_hash": member.base_hash.hex() if member else None,
             "retries": member.retries if member else None,
@@ -304,7 +304,7 @@ class Runs:
             with suppress(UbcpError, TimeoutError):
                 if in_order and not trainer.exited.done() and member.round > 0:
                     async with asyncio.timeout(FINAL_CHECKPOINT_S):
-                        await member._checkpoint(due=True)
+                        await member.keep_checkpoint(due=True)
 
     def member(self, settings: RunSettings, trainer: TrainerProcess, observe: Observer) -> RunMember:
         """The RunMember of a run; fault tests replace this to inject faults by place and step."""

@@ -157,7 +157,7 @@ class Matchmaker:
             raise Unreachable(f"p2pd did not take the matchmaking handler: {error}") from None
 
     async def close(self) -> None:
-        if self.generation == getattr(self._network._session, "generation", None):
+        if self.generation == self._network.generation:
             await self._servicer.remove_p2p_handlers(self._p2p, namespace=self._namespace)
 
     def expect(self, companions: Iterable[bytes], *, banned: Iterable[bytes]) -> None:

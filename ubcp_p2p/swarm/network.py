@@ -331,6 +331,11 @@ class Network:
             raise Unreachable("the network is not up")
         return self._session
 
+    @property
+    def generation(self) -> int | None:
+        """That of the live session; None while p2pd is down."""
+        return self._session.generation if self._session is not None else None
+
     async def handle(self, protocol: str, handler: Handler) -> None:
         """Serve `protocol`; the handler gets a Stream and may raise: that ends the stream, nothing else."""
         self._handlers[protocol] = handler

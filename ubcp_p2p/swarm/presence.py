@@ -69,7 +69,8 @@ class Presence:
 
     # -- who is there -------------------------------------------------------------------------------------------
 
-    def _alive(self) -> list[bytes]:
+    def peers(self) -> list[bytes]:
+        """The other peers of the run that are there now (public keys), near or far."""
         return self.view.alive(time.monotonic(), self._network.connected)
 
     def _companions(self) -> list[bytes]:
@@ -87,7 +88,7 @@ class Presence:
         return [peer for peer in strangers if peer not in coming]
 
     def _gone(self, peers: Sequence[bytes]) -> set[bytes]:
-        return set(peers) - set(self._alive()) - {self._network.public}
+        return set(peers) - set(self.peers()) - {self._network.public}
 
     async def _wait_for_guests(self) -> None:
         """Let a peer that has just taken this very state from here come along.
@@ -112,7 +113,7 @@ class Presence:
 
     def _grace_s(self) -> float:
         """The longest silence that a live companion is allowed: the unit of every deadline here."""
-        return max((self.view.members[p].silence_allowed_s() for p in self._alive()), default=2.0)
+        return max((self.view.members[p].silence_allowed_s() for p in self.peers()), default=2.0)
 
     def _say(self, kind: str, **data: Any) -> None:
         self._observe(Event(kind, self.round, data))
@@ -166,7 +167,7 @@ class Presence:
         """Look for members in the DHT: often while few are known, seldom later."""
         while True:
             await self._meet()
-            await asyncio.sleep(MEET_EVERY_S if self._alive() else 1.0)
+            await asyncio.sleep(MEET_EVERY_S if self.peers() else 1.0)
 
     async def _meet(self) -> None:
         """Connect to peers that claim in the DHT to be in this run."""

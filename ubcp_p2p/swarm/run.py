@@ -74,7 +74,7 @@ class RunMember(Follower):
         while True:
             while self.round < self.settings.rounds:
                 await self._one_round()
-            await self._checkpoint(due=True)
+            await self.keep_checkpoint(due=True)
             await self._enter(Phase.DONE)
             self._say("done")
             await self._serve_the_end()
@@ -104,10 +104,10 @@ class RunMember(Follower):
         while time.monotonic() - started_s < LISTEN_S:
             await self._wait_heard(BEAT_S)
         await self._catch_up()
-        while len(self._alive()) + 1 < self.settings.peers_min:
-            self._say("waiting", peers=len(self._alive()) + 1, wanted=self.settings.peers_min)
+        while len(self.peers()) + 1 < self.settings.peers_min:
+            self._say("waiting", peers=len(self.peers()) + 1, wanted=self.settings.peers_min)
             await self._wait_heard(1.0)
-        self._say("joined", peers=len(self._alive()) + 1)
+        self._say("joined", peers=len(self.peers()) + 1)
 
     # -- one round ----------------------------------------------------------------------------------------------
 
@@ -142,13 +142,13 @@ class RunMember(Follower):
                 return
         finally:
             offer.buffer.close()
-        await self._checkpoint()
+        await self.keep_checkpoint()
         if self._is_my_turn_to_evaluate():
             await self._evaluate()
 
     async def _train(self) -> Offer:
         """H local steps; fewer when the others have waited long enough for this peer."""
-        members = self.certificate.group.peers if self.certificate else (*self._alive(), self._network.public)
+        members = self.certificate.group.peers if self.certificate else (*self.peers(), self._network.public)
         self.step = 0
         training = asyncio.ensure_future(self._trainer.train(self.round, sorted(members), self._on_progress))
         try:
@@ -315,7 +315,7 @@ class RunMember(Follower):
     def _strike_silent(self, peers: Sequence[bytes], certificate: Certificate) -> None:
         """Who is there and let a vote run to its deadline is not waited for next time."""
         signers = {peer for peer, _ in certificate.signatures}
-        for peer in self._still_here(set(peers) & set(self._alive()) - signers):
+        for peer in self._still_here(set(peers) & set(self.peers()) - signers):
             self.view.strike(peer, time.monotonic(), ABSENT_STRIKE_S)
 
     async def _adopt_own(self, certificate: Certificate, mine: bytes) -> None:
@@ -344,7 +344,7 @@ class RunMember(Follower):
         log.warning("round %d, attempt %d: %s", self.round, attempt + 1, error)
         self._say("retry", reason=str(error), attempt=attempt + 1)
         now_s = time.monotonic()
-        alive = set(self._alive())
+        alive = set(self.peers())
         missing = set(getattr(error, "missing", ()))
         for peer in self._still_here(missing & alive):
             self.view.strike(peer, now_s, ABSENT_STRIKE_S)
@@ -385,7 +385,7 @@ class RunMember(Follower):
             self._matchmaker = matchmaker
         return self._matchmaker
 
-    async def _checkpoint(self, due: bool = False) -> None:
+    async def keep_checkpoint(self, *, due: bool = False) -> None:
         """Write a checkpoint when one is due. A full disk is said and survived: the older checkpoints stay."""
         if not due and time.monotonic() - self._checkpointed_s < self.settings.checkpoint_every_s:
             return

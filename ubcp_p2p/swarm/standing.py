@@ -50,7 +50,7 @@ class Follower(Presence):
     async def _catch_up(self) -> bool:
         """Ask live peers what they stand on and move to the better branch, if there is one; True when moved."""
         for _ in range(CATCH_UP_TRIES):  # the others may go on while we ask, and then no longer serve what we ask for
-            alive = self._alive()
+            alive = self.peers()
             if not alive:
                 return False
             standings = await self._states.standings(alive)
