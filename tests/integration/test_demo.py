@@ -35,9 +35,7 @@ class Places:
     sockets: Path
 
     def left(self) -> list[Path]:
-        # torch keeps a cache for all programs of a user there, and says so by its name
-        found = [*self.temporary.iterdir(), *self.sockets.iterdir()]
-        return [path for path in found if not path.name.startswith("torchinductor_")]
+        return [*self.temporary.iterdir(), *self.sockets.iterdir()]
 
     def processes(self) -> list[psutil.Process]:
         """Processes that were started with a path in the temporary directory: nodes, p2pd, sweepers."""
