@@ -140,6 +140,47 @@ def test_kill_9_leaves_nothing_and_the_run_goes_on_where_it_was(swarm: Swarm) ->
     assert first["round"] > saved["round"]
 
 
+def test_after_kill_9_up_alone_goes_on_with_the_run_to_its_end(swarm: Swarm) -> None:
+    recipe = tiny(30, local_steps=200)
+    peer = swarm.add("a").start(swarm.seeds)
+    peer.train(recipe, checkpoint_every_s=0.0)
+    saved = peer.wait("checkpointed", where=lambda e: 3 <= e["round"] < 20)
+    peer.kill()
+    assert peer.left_behind() == []
+    before = peer.mark_now()
+
+    peer.start(swarm.seeds)
+    until(lambda: bool(peer.status()["runs"]), STEP_S, "the run is back")
+    peer.listen()
+    assert peer.run()["resumed"]
+    assert ", to go on where it was" in ubcp(peer, "status").stdout or ", resumed" in ubcp(peer, "status").stdout
+    assert peer.wait("joining", after=before)["round"] >= saved["round"]
+    assert peer.wait("done", after=before)["round"] == 30
+    assert "going on with the run run" in (peer.profile.log / "ubcp.log").read_text()
+
+    peer.stop()
+    peer.start(swarm.seeds)
+    assert ubcp(peer, "runs").returncode == 0  # answered when the network is up: what is resumed is there by then
+    assert peer.status()["runs"] == []  # it is done
+
+
+def test_no_resume_and_leave(swarm: Swarm) -> None:
+    peer = swarm.add("a").start(swarm.seeds)
+    peer.train(tiny(100_000))
+    peer.stop()
+    peer.start(swarm.seeds, "--no-resume")
+    peer.call("runs")
+    assert peer.status()["runs"] == []
+    peer.stop()
+    peer.start(swarm.seeds)
+    until(lambda: bool(peer.status()["runs"]), STEP_S, "the run is back")
+    assert ubcp(peer, "leave", "run").returncode == 0
+    peer.stop()
+    peer.start(swarm.seeds)
+    peer.call("runs")
+    assert peer.status()["runs"] == []
+
+
 def test_detach_and_stop(swarm: Swarm) -> None:
     peer = swarm.add("a")
     peer.mark = "detached"

@@ -143,7 +143,8 @@ def main() -> None:
     profile = Profile(options.profile)
     config = profile.config()
     setup_logging(config.log.level, file=profile.log / "ubcp.log")
-    run_node(FaultyNode(profile, config, join=tuple(options.peer), trains=options.role == "up"))
+    # resume=False: a test tells the node what to do, and when
+    run_node(FaultyNode(profile, config, join=tuple(options.peer), trains=options.role == "up", resume=False))
 
 
 if __name__ == "__main__":

@@ -166,6 +166,10 @@ class Peer:
     def train(self, recipe: Recipe, *, run: str = "run", **options: object) -> Peer:
         """Take part in a run and listen to it from now on."""
         self.call("train", recipe=recipe.to_toml(), run=run, timeout_s=60.0, **options)
+        return self.listen(run)
+
+    def listen(self, run: str = "run") -> Peer:
+        """Hear what happens and has happened in a run that the node is in."""
         thread = threading.Thread(target=self._listen, args=(run,), name=f"follow {self.name}", daemon=True)
         self._threads.append(thread)
         thread.start()

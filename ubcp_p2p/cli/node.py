@@ -30,6 +30,9 @@ PeersFileOption = Annotated[
     Path | None, typer.Option("--peers", metavar="FILE", help="Join through the peers in FILE, a multiaddr a line.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Only errors on the terminal; the log file has everything.")]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume/--no-resume", help="Go on with the runs that the node was in when it ended.")
+]
 DetachOption = Annotated[bool, typer.Option("--detach", help="Go on in the background; `ubcp stop` ends it.")]
 
 
@@ -37,15 +40,17 @@ def up(
     profile: ProfileOption = None,
     peer: JoinOption = None,
     peers: PeersFileOption = None,
+    resume: ResumeOption = True,
     detach: DetachOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run the node.
 
     It starts p2pd, joins the network through the bootstrap nodes of config.toml, the peers named here and those that it
-    remembers, and serves until Ctrl-C, SIGTERM or `ubcp stop`. `ubcp status` answers from the first second.
+    remembers, goes on with the runs that it was in when it ended, and serves until Ctrl-C, SIGTERM or `ubcp stop`.
+    `ubcp status` answers from the first second.
     """
-    _run(profile, peer, peers, detach, quiet=quiet, trains=True)
+    _run(profile, peer, peers, detach, quiet=quiet, trains=True, resume=resume)
 
 
 def bootstrap(
@@ -60,7 +65,7 @@ def bootstrap(
     A node like any other that takes part in no run: others join the network through it. `ubcp status` prints the
     address to give to them.
     """
-    _run(profile, peer, peers, detach, quiet=quiet, trains=False)
+    _run(profile, peer, peers, detach, quiet=quiet, trains=False, resume=False)
 
 
 def status(profile: ProfileOption = None, json: JsonOption = False) -> None:
@@ -91,12 +96,13 @@ def describe_run(run: dict[str, Any]) -> str:
         hint = f" ({run['error']['hint']})" if run["error"]["hint"] else ""
         return f"{run['name']}: failed: {run['error']['message']}{hint}"
     if run["round"] is None:
-        return f"{run['name']}: starting the trainer"
+        return f"{run['name']}: starting the trainer{', to go on where it was' if run['resumed'] else ''}"
     loss = f", loss {run['loss']:.3f}" if run["loss"] is not None else ""
+    resumed = ", resumed at the node's start" if run["resumed"] else ""
     trouble = f"; NO CHECKPOINT: {run['checkpoint_trouble']}" if run["checkpoint_trouble"] else ""
     return (
         f"{run['name']} ({run['recipe']}): round {run['round']} of {run['rounds']}, {run['phase']}, "
-        f"{run['peers']} peers{loss}, {run['retries']} retries{trouble}"
+        f"{run['peers']} peers{loss}, {run['retries']} retries{resumed}{trouble}"
     )
 
 
@@ -137,7 +143,14 @@ def peers(profile: ProfileOption = None, json: JsonOption = False) -> None:
 
 
 def _run(
-    profile: Path | None, peer: list[str] | None, peers: Path | None, detach: bool, *, quiet: bool, trains: bool
+    profile: Path | None,
+    peer: list[str] | None,
+    peers: Path | None,
+    detach: bool,
+    *,
+    quiet: bool,
+    trains: bool,
+    resume: bool,
 ) -> None:
     require_extra("peer")
     from ubcp_p2p.log import setup_logging
@@ -151,25 +164,24 @@ def _run(
     for address in join:
         split_multiaddr(address)
     if detach:
-        _detach(place, join, trains=trains)
+        _detach(place, join, "up" if trains else "bootstrap", *([] if resume or not trains else ["--no-resume"]))
         return
     setup_logging(config.log.level, file=place.log / "ubcp.log", stderr_level="error" if quiet else None)
-    run_node(Node(place, config, join=join, trains=trains))
+    run_node(Node(place, config, join=join, trains=trains, resume=resume))
 
 
-def _detach(place: Profile, join: tuple[str, ...], *, trains: bool) -> None:
+def _detach(place: Profile, join: tuple[str, ...], *words: str) -> None:
     """Start the same command in the background and wait until it answers or ends."""
     from ubcp_p2p.peer.control import NotRunning, call
 
-    command = [sys.executable, "-m", "ubcp_p2p", "up" if trains else "bootstrap", "--quiet", "--profile"]
-    command.append(str(place.root))
+    command = [sys.executable, "-m", "ubcp_p2p", *words, "--quiet", "--profile", str(place.root)]
     for address in join:
         command += ["--peer", address]
     output = place.log / "start.txt"
     place.make()
-    with output.open("wb") as words:
+    with output.open("wb") as said:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=words, stderr=words, start_new_session=True, cwd="/"
+            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True, cwd="/"
         )
     while process.poll() is None:
         try:

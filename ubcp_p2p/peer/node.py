@@ -28,10 +28,19 @@ log = logging.getLogger(__name__)
 
 
 class Node:
-    """One running node. `trains` is False for a seed node: it serves the DHT and takes part in no run."""
+    """One running node. `trains` is False for a seed node: it serves the DHT and takes part in no run.
+
+    resume: go on with the runs that it was in when it ended.
+    """
 
     def __init__(
-        self, profile: Profile, config: PeerConfig, *, join: tuple[str, ...] = (), trains: bool = True
+        self,
+        profile: Profile,
+        config: PeerConfig,
+        *,
+        join: tuple[str, ...] = (),
+        trains: bool = True,
+        resume: bool = True,
     ) -> None:
         self.profile = profile
         self.config = config
@@ -41,6 +50,7 @@ class Node:
         self.runs: Runs | None = None
         self._join = join
         self._trains = trains
+        self._resumes = resume
         self._stage = "starting"
         self._started_s = time.monotonic()
         self._stop = asyncio.Event()
@@ -122,6 +132,8 @@ class Node:
         self._stage = "up"
         seconds = round(time.monotonic() - self._started_s, 2)
         log.info("up after %.2f s as %s", seconds, self.peer_id, extra=fields(addresses=network.multiaddrs()))
+        if self.runs is not None and self._resumes:
+            self.runs.resume()
 
     @property
     def peer_id(self) -> str:
@@ -193,7 +205,7 @@ class Node:
 
     async def _train(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         from ubcp_p2p.models.recipe import Recipe
-        from ubcp_p2p.peer.runs import RunOptions
+        from ubcp_p2p.peer.kept import RunOptions
 
         recipe = Recipe.from_toml(str(request["recipe"]), where=str(request.get("where", "the recipe")))
         options = RunOptions(

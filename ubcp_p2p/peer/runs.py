@@ -8,17 +8,17 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ubcp_p2p.codec import MalformedMessage
-from ubcp_p2p.errors import ConfigError, NetworkError, TrainingError, UbcpError
+from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, TrainingError, UbcpError
 from ubcp_p2p.log import fields
 from ubcp_p2p.models.recipe import Recipe, run_id
 from ubcp_p2p.peer.config import TrainingConfig
+from ubcp_p2p.peer.kept import KeptRun, RunOptions, check_name, forget, keep, kept_runs
 from ubcp_p2p.peer.profile import Profile
 from ubcp_p2p.swarm import directory
-from ubcp_p2p.swarm.directory import NAME_CHARS_MAX
 from ubcp_p2p.swarm.network import Network, short
 from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.swarm.run import Event, Observer, RunMember, RunSettings
@@ -33,13 +33,8 @@ FINAL_CHECKPOINT_S = 20.0
 ENDED = ("failed", "left")
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """What one peer may choose for itself when it joins a run."""
-
-    peers_min: int = 1
-    checkpoint_every_s: float = 10.0
-    new: bool = False
+class OtherData(ConfigError):
+    """Peers claim other data. A claim passes: the next start of the node tries the run again."""
 
 
 class Run:
@@ -48,11 +43,12 @@ class Run:
     `stage` is "starting", "running", "done", "failed" or "left"; `error` says why it failed.
     """
 
-    def __init__(self, name: str, recipe: Recipe, options: RunOptions) -> None:
+    def __init__(self, name: str, recipe: Recipe, options: RunOptions, *, resumed: bool = False) -> None:
         self.name = name
         self.recipe = recipe
         self.run_id = run_id(name, recipe.hash())
         self.options = options
+        self.resumed = resumed  # by the node's start, and not by a person
         self.stage = "starting"
         self.error: UbcpError | None = None
         self.member: RunMember | None = None
@@ -119,6 +115,7 @@ class Run:
             "recipe": self.recipe.name,
             "run_id": self.run_id.hex(),
             "stage": self.stage,
+            "resumed": self.resumed,
             "phase": member.phase.name.lower() if member else None,
             "round": member.round if member else None,
             "rounds": self.recipe.rounds.total,
@@ -160,29 +157,58 @@ class Runs:
         return run
 
     async def start(self, name: str, recipe: Recipe, options: RunOptions) -> Run:
-        """Join or begin a run. Raises ConfigError when the name is bad, taken here, or used with another recipe."""
-        if not name or len(name.encode()) > NAME_CHARS_MAX or not name.isprintable():
-            raise ConfigError(
-                f"a run's name has 1 to {NAME_CHARS_MAX} bytes of printable characters, not {name[:80]!r}"
-            )
-        present = self._runs.get(name)
-        if present is not None and present.stage not in ENDED:
-            if present.run_id == run_id(name, recipe.hash()):
-                return present
+        """Join or begin a run, and keep it for the node's next start.
+
+        Raises ConfigError when the name is bad, taken here, or used with another recipe; LocalIOError when the profile
+        cannot be written.
+        """
+        check_name(name)
+        present = self._present(name, recipe)
+        if present is None and not options.new:
+            await self._refuse_other_recipe(name, recipe)
+            present = self._present(name, recipe)  # it may have been resumed meanwhile
+        if present is not None:
+            return present
+        keep(self._profile.runs, KeptRun(name, recipe, options))
+        return self._begin(Run(name, recipe, options))
+
+    def resume(self) -> None:
+        """Go on with the runs that this node was in when it ended."""
+        runs, faults = kept_runs(self._profile.runs, directory.RUNS_PER_NODE_MAX)
+        for fault in faults:
+            log.warning("%s", fault)
+        for kept in runs:
+            if kept.name not in self._runs:
+                log.info("going on with the run %s, which this node was in when it ended", kept.name)
+                self._begin(Run(kept.name, kept.recipe, kept.options, resumed=True))
+
+    async def leave(self, name: str) -> None:
+        """Announce the leave, keep a checkpoint, end the trainer; the node's next start does not go on with it.
+
+        Raises ConfigError for an unknown name.
+        """
+        run = self.get(name)
+        forget(self._profile.runs, name)
+        await self._end(run)
+
+    def _present(self, name: str, recipe: Recipe) -> Run | None:
+        """The run of that name that goes on here. Raises ConfigError when it has another recipe."""
+        run = self._runs.get(name)
+        if run is None or run.stage in ENDED:
+            return None
+        if run.run_id != run_id(name, recipe.hash()):
             raise ConfigError(
                 f"this node is already in the run {name!r} with another recipe",
                 hint=f"ubcp leave {name}, or another --run",
             )
-        if not options.new:
-            await self._refuse_other_recipe(name, recipe)
-        run = Run(name, recipe, options)
-        self._runs[name] = run
-        run.task = asyncio.create_task(self._live(run), name=f"run {name}")
         return run
 
-    async def leave(self, name: str) -> None:
-        """Announce the leave, keep a checkpoint, end the trainer. Raises ConfigError for an unknown name."""
-        run = self.get(name)
+    def _begin(self, run: Run) -> Run:
+        self._runs[run.name] = run
+        run.task = asyncio.create_task(self._live(run), name=f"run {run.name}")
+        return run
+
+    async def _end(self, run: Run) -> None:
         if run.task is None:
             return
         if not run.leaving:  # a second cancel would break off the clean-up of the first
@@ -191,8 +217,8 @@ class Runs:
         await asyncio.wait([run.task])
 
     async def stop(self) -> None:
-        """Leave every run, for the end of the node."""
-        await asyncio.gather(*(self.leave(run.name) for run in self.all()))
+        """Leave every run, for the end of the node; its next start goes on with them."""
+        await asyncio.gather(*(self._end(run) for run in self.all()))
 
     async def keep_claiming(self) -> None:
         """Tell the DHT which runs this node is in, so that newcomers find it; soon after each change."""
@@ -229,7 +255,7 @@ class Runs:
             return
         others = directory.with_other_data(claims, self._network.public, run.run_id, run.data_hash)
         if others:
-            raise ConfigError(
+            raise OtherData(
                 f"peers in this run train on other data than this node has: {', '.join(map(short, others[:3]))}"
                 + (f" and {len(others) - 3} more" if len(others) > 3 else ""),
                 hint="get the data that the recipe names (a fallback is other data), or take another --run name; --new "
@@ -245,6 +271,8 @@ class Runs:
             run.observe(Event("left", run.member.round if run.member else 0))
             raise
         except UbcpError as error:
+            if isinstance(error, ConfigError) and not isinstance(error, OtherData):
+                self._forget(run)  # it would fail again
             self._failed(run, error)
         except Exception as error:
             log.exception("run %s failed", run.name)
@@ -282,7 +310,7 @@ class Runs:
             peers_min=run.options.peers_min,
             checkpoint_every_s=run.options.checkpoint_every_s,
         )
-        run.member = member = self.member(settings, trainer, run.observe)
+        run.member = member = self.member(settings, trainer, partial(self._observe, run))
         member.certificate = _restored(trainer, run.run_id, settings.peers_max)
         run.stage = "running"
         self._changed.set()
@@ -309,6 +337,17 @@ class Runs:
     def member(self, settings: RunSettings, trainer: TrainerProcess, observe: Observer) -> RunMember:
         """The RunMember of a run; fault tests replace this to inject faults by place and step."""
         return RunMember(self._network, trainer, settings, observe)
+
+    def _observe(self, run: Run, event: Event) -> None:
+        run.observe(event)
+        if event.kind == "done":
+            self._forget(run)  # a trainer of hundreds of MB, only to serve a state that others have too
+
+    def _forget(self, run: Run) -> None:
+        try:
+            forget(self._profile.runs, run.name)
+        except LocalIOError as error:
+            log.warning("%s; %s", error, error.hint)
 
     def _failed(self, run: Run, error: UbcpError) -> None:
         run.stage, run.error = "failed", error

@@ -19,8 +19,8 @@ from ubcp_p2p.peer.control import ControlServer, Emit
 from ubcp_p2p.peer.profile import Profile, ProfileLock
 
 RUN: dict[str, Any] = {
-    "name": "r", "recipe": "digits-tiny", "run_id": "ab" * 32, "stage": "done", "phase": "done", "round": 50,
-    "rounds": 50,
+    "name": "r", "recipe": "digits-tiny", "run_id": "ab" * 32, "stage": "done", "resumed": False,
+    "phase": "done", "round": 50, "rounds": 50,
     "step": 4, "steps": 4, "peers": 3, "loss": 0.25, "state_hash": "cd" * 32, "retries": 1, "trainer_pid": 7,
     "device": "cpu", "evaluation": None, "checkpoint_trouble": None, "error": None,
 }  # fmt: skip
@@ -275,6 +275,8 @@ def test_stop_waits_for_the_end(node: FakeNode, capsys: pytest.CaptureFixture[st
         (FAILED, "r: failed: the trainer was killed (start it again)"),
         (RUN | {"error": {"message": "no", "hint": None}}, "r: failed: no"),
         (RUN | {"round": None}, "r: starting the trainer"),
+        (RUN | {"round": None, "resumed": True}, "r: starting the trainer, to go on where it was"),
+        (RUN | {"resumed": True}, "1 retries, resumed at the node's start"),
         (RUN | {"loss": None, "checkpoint_trouble": "disk full"}, "NO CHECKPOINT: disk full"),
     ],
 )

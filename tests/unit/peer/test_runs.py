@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from tests.unit.swarm.made import KEYS, digest
-from ubcp_p2p.errors import ConfigError, UbcpError
+from ubcp_p2p.errors import ConfigError, TrainingError, UbcpError
 from ubcp_p2p.models.recipe import load_recipe, run_id
 from ubcp_p2p.peer.config import TrainingConfig
+from ubcp_p2p.peer.kept import RunOptions
 from ubcp_p2p.peer.profile import Profile
-from ubcp_p2p.peer.runs import Run, RunOptions, Runs
+from ubcp_p2p.peer.runs import OtherData, Run, Runs
 from ubcp_p2p.swarm.directory import KEY
+from ubcp_p2p.swarm.events import Event, Observer
 from ubcp_p2p.swarm.membership import Phase
 from ubcp_p2p.swarm.records import Claim
 from ubcp_p2p.training.process import TrainerProcess
@@ -34,6 +36,7 @@ class FakeNetwork:
 
     def __init__(self) -> None:
         self.rows: list[Claim] = []
+        self.while_asked: Callable[[], None] = lambda: None
 
     def claimed(self, author: bytes, name: str, data: bytes, recipe_hash: bytes = RECIPE.hash()) -> None:
         row = [name, run_id(name, recipe_hash), "a recipe", recipe_hash, 3, 50, data]
@@ -41,6 +44,7 @@ class FakeNetwork:
 
     async def claims(self, key: str) -> list[Claim]:
         assert key == KEY
+        self.while_asked()
         return self.rows
 
 
@@ -89,6 +93,7 @@ class House:
         self.trainers: list[FakeTrainer] = []
         self.running = asyncio.Event()  # a member trains
         self.fails: UbcpError | None = None
+        self.observe: Observer
         monkeypatch.setattr(TrainerProcess, "start", self._start)
 
     async def _start(self, *_: object, **__: object) -> FakeTrainer:
@@ -108,8 +113,12 @@ class House:
     def runs(self) -> Runs:
         network: Any = self.network
         made = Runs(self.profile, TrainingConfig(), network)
-        make: Callable[..., Any] = lambda *_: FakeMember(self.running)  # noqa: E731  # takes the place of a method
-        made.member = make  # type: ignore[method-assign]
+
+        def member(settings: object, trainer: object, observe: Observer) -> Any:
+            self.observe = observe
+            return FakeMember(self.running)
+
+        made.member = member  # type: ignore[method-assign]  # takes the place of a method
         return made
 
 
@@ -123,7 +132,7 @@ async def test_a_run_among_peers_with_other_data_is_refused_and_its_trainer_ende
     house.network.claimed(A, "r", THEIRS)
     run = await house.begun(await house.runs().start("r", RECIPE, RunOptions()))
     assert run.stage == "failed"
-    assert isinstance(run.error, ConfigError)
+    assert isinstance(run.error, OtherData)
     assert "peers in this run train on other data than this node has" in run.error.message
     assert "--new" in (run.error.hint or "")
     assert house.trainers[0].stopped
@@ -143,3 +152,82 @@ async def test_one_honest_peer_or_new_lets_it_in(house: House, honest: bool) -> 
     assert (claim.run_id, claim.data_hash) == (run.run_id, OURS)
     await runs.stop()
     assert house.trainers[0].stopped
+
+
+# -- over a restart of the node --------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_a_stopped_node_goes_on_with_its_runs_and_one_that_left_does_not(house: House) -> None:
+    before = house.runs()
+    options = RunOptions(peers_min=2, checkpoint_every_s=1.0)
+    await before.start("r", RECIPE, options)
+    await before.start("left", RECIPE, RunOptions())
+    await before.leave("left")
+    await before.stop()
+
+    after = house.runs()
+    after.resume()
+    (run,) = after.all()
+    assert (run.name, run.options, run.resumed, run.recipe) == ("r", options, True, RECIPE)
+    assert run.status()["resumed"]
+    assert (await house.begun(run)).stage == "running"
+    assert await after.start("r", RECIPE, RunOptions()) is run  # `ubcp train` finds it there
+    await after.stop()
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_is_resumed_while_train_looks_around_is_there_once(house: House) -> None:
+    before = house.runs()
+    await before.start("r", RECIPE, RunOptions())
+    await before.stop()
+    after = house.runs()
+    starting = asyncio.create_task(after.start("r", RECIPE, RunOptions()))
+    house.network.while_asked = after.resume
+    assert (await starting).resumed
+    assert len(after.all()) == 1
+    await after.stop()
+    assert all(trainer.stopped for trainer in house.trainers)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [(ConfigError("no such device"), False), (TrainingError("crashed"), True), (OtherData("a claim"), True)],
+)
+async def test_a_run_that_failed_comes_back_unless_it_would_fail_again(
+    house: House, error: UbcpError, again: bool
+) -> None:
+    house.fails = error
+    run = await house.begun(await house.runs().start("r", RECIPE, RunOptions()))
+    assert run.stage == "failed"
+    after = house.runs()
+    after.resume()
+    assert [run.name for run in after.all()] == (["r"] if again else [])
+    await after.stop()
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_is_done_does_not_come_back(house: House) -> None:
+    before = house.runs()
+    await house.begun(await before.start("r", RECIPE, RunOptions()))
+    house.observe(Event("done", 50))
+    assert before.get("r").stage == "done"
+    await before.stop()
+    after = house.runs()
+    after.resume()
+    assert after.all() == []
+
+
+@pytest.mark.asyncio
+async def test_a_damaged_file_is_one_warning(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    before = house.runs()
+    await before.start("r", RECIPE, RunOptions())
+    await before.start("s", RECIPE, RunOptions())
+    await before.stop()
+    next(house.profile.runs.glob("*.json")).write_bytes(b"{")
+    after = house.runs()
+    after.resume()
+    assert len(after.all()) == 1
+    assert caplog.text.count("is not resumed") == 1
+    await after.stop()
