@@ -1,0 +1,115 @@
+"""What every account has, by the set of entries alone, and the roots that peers compare (SPEC §8.6, §9). Pure."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ubcp_p2p.codec import encode
+from ubcp_p2p.ledger.chain import AccountChain, Enrolment, NodeChain
+from ubcp_p2p.ledger.faults import LedgerError
+from ubcp_p2p.ledger.merkle import root_of
+from ubcp_p2p.ledger.purse import Vintage
+from ubcp_p2p.ledger.rules import advance, merge
+from ubcp_p2p.ledger.state import History, Ledger
+
+
+class Balance(NamedTuple):
+    """One account, in µcredits.
+
+    available: can be reserved now; `uncollected`, its nodes' income not yet claimed, comes on top. reserved: set aside
+    by REQUESTs and not yet paid out. debt: what forks and lies overspent; repaid before anything new.
+    """
+
+    account: bytes
+    available: int
+    reserved: int
+    uncollected: int
+    debt: int
+
+
+class Statement(NamedTuple):
+    """A Balance, and what it consists of: for people. income: uncollected µcredits per node."""
+
+    balance: Balance
+    vintages: tuple[tuple[Vintage, int], ...]
+    enrolment: Enrolment | None
+    income: dict[bytes, int]
+    frozen: bool
+
+
+def statement(ledger: Ledger, account: bytes, history: History, as_of: int | None = None) -> Statement:
+    """What an account has at slice `as_of` (default, and at least: the newest slice in the ledger).
+
+    Raises KeyError for an account that the ledger does not have, LedgerError when sums do not come out as zero.
+    """
+    period = ledger.period(max(ledger.slice, as_of or 0))
+    chain = _replay_of(ledger, account, history)
+    advance(ledger, chain, period)
+    purse = chain.purse
+    purse.check()
+    debt, reserved = purse.debt, 0
+    for request, final in chain.closed.items():
+        limits = dict(final)
+        debt += sum(max(0, paid - limits.get(node, 0)) for node, paid in ledger.paid.get(request, {}).items())
+    for request, reserve in purse.reserves.items():
+        rest = reserve.amount - sum(ledger.paid.get(request, {}).values())
+        reserved += max(0, rest)
+        debt += max(0, -rest)
+    settled = min(debt, purse.available)
+    income = {node: _uncollected(ledger, chain, node, period) for node in sorted(ledger.nodes_of.get(account, ()))}
+    balance = Balance(account, purse.available - settled, reserved, sum(income.values()), debt - settled)
+    return Statement(
+        balance, tuple(sorted(purse.vintages.items())), chain.enrolled(period), income, bool(ledger.open_forks(account))
+    )
+
+
+def balances(ledger: Ledger, history: History, as_of: int | None = None) -> list[Balance]:
+    """Of all accounts, sorted by account. Raises LedgerError when sums do not come out as zero."""
+    return [statement(ledger, account, history, as_of).balance for account in ledger.accounts()]
+
+
+def balances_root(rows: Iterable[Balance]) -> bytes:
+    """SPEC §9.2: the Merkle root over the canonical rows, sorted by account."""
+    return root_of(encode(list(row)) for row in rows)
+
+
+def entries_root(ledger: Ledger) -> bytes:
+    """SPEC §9.1: the Merkle root over the ids of all entries, sorted: the same for the same set."""
+    return root_of(sorted(ledger.ids()))
+
+
+def _replay_of(ledger: Ledger, account: bytes, history: History) -> AccountChain:
+    """The account's chain, copied; of several branches, all together."""
+    branches = [chain for chain in ledger.chains[account] if isinstance(chain, AccountChain)]
+    if not branches:
+        raise KeyError(account)
+    if len(branches) > 1:
+        return merge(ledger, account, [chain.head for chain in branches], history)
+    chain = copy.copy(branches[0])
+    chain.purse, chain.enrolments = chain.purse.copy(), list(chain.enrolments)
+    return chain
+
+
+def _uncollected(ledger: Ledger, chain: AccountChain, node: bytes, period: int) -> int:
+    """What a node has earned that its owner has neither claimed nor let lapse."""
+    branches = [b for b in ledger.chains[node] if isinstance(b, NodeChain) and b.owner == chain.author]
+    after = chain.claimed[node].seq if len(branches) == 1 and node in chain.claimed else -1
+    rows = sorted(row for branch in branches for row in branch.income.between(after, len(branch)))
+    best: dict[int, int] = {}
+    total = 0
+    for earned_in, number, credits_ in rows:
+        had = best.get(number)
+        if had is None:
+            had = chain.credited.get((node, ledger.request_ids[number]), 0)
+        if credits_ > had:
+            best[number] = credits_
+            if earned_in + ledger.charters.at(earned_in).earned_periods > period:
+                total += credits_ - had
+    for number, reached in best.items():
+        if reached != ledger.paid[ledger.request_ids[number]].get(node):
+            raise LedgerError(
+                "zero-sum", "a node's income does not add up to what it was paid: a mistake in this program"
+            )
+    return total

@@ -1,0 +1,158 @@
+"""What one branch of one author's chain has led to: the part of the state that only its author changes. Pure."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ubcp_p2p.ledger.entry import Entry, Position
+from ubcp_p2p.ledger.purse import Purse
+
+ID_BYTES = 32
+
+
+class Chain:
+    """One branch: its ids and slices by sequence number. Branches of one author share no memory."""
+
+    def __init__(self, author: bytes) -> None:
+        self.author = author
+        self._ids = bytearray()
+        self._slices = array("I")
+
+    def __len__(self) -> int:
+        return len(self._slices)
+
+    def append(self, entry: Entry) -> None:
+        """The next entry of this branch."""
+        self._ids += entry.id
+        self._slices.append(entry.slice)
+
+    def ids(self) -> Iterator[bytes]:
+        """All its ids in order."""
+        return (bytes(self._ids[i : i + ID_BYTES]) for i in range(0, len(self._ids), ID_BYTES))
+
+    @property
+    def head(self) -> Position:
+        return Position(self.author, len(self) - 1, bytes(self._ids[-ID_BYTES:]))
+
+    @property
+    def head_id(self) -> bytes:
+        return bytes(self._ids[-ID_BYTES:])
+
+    @property
+    def slice(self) -> int:
+        """That of the newest entry; 0 for an empty chain."""
+        return self._slices[-1] if self._slices else 0
+
+    def slice_at(self, seq: int) -> int:
+        return self._slices[seq]
+
+    def id_at(self, seq: int) -> bytes | None:
+        """The id with this sequence number, or None beyond the head."""
+        return bytes(self._ids[seq * ID_BYTES : (seq + 1) * ID_BYTES]) if 0 <= seq < len(self) else None
+
+    def has(self, position: Position) -> bool:
+        """Whether this branch passes through `position`."""
+        return position.author == self.author and self.id_at(position.seq) == position.id
+
+    def seq_of(self, id_: bytes) -> int | None:
+        """Where an id lies on this branch; a search through all of it."""
+        start = 0
+        while (found := self._ids.find(id_, start)) >= 0:
+            if found % ID_BYTES == 0:
+                return found // ID_BYTES
+            start = found + 1
+        return None
+
+
+class Enrolment(NamedTuple):
+    """Periods from `first` up to, not including, `until`; allowances were issued up to, not including, `issued`."""
+
+    newcomer: bool
+    unit: str
+    first: int
+    until: int
+    issued: int
+
+    def covers(self, period: int) -> bool:
+        return self.first <= period < self.until
+
+
+class AccountChain(Chain):
+    """A person's or institution's chain."""
+
+    def __init__(self, author: bytes, recovery: bytes) -> None:
+        super().__init__(author)
+        self.recovery = recovery
+        self.enrolments: list[Enrolment] = []
+        self.purse = Purse()
+        self.claimed: dict[bytes, Position] = {}  # node → up to where its income was claimed
+        self.credited: dict[tuple[bytes, bytes], int] = {}  # (node, REQUEST) → cumulative µcredits claimed
+        self.outflow: tuple[int, int] = (0, 0)  # (period, µcredits reserved in it)
+        self.closed: dict[bytes, tuple[tuple[bytes, int], ...]] = {}  # REQUEST → final per contributor
+        self._keys: list[tuple[int, bytes]] = [(0, author)]  # from which sequence number on each is in force
+
+    @property
+    def key(self) -> bytes:
+        """The key in force for the next entry."""
+        return self._keys[-1][1]
+
+    def key_at(self, seq: int) -> bytes:
+        """The key in force just after the entry `seq`."""
+        return self._keys[bisect_right(self._keys, seq, key=lambda pair: pair[0]) - 1][1]
+
+    def rotate(self, seq: int, key: bytes, recovery: bytes) -> None:
+        """`key` is in force after the entry `seq`."""
+        self._keys.append((seq, key))
+        self.recovery = recovery
+
+    def enrolled(self, period: int) -> Enrolment | None:
+        return next((e for e in reversed(self.enrolments) if e.covers(period)), None)
+
+
+class Paid(NamedTuple):
+    """The newest voucher for one REQUEST that a node has written a RECEIPT for."""
+
+    units: int
+    credits: int
+    rounds: int
+    seconds: int
+    slice: int
+    allot: bytes
+
+
+@dataclass
+class Income:
+    """All receipts of a node in chain order, packed: 28 bytes each."""
+
+    seqs: array[int] = field(default_factory=lambda: array("I"))
+    periods: array[int] = field(default_factory=lambda: array("I"))
+    requests: array[int] = field(default_factory=lambda: array("I"))  # numbers that the Ledger gave to REQUESTs
+    credits: array[int] = field(default_factory=lambda: array("Q"))  # cumulative per REQUEST, µcredits
+
+    def append(self, seq: int, period: int, request: int, credits_: int) -> None:
+        self.seqs.append(seq)
+        self.periods.append(period)
+        self.requests.append(request)
+        self.credits.append(credits_)
+
+    def between(self, after: int, to: int) -> Iterator[tuple[int, int, int]]:
+        """(period, REQUEST number, cumulative µcredits) of receipts with after < seq ≤ to."""
+        for i in range(bisect_right(self.seqs, after), bisect_right(self.seqs, to)):
+            yield self.periods[i], self.requests[i], self.credits[i]
+
+
+class NodeChain(Chain):
+    """A machine's chain."""
+
+    def __init__(self, author: bytes, owner: bytes) -> None:
+        super().__init__(author)
+        self.owner = owner
+        self.income = Income()
+        self.paid: dict[bytes, Paid] = {}  # by REQUEST
+        self.allots: dict[bytes, dict[bytes, int]] = {}  # as paymaster: REQUEST → contributor → most µcredits
+        self.closed: set[bytes] = set()  # REQUESTs that it closed as their paymaster
+        self.checkpoint_size = 0

@@ -1,0 +1,469 @@
+"""Entries as values, and their bytes: the limits and types of every field (SPEC §5, §6). Pure.
+
+`decode` turns canonical bytes into an Entry or raises MalformedEntry; `encode` is its inverse. What an entry may *do*
+and who must have signed it is for rules.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgpack
+
+from ubcp_p2p.ledger.faults import MalformedEntry
+from ubcp_p2p.units import AMOUNT_MAX
+
+VERSION: Final = 1
+ENTRY_BYTES_MAX: Final = 16 * 1024
+SEQ_MAX: Final = 2**32 - 1
+SLICE_MAX: Final = 2**32 - 1
+PEERS_MAX: Final = 65_535
+ROUNDS_MAX: Final = 2**32 - 1
+SECONDS_MAX: Final = 2**32 - 1
+CLAIMS_MAX: Final = 64  # own nodes whose income one REQUEST can claim, and closes likewise
+ACCEPTED_MAX: Final = 256
+REASONS_MAX: Final = 32
+CONTRIBUTORS_MAX: Final = 256  # of one REQUEST, so that its CLOSE fits into an entry
+BRANCHES_MAX: Final = 64
+URGENCY_MIN, URGENCY_MAX = 1000, 2000  # per mille
+TEXT_BYTES_MAX: Final = 64
+ZERO: Final = bytes(32)
+
+
+class Kind(IntEnum):
+    """SPEC §6."""
+
+    OPEN = 1
+    ENROL = 2
+    REQUEST = 3
+    DECISION = 4
+    ALLOT = 5
+    RECEIPT = 6
+    CLOSE = 7
+    CHECKPOINT = 8
+    ROTATE = 9
+    HEAL = 10
+
+
+class Position(NamedTuple):
+    """A place on a chain: the entry of `author` with this number and id."""
+
+    author: bytes
+    seq: int
+    id: bytes
+
+
+class OpenAccount(NamedTuple):
+    """recovery: SHA-256(`"ubcp/recovery/1\\0"` ‖ public recovery key), or zeros for none."""
+
+    recovery: bytes
+
+
+class OpenNode(NamedTuple):
+    """owner: where the owner's chain stood when it signed."""
+
+    owner: Position
+
+
+class Enrol(NamedTuple):
+    """Periods from `first` up to, not including, `until`. nullifier: issued by the stewards to this person."""
+
+    newcomer: bool
+    unit: str
+    first: int
+    until: int
+    nullifier: bytes
+
+
+class Request(NamedTuple):
+    """units: GFLOP per peer and slice. credits: the most that it may cost, µcredits. urgency: per mille."""
+
+    run: str
+    recipe: bytes
+    purpose: str
+    peers_min: int
+    peers_max: int
+    units: int
+    credits: int
+    expiry: int
+    deadline: int
+    urgency: int
+    paymaster: bytes
+    income: tuple[Position, ...]
+    closes: tuple[bytes, ...]
+
+
+class Decision(NamedTuple):
+    """A lease. budget, granule: GFLOP. accepted: REQUEST ids, sorted. refused: (reason, count), sorted by reason."""
+
+    slice: int
+    budget: int
+    granule: int
+    accepted: tuple[bytes, ...]
+    refused: tuple[tuple[str, int], ...]
+    inputs: bytes
+
+
+class Allot(NamedTuple):
+    """The most µcredits that `contributor` may earn from `request`."""
+
+    request: bytes
+    contributor: bytes
+    credits: int
+
+
+class Voucher(NamedTuple):
+    """What the paymaster has signed to a contributor so far; units GFLOP, credits µcredits, seconds of device time."""
+
+    network: bytes
+    paymaster: bytes
+    request: bytes
+    allot: bytes
+    contributor: bytes
+    units: int
+    credits: int
+    rounds: int
+    device: str
+    seconds: int
+    evidence: bytes
+
+
+class Receipt(NamedTuple):
+    """The newest voucher, and the paymaster's signature under it."""
+
+    voucher: Voucher
+    signature: bytes
+
+
+class Close(NamedTuple):
+    """final: (contributor, cumulative µcredits), sorted by contributor. returned: what goes back to the account."""
+
+    request: bytes
+    final: tuple[tuple[bytes, int], ...]
+    returned: int
+
+
+class Checkpoint(NamedTuple):
+    """The author's append order: its first `size` entries have this RFC 6962 root and lead to this state."""
+
+    size: int
+    root: bytes
+    state: bytes
+
+
+class Rotate(NamedTuple):
+    """The author's new key, and the hash of its recovery key."""
+
+    key: bytes
+    recovery: bytes
+
+
+class Heal(NamedTuple):
+    """abandoned: heads (or any entries) of the author's other branches. refused: ids of forks that are in no ledger."""
+
+    abandoned: tuple[tuple[int, bytes], ...]
+    refused: tuple[bytes, ...]
+
+
+Body: TypeAlias = (
+    OpenAccount | OpenNode | Enrol | Request | Decision | Allot | Receipt | Close | Checkpoint | Rotate | Heal
+)
+
+
+class Entry(NamedTuple):
+    """One entry; `kind` is a Kind. `id` is the hash of its canonical bytes (SPEC §3.1)."""
+
+    network: bytes
+    author: bytes
+    seq: int
+    prev: bytes
+    slice: int
+    kind: int
+    body: Body
+    id: bytes
+
+    @property
+    def position(self) -> Position:
+        return Position(self.author, self.seq, self.id)
+
+
+def entry_id(data: bytes) -> bytes:
+    """SHA-256(`"ubcp/entry/1\\0"` ‖ canonical bytes)."""
+    return hashlib.sha256(b"ubcp/entry/1\0" + data).digest()
+
+
+def voucher_digest(voucher: Voucher) -> bytes:
+    """What the paymaster signs in role "voucher": SHA-256(`"ubcp/voucher/1\\0"` ‖ canonical bytes)."""
+    return hashlib.sha256(b"ubcp/voucher/1\0" + _pack(list(voucher))).digest()
+
+
+def recovery_hash(public: bytes) -> bytes:
+    """What OPEN and ROTATE name instead of the recovery key itself."""
+    return hashlib.sha256(b"ubcp/recovery/1\0" + public).digest()
+
+
+def make(network: bytes, author: bytes, seq: int, prev: bytes, slice_: int, body: Body) -> tuple[Entry, bytes]:
+    """A new entry and its canonical bytes. Raises MalformedEntry for fields that break a limit."""
+    row = [VERSION, network, author, seq, prev, slice_, int(_KIND_OF[type(body)]), _body_row(body)]
+    data = _pack(row)
+    return decode(data), data
+
+
+def decode(data: bytes) -> Entry:
+    """The entry with these canonical bytes. Raises MalformedEntry."""
+    row = unpack(data, ENTRY_BYTES_MAX)
+    if type(row) is not list or not row:
+        raise MalformedEntry("encoding", "an entry is an array")
+    if row[0] != VERSION or type(row[0]) is not int:
+        raise MalformedEntry("version", f"an entry of version {row[0]!r:.20}; this program knows version {VERSION}",
+                             hint="a newer ubcp may read it")  # fmt: skip
+    if len(row) != 8:
+        raise MalformedEntry("encoding", f"an entry has 8 fields, not {len(row)}")
+    _, network, author, seq, prev, slice_, kind, body = row
+    _hash(network), _hash(author), _hash(prev)
+    _number(seq, SEQ_MAX), _number(slice_, SLICE_MAX)
+    parse = _PARSERS.get(kind) if type(kind) is int else None
+    if parse is None:
+        raise MalformedEntry("field", f"unknown kind of entry {kind!r:.20}")
+    if type(body) is not list:
+        raise MalformedEntry("field", "an entry's body is an array")
+    return Entry(network, author, seq, prev, slice_, kind, parse(body), entry_id(data))
+
+
+def encode(entry: Entry) -> bytes:
+    """The canonical bytes of an entry."""
+    return _pack(
+        [VERSION, entry.network, entry.author, entry.seq, entry.prev, entry.slice, entry.kind, _body_row(entry.body)]
+    )
+
+
+def references(entry: Entry) -> tuple[bytes, ...]:
+    """The ids that an entry refers to, `prev` apart (SPEC §7.1)."""
+    body = entry.body
+    match body:
+        case Receipt():
+            return (body.voucher.allot,)
+        case OpenNode():
+            return (body.owner.id,)
+        case Request():
+            return (*(claim.id for claim in body.income), *body.closes)
+        case Decision():
+            return body.accepted
+        case Allot() | Close():
+            return (body.request,)
+        case Heal():
+            return tuple(id_ for _, id_ in body.abandoned)
+        case _:
+            return ()
+
+
+def unpack(data: bytes, bytes_max: int) -> Any:
+    """msgpack of our subset in its one canonical form (SPEC §2.1). Raises MalformedEntry.
+
+    The parsers below check the type of every field, so the walk over all values that codec.decode makes is left out.
+    """
+    if len(data) > bytes_max:
+        raise MalformedEntry("length", f"{len(data)} bytes where at most {bytes_max} are allowed")
+    try:
+        row = msgpack.unpackb(data, raw=False, max_map_len=0, max_ext_len=0)
+        if _pack(row) != data:
+            raise MalformedEntry("encoding", "not the canonical encoding")
+    except (ValueError, TypeError, OverflowError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        raise MalformedEntry("encoding", f"not msgpack of the ledger's subset: {error}") from None
+    return row
+
+
+def _pack(value: Any) -> bytes:
+    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    return packed
+
+
+def _hash(value: Any) -> bytes:
+    if type(value) is not bytes or len(value) != 32:
+        raise MalformedEntry("field", "something else where a key or a hash of 32 bytes belongs")
+    return value
+
+
+def _number(value: Any, most: int = AMOUNT_MAX, least: int = 0) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise MalformedEntry("field", f"something else where a number from {least} to {most} belongs")
+    return value
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str or not 0 < len(value.encode()) <= TEXT_BYTES_MAX:
+        raise MalformedEntry("field", f"something else where a text of 1 to {TEXT_BYTES_MAX} bytes belongs")
+    if min(value) < " " or "\x7f" in value:
+        raise MalformedEntry("field", "a text with a control character")
+    return value
+
+
+def _rows(value: Any, count_max: int) -> list[Any]:
+    if type(value) is not list or len(value) > count_max:
+        raise MalformedEntry("field", f"something else where a list of at most {count_max} belongs")
+    return value
+
+
+def _fields(value: Any, count: int) -> list[Any]:
+    if type(value) is not list or len(value) != count:
+        raise MalformedEntry("field", f"something else where a list of {count} fields belongs")
+    return value
+
+
+def _rising(keys: list[Any], what: str) -> None:
+    if any(a >= b for a, b in itertools.pairwise(keys)):
+        raise MalformedEntry("field", f"{what} must be sorted, each once")
+
+
+def _position(value: Any) -> Position:
+    author, seq, id_ = _fields(value, 3)
+    return Position(_hash(author), _number(seq, SEQ_MAX), _hash(id_))
+
+
+def _open(body: list[Any]) -> OpenAccount | OpenNode:
+    form, value = _fields(body, 2)
+    if type(form) is int and form == 0:
+        return OpenAccount(_hash(value))
+    if type(form) is int and form == 1:
+        return OpenNode(_position(value))
+    raise MalformedEntry("field", "an OPEN is of an account (0) or a node (1)")
+
+
+def _enrol(body: list[Any]) -> Enrol:
+    class_, unit, first, until, nullifier = _fields(body, 5)
+    newcomer = _number(class_, 1) == 1
+    return Enrol(newcomer, _text(unit), _number(first, SLICE_MAX), _number(until, SLICE_MAX), _hash(nullifier))
+
+
+def _request(body: list[Any]) -> Request:
+    (
+        run, recipe, purpose, peers_min, peers_max, units, credits_, expiry, deadline, urgency, paymaster, income,
+        closes,
+    ) = _fields(body, 13)  # fmt: skip
+    claims = tuple(_position(row) for row in _rows(income, CLAIMS_MAX))
+    _rising([claim.author for claim in claims], "the nodes whose income is claimed")
+    closed = tuple(_hash(id_) for id_ in _rows(closes, CLAIMS_MAX))
+    _rising(list(closed), "the closes claimed")
+    return Request(
+        _text(run), _hash(recipe), _text(purpose), _number(peers_min, PEERS_MAX, 1), _number(peers_max, PEERS_MAX, 1),
+        _number(units, AMOUNT_MAX, 1), _number(credits_, AMOUNT_MAX, 1), _number(expiry, SLICE_MAX),
+        _number(deadline, SLICE_MAX), _number(urgency, URGENCY_MAX, URGENCY_MIN), _hash(paymaster), claims, closed,
+    )  # fmt: skip
+
+
+def _decision(body: list[Any]) -> Decision:
+    slice_, budget, granule, accepted, refused, inputs = _fields(body, 6)
+    ids = tuple(_hash(id_) for id_ in _rows(accepted, ACCEPTED_MAX))
+    _rising(list(ids), "the accepted requests")
+    reasons = tuple(
+        (_text(reason), _number(count, AMOUNT_MAX, 1))
+        for reason, count in (_fields(row, 2) for row in _rows(refused, REASONS_MAX))
+    )
+    _rising([reason.encode() for reason, _ in reasons], "the reasons of refusal")
+    return Decision(
+        _number(slice_, SLICE_MAX), _number(budget), _number(granule, AMOUNT_MAX, 1), ids, reasons, _hash(inputs)
+    )
+
+
+def _allot(body: list[Any]) -> Allot:
+    request, contributor, credits_ = _fields(body, 3)
+    return Allot(_hash(request), _hash(contributor), _number(credits_, AMOUNT_MAX, 1))
+
+
+def parse_voucher(value: Any) -> Voucher:
+    """The voucher in this decoded array. Raises MalformedEntry."""
+    network, paymaster, request, allot, contributor, units, credits_, rounds, device, seconds, evidence = _fields(
+        value, 11
+    )
+    return Voucher(
+        _hash(network), _hash(paymaster), _hash(request), _hash(allot), _hash(contributor), _number(units),
+        _number(credits_), _number(rounds, ROUNDS_MAX), _text(device), _number(seconds, SECONDS_MAX), _hash(evidence),
+    )  # fmt: skip
+
+
+def _receipt(body: list[Any]) -> Receipt:
+    voucher, signature = _fields(body, 2)
+    if type(signature) is not bytes or len(signature) != 64:
+        raise MalformedEntry("field", "something else where a signature of 64 bytes belongs")
+    return Receipt(parse_voucher(voucher), signature)
+
+
+def _close(body: list[Any]) -> Close:
+    request, final, returned = _fields(body, 3)
+    rows = tuple(
+        (_hash(contributor), _number(credits_))
+        for contributor, credits_ in (_fields(row, 2) for row in _rows(final, CONTRIBUTORS_MAX))
+    )
+    _rising([contributor for contributor, _ in rows], "the contributors of a CLOSE")
+    return Close(_hash(request), rows, _number(returned))
+
+
+def _checkpoint(body: list[Any]) -> Checkpoint:
+    size, root, state = _fields(body, 3)
+    return Checkpoint(_number(size), _hash(root), _hash(state))
+
+
+def _rotate(body: list[Any]) -> Rotate:
+    key, recovery = _fields(body, 2)
+    return Rotate(_hash(key), _hash(recovery))
+
+
+def _heal(body: list[Any]) -> Heal:
+    abandoned, refused = _fields(body, 2)
+    branches = tuple(
+        (_number(seq, SEQ_MAX), _hash(id_)) for seq, id_ in (_fields(row, 2) for row in _rows(abandoned, BRANCHES_MAX))
+    )
+    _rising(list(branches), "the abandoned branches")
+    ids = tuple(_hash(id_) for id_ in _rows(refused, BRANCHES_MAX))
+    _rising(list(ids), "the refused forks")
+    return Heal(branches, ids)
+
+
+_PARSERS: Final[dict[int, Callable[[list[Any]], Body]]] = {
+    Kind.OPEN: _open,
+    Kind.ENROL: _enrol,
+    Kind.REQUEST: _request,
+    Kind.DECISION: _decision,
+    Kind.ALLOT: _allot,
+    Kind.RECEIPT: _receipt,
+    Kind.CLOSE: _close,
+    Kind.CHECKPOINT: _checkpoint,
+    Kind.ROTATE: _rotate,
+    Kind.HEAL: _heal,
+}
+_KIND_OF: Final[dict[type, Kind]] = {
+    OpenAccount: Kind.OPEN,
+    OpenNode: Kind.OPEN,
+    Enrol: Kind.ENROL,
+    Request: Kind.REQUEST,
+    Decision: Kind.DECISION,
+    Allot: Kind.ALLOT,
+    Receipt: Kind.RECEIPT,
+    Close: Kind.CLOSE,
+    Checkpoint: Kind.CHECKPOINT,
+    Rotate: Kind.ROTATE,
+    Heal: Kind.HEAL,
+}
+
+
+def _body_row(body: Body) -> list[Any]:
+    match body:
+        case OpenAccount():
+            return [0, body.recovery]
+        case OpenNode():
+            return [1, list(body.owner)]
+        case Enrol():
+            return [int(body.newcomer), *body[1:]]
+        case Receipt():
+            return [list(body.voucher), body.signature]
+        case _:
+            return [_plain(item) for item in body]
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as arrays, to any depth."""
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

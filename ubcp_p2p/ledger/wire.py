@@ -1,0 +1,165 @@
+"""Entries with their signatures, vouchers and fork proofs as bytes, and their signatures (SPEC §3, §5.3, §7.2).
+
+Whether a signature holds needs no ledger: `signatures_of` lists all that must be verified, so that it can be done in
+parallel and once. Whether the right keys signed is for rules.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from ubcp_p2p import keys
+from ubcp_p2p.ledger.entry import (
+    ENTRY_BYTES_MAX,
+    Entry,
+    Receipt,
+    Voucher,
+    _pack,
+    decode,
+    parse_voucher,
+    unpack,
+    voucher_digest,
+)
+from ubcp_p2p.ledger.faults import BadSignature, MalformedEntry
+
+SIGNATURES_MAX: Final = 66  # the author, its new key, and 64 stewards
+SIGNED_BYTES_MAX: Final = ENTRY_BYTES_MAX + SIGNATURES_MAX * 102 + 16
+PROOF_BYTES_MAX: Final = 2 * SIGNED_BYTES_MAX + 16
+VOUCHER_BYTES_MAX: Final = 1024
+ROLE_ENTRY: Final = "entry"
+ROLE_VOUCHER: Final = "voucher"
+
+
+class Signed(NamedTuple):
+    """An entry, its canonical bytes, and (key, signature) pairs sorted by key."""
+
+    entry: Entry
+    data: bytes
+    signatures: tuple[tuple[bytes, bytes], ...]
+
+    @property
+    def signers(self) -> frozenset[bytes]:
+        return frozenset(key for key, _ in self.signatures)
+
+    def to_bytes(self) -> bytes:
+        """The wire form `[bytes, [[key, signature]…]]`."""
+        return _pack([self.data, [[key, signature] for key, signature in self.signatures]])
+
+
+class Check(NamedTuple):
+    """One signature to verify."""
+
+    public: bytes
+    role: str
+    digest: bytes
+    signature: bytes
+
+
+class SignedVoucher(NamedTuple):
+    """A voucher and the paymaster's signature, as it travels from paymaster to contributor."""
+
+    voucher: Voucher
+    signature: bytes
+
+    def to_bytes(self) -> bytes:
+        return _pack([list(self.voucher), self.signature])
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> SignedVoucher:
+        """Parse and verify. Raises MalformedEntry, BadSignature."""
+        row = unpack(data, VOUCHER_BYTES_MAX)
+        if type(row) is not list or len(row) != 2 or type(row[1]) is not bytes or len(row[1]) != 64:
+            raise MalformedEntry("field", "a signed voucher has a voucher and a signature")
+        signed = cls(parse_voucher(row[0]), row[1])
+        if not keys.verify(signed.voucher.paymaster, ROLE_VOUCHER, voucher_digest(signed.voucher), signed.signature):
+            raise BadSignature("signature", "the paymaster's signature under a voucher does not hold")
+        return signed
+
+
+class ForkProof(NamedTuple):
+    """Two entries of one author that follow one entry (SPEC §7.2). first.id < second.id."""
+
+    first: Signed
+    second: Signed
+
+    @property
+    def author(self) -> bytes:
+        return self.first.entry.author
+
+    @property
+    def id(self) -> bytes:
+        """SHA-256(`"ubcp/fork/1\\0"` ‖ the two entry ids): one fork has one id, whoever proves it."""
+        return hashlib.sha256(b"ubcp/fork/1\0" + self.first.entry.id + self.second.entry.id).digest()
+
+    def to_bytes(self) -> bytes:
+        return _pack([self.first.to_bytes(), self.second.to_bytes()])
+
+    @classmethod
+    def of(cls, one: Signed, other: Signed) -> ForkProof:
+        return cls(*sorted((one, other), key=lambda signed: signed.entry.id))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ForkProof:
+        """Parse, and check the form: signatures are for `verify_proof`. Raises MalformedEntry."""
+        row = unpack(data, PROOF_BYTES_MAX)
+        if type(row) is not list or len(row) != 2 or not all(type(part) is bytes for part in row):
+            raise MalformedEntry("field", "a fork proof has two signed entries")
+        proof = cls(decode_signed(row[0]), decode_signed(row[1]))
+        a, b = proof.first.entry, proof.second.entry
+        if (a.network, a.author, a.seq, a.prev) != (b.network, b.author, b.seq, b.prev) or not a.id < b.id:
+            raise MalformedEntry("freeze", "a fork proof whose two entries are no fork")
+        return proof
+
+
+def sign(entry: Entry, data: bytes, signers: Iterable[keys.AccountKey | keys.NodeKey]) -> Signed:
+    """The entry with the signatures of all `signers`."""
+    return Signed(entry, data, tuple(sorted((key.public, key.sign(ROLE_ENTRY, entry.id)) for key in signers)))
+
+
+def decode_signed(data: bytes) -> Signed:
+    """The signed entry with these wire bytes; signatures are not verified here. Raises MalformedEntry."""
+    row = unpack(data, SIGNED_BYTES_MAX)
+    if type(row) is not list or len(row) != 2:
+        raise MalformedEntry("encoding", "a signed entry has an entry and its signatures")
+    body, rows = row
+    if type(body) is not bytes or type(rows) is not list or not 0 < len(rows) <= SIGNATURES_MAX:
+        raise MalformedEntry("encoding", f"a signed entry has 1 to {SIGNATURES_MAX} signatures")
+    last = b""
+    pairs = []
+    for pair in rows:
+        if type(pair) is not list or len(pair) != 2:
+            raise MalformedEntry("encoding", "a signature is a key and 64 bytes")
+        key, signature = pair
+        if type(key) is not bytes or len(key) != 32 or type(signature) is not bytes or len(signature) != 64:
+            raise MalformedEntry("encoding", "a signature is a key and 64 bytes")
+        if key <= last:
+            raise MalformedEntry("encoding", "signatures must be sorted by key, each once")
+        last = key
+        pairs.append((key, signature))
+    return Signed(decode(body), body, tuple(pairs))
+
+
+def signatures_of(signed: Signed) -> list[Check]:
+    """All signatures that must hold for this entry, the voucher's in a RECEIPT included."""
+    digest = signed.entry.id
+    checks = [Check(key, ROLE_ENTRY, digest, signature) for key, signature in signed.signatures]
+    body = signed.entry.body
+    if type(body) is Receipt:
+        checks.append(Check(body.voucher.paymaster, ROLE_VOUCHER, voucher_digest(body.voucher), body.signature))
+    return checks
+
+
+def verify(signed: Signed) -> None:
+    """Verify all its signatures. Raises BadSignature."""
+    for check in signatures_of(signed):
+        if not keys.verify(check.public, check.role, check.digest, check.signature):
+            whose = "the voucher" if check.role == ROLE_VOUCHER else "the entry"
+            raise BadSignature("signature", f"a signature under {whose} does not hold (key {check.public.hex()[:16]}…)")
+
+
+def verify_proof(proof: ForkProof) -> None:
+    """Verify the signatures of both entries. Raises BadSignature."""
+    verify(proof.first)
+    verify(proof.second)
