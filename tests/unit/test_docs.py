@@ -70,7 +70,8 @@ def test_the_files_of_a_profile() -> None:
     section = _text("docs/cli.md").partition("## The profile")[2].partition("\n## ")[0]
     first_cells = "".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE))
     documented = set(re.findall(r"`([a-z.]+)/?`", first_cells))
-    files = {place.account_key, place.node_key, place.owner_file, place.config_file, place.peers_file, place.lock_file}
+    files = {place.account_key, place.node_key, place.owner_file, place.config_file, place.peers_file}
+    files |= {place.ports_file, place.lock_file}
     assert documented == {path.name for path in files | {place.runs, place.log}}
 
 

@@ -109,6 +109,7 @@ class Node:
         from ubcp_p2p.swarm.addresses import AddressBook
         from ubcp_p2p.swarm.network import Network
         from ubcp_p2p.swarm.p2pd import P2pdSettings
+        from ubcp_p2p.swarm.ports import Ports
 
         config = self.config.network
         settings = P2pdSettings(
@@ -124,6 +125,7 @@ class Node:
             directory,
             AddressBook(self.profile.peers_file),
             (*self._join, *config.bootstrap),
+            ports=Ports(self.profile.ports_file),
             client_if_unreachable=config.dht_mode == "auto",
         )
 

@@ -52,6 +52,10 @@ class Profile:
         return self.root / "peers.json"
 
     @property
+    def ports_file(self) -> Path:
+        return self.root / "ports.json"
+
+    @property
     def lock_file(self) -> Path:
         return self.root / "lock"
 

@@ -32,6 +32,7 @@ from ubcp_p2p.swarm.hivemind_parts import (
     dht_pb2,
 )
 from ubcp_p2p.swarm.p2pd import P2pd, P2pdSettings
+from ubcp_p2p.swarm.ports import Ports
 from ubcp_p2p.swarm.pubsub import OnMessage, PubSub
 from ubcp_p2p.swarm.records import Claim, Ed25519Validator
 
@@ -94,6 +95,7 @@ class Network:
         book: AddressBook,
         bootstrap: tuple[str, ...] = (),
         *,
+        ports: Ports | None = None,
         client_if_unreachable: bool = False,
     ) -> None:
         self.key = key
@@ -107,6 +109,7 @@ class Network:
         self._settings = settings
         self._run_dir = run_dir
         self._book = book
+        self._ports = ports or Ports()
         self._bootstrap = bootstrap
         self._handlers: dict[str, Handler] = {}
         self._subscriptions: dict[str, _Subscription] = {}
@@ -156,13 +159,15 @@ class Network:
     async def _start(self, generation: int) -> Session:
         self.stage = "starting p2pd"
         control = self._run_dir / "p2pd.sock"
-        daemon = P2pd.start(self._settings, control)
+        listen, announce = self._settings.listen, self._settings.announce
+        daemon = P2pd.start(replace(self._settings, listen=self._ports.last(listen)), control)
         try:
             p2p = await self._attach(daemon)
             public = public_of(p2p.peer_id.to_bytes())
             if public != self.public:
                 raise ConfigError("p2pd runs under another key than this profile's", hint="is node.key damaged?")
             self.addresses = tuple(str(a) for a in (await p2p._client.identify())[1])
+            self._ports.note(listen, (address for address in self.addresses if address not in announce))
             self.stage = "joining the DHT"
             dht = await DHTNode.create(
                 p2p=p2p,
@@ -187,8 +192,6 @@ class Network:
         except BaseException:
             await daemon.stop()
             raise
-        # The port that the system chose is kept over restarts of p2pd: others remember it.
-        self._settings = replace(self._settings, listen=_fixed_ports(self._settings.listen, self.addresses))
         self._session = session
         self.stage = "up"
         self._up.set()
@@ -547,16 +550,6 @@ async def _shut(session: Session) -> None:
     session.dht.is_alive = False  # ends hivemind's background jobs; its handlers end with p2pd
     await session.p2p.shutdown()
     await session.daemon.stop()
-
-
-def _fixed_ports(listen: tuple[str, ...], actual: tuple[str, ...]) -> tuple[str, ...]:
-    """Replace port 0 in `listen` by the port that p2pd got, when there is one answer."""
-    fixed = []
-    for address in listen:
-        head, zero, tail = address.rpartition("/tcp/0")
-        ports = {a.split("/tcp/")[1].split("/")[0] for a in actual if "/tcp/" in a} if zero else set()
-        fixed.append(f"{head}/tcp/{ports.pop()}{tail}" if len(ports) == 1 else address)
-    return tuple(fixed)
 
 
 def _explain(error: Exception, settings: P2pdSettings) -> None:
