@@ -26,7 +26,7 @@ EXIT_PIPE: Final = 141  # 128 + SIGPIPE
 @dataclass(frozen=True)
 class _Command:
     module: str
-    function: str
+    function: str  # or a Typer: a command of several
     help: str  # here rather than in the function, so that `ubcp --help` imports no command
 
 
@@ -42,6 +42,9 @@ COMMANDS: Final[dict[str, _Command]] = {
     "train": _Command("ubcp_p2p.cli.train", "train", "Train a recipe together with everyone in the same run."),
     "runs": _Command("ubcp_p2p.cli.train", "runs", "List the runs that the network knows."),
     "leave": _Command("ubcp_p2p.cli.train", "leave", "Leave a run, saying so to the others."),
+    "recipe": _Command(
+        "ubcp_p2p.cli.recipe", "recipe", "Show what can be trained; check a recipe of your own."
+    ),
     "demo": _Command(
         "ubcp_p2p.cli.demo", "demo", "Show a whole swarm on this machine: peers meet, train, fail, recover."
     ),
@@ -132,12 +135,15 @@ def _build_app(wanted: str | None, flags: _Flags) -> typer.Typer:
         if importlib.util.find_spec(command.module) is None:
             continue
         function = _load(command) if name == wanted else _not_imported
-        app.command(name, help=_full_help(command, function))(function)
+        if isinstance(function, typer.Typer):
+            app.add_typer(function, name=name, help=command.help)
+        else:
+            app.command(name, help=_full_help(command, function))(function)
     return app
 
 
-def _load(command: _Command) -> Callable[..., None]:
-    function: Callable[..., None] = getattr(importlib.import_module(command.module), command.function)
+def _load(command: _Command) -> Callable[..., None] | typer.Typer:
+    function: Callable[..., None] | typer.Typer = getattr(importlib.import_module(command.module), command.function)
     return function
 
 

@@ -278,13 +278,23 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """The shipped recipe of that name, or the one in that file. Raises ConfigError naming file, key and remedy."""
+    """The recipe of `recipe_text`. Raises ConfigError naming file, key and remedy."""
+    return Recipe.from_toml(*recipe_text(name_or_path))
+
+
+def recipe_text(name_or_path: str | Path) -> tuple[str, str]:
+    """TOML and path of the shipped recipe of that name, or of the one in that file; a Path is always a file.
+
+    Raises ConfigError when there is none.
+    """
     given = str(name_or_path)
     shipped = shipped_recipes()
-    if given in shipped:
+    if isinstance(name_or_path, Path):
+        path = name_or_path
+    elif given in shipped:
         path = shipped[given]
-    elif isinstance(name_or_path, Path) or "/" in given or given.endswith(".toml"):
-        path = Path(name_or_path)
+    elif "/" in given or given.endswith(".toml"):
+        path = Path(given)
     else:
         near = difflib.get_close_matches(given, shipped, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -292,7 +302,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             f"no recipe is called {given!r}",
             hint=f"{hint}shipped: {', '.join(shipped)}; or give a path to a .toml file",
         )
-    return Recipe.from_toml(_read_text(path), str(path))
+    return _read_text(path), str(path)
 
 
 def recipe_json_schema() -> dict[str, Any]:
