@@ -42,9 +42,7 @@ COMMANDS: Final[dict[str, _Command]] = {
     "train": _Command("ubcp_p2p.cli.train", "train", "Train a recipe together with everyone in the same run."),
     "runs": _Command("ubcp_p2p.cli.train", "runs", "List the runs that the network knows."),
     "leave": _Command("ubcp_p2p.cli.train", "leave", "Leave a run, saying so to the others."),
-    "recipe": _Command(
-        "ubcp_p2p.cli.recipe", "recipe", "Show what can be trained; check a recipe of your own."
-    ),
+    "recipe": _Command("ubcp_p2p.cli.recipe", "recipe", "Show what can be trained; check a recipe of your own."),
     "demo": _Command(
         "ubcp_p2p.cli.demo", "demo", "Show a whole swarm on this machine: peers meet, train, fail, recover."
     ),
