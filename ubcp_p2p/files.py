@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from ubcp_p2p.errors import LocalIOError
 
@@ -26,6 +29,31 @@ def create_new(path: Path, data: bytes, *, mode: int) -> None:
     Raises FileExistsError, also when another process makes the file at the same moment; LocalIOError.
     """
     _write(path, data, mode, replace=False)
+
+
+@contextmanager
+def open_atomic(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """As `atomic_write`, for what is too large for memory: a file that takes the place of `path` when the block ends.
+
+    When the block raises, nothing is changed. Raises LocalIOError, also for an OSError inside the block.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            with open(fd, "wb") as file:
+                os.fchmod(fd, mode)  # the umask may have taken bits away
+                yield file
+                file.flush()
+                os.fsync(fd)
+            os.rename(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_dir(path.parent)
+    except OSError as error:
+        raise LocalIOError(
+            f"cannot write {path}: {error.strerror}", hint="check free space and permissions; nothing was changed"
+        ) from None
 
 
 def read_limited(path: Path, *, bytes_max: int) -> bytes:
