@@ -270,10 +270,7 @@ def _request(ledger: Ledger, chain: AccountChain, entry: Entry, body: Request) -
     claims = _Claims(ledger, chain, entry, body)
 
     purse = chain.purse.copy()
-    enrolments = _issue(ledger, chain, now)
-    for _, vintages in enrolments:
-        for vintage, amount in vintages:
-            purse.add(vintage, amount)
+    enrolments = _issue(ledger, chain.enrolments, purse, now)
     claims.put_into(purse)
     burned = purse.expire(now)
     if purse.available < body.credits:
@@ -283,8 +280,7 @@ def _request(ledger: Ledger, chain: AccountChain, entry: Entry, body: Request) -
     purse.reserve(entry.id, body.credits)
     purse.check()
 
-    chain.purse, chain.enrolments = purse, [enrolment for enrolment, _ in enrolments]
-    chain.outflow = (now, spent)
+    chain.purse, chain.enrolments, chain.outflow = purse, enrolments, (now, spent)
     claims.note_on(chain)
     if entry.id not in ledger.requests:
         ledger.requests[entry.id] = RequestFact(
@@ -293,17 +289,16 @@ def _request(ledger: Ledger, chain: AccountChain, entry: Entry, body: Request) -
         ledger.request_ids.append(entry.id)
 
 
-def _issue(ledger: Ledger, chain: AccountChain, now: int) -> list[tuple[Enrolment, list[tuple[Vintage, int]]]]:
-    """§8.3: the allowances of all periods up to `now` that were not issued yet, per enrolment as it is afterwards."""
+def _issue(ledger: Ledger, enrolments: Iterable[Enrolment], purse: Purse, now: int) -> list[Enrolment]:
+    """§8.3: allowances of all periods up to `now` that were not issued yet; returns the enrolments as they are then."""
     result = []
-    for enrolment in chain.enrolments:
+    for enrolment in enrolments:
         end = min(enrolment.until, now + 1)
-        vintages = []
         for period in range(enrolment.issued, end):
             charter = ledger.charters.at(period)
             vintage = Vintage(period + charter.allowance_periods, period, ALLOWANCE)
-            vintages.append((vintage, charter.allowance_of(enrolment.newcomer)))
-        result.append((enrolment._replace(issued=max(enrolment.issued, end)), vintages))
+            purse.add(vintage, charter.allowance_of(enrolment.newcomer))
+        result.append(enrolment._replace(issued=max(enrolment.issued, end)))
     return result
 
 
@@ -427,7 +422,7 @@ def merge(ledger: Ledger, author: bytes, tips: Iterable[Position], history: Hist
                 merged.enrolments.append(Enrolment(body.newcomer, body.unit, first, body.until, first))
         elif isinstance(body, Request):
             claims = _Claims(ledger, merged, entry, body, strict=False)
-            advance(ledger, merged, now)
+            merged.enrolments = _issue(ledger, merged.enrolments, merged.purse, now)
             claims.put_into(merged.purse)
             merged.purse.expire(now)
             merged.purse.reserve(entry.id, body.credits, overdraw=True)
@@ -435,7 +430,6 @@ def merge(ledger: Ledger, author: bytes, tips: Iterable[Position], history: Hist
             spent = body.credits + (merged.outflow[1] if merged.outflow[0] == now else 0)
             merged.outflow = (now, spent)
         elif isinstance(body, Close) and body.request in merged.purse.reserves:
-            advance(ledger, merged, now)
             merged.purse.close(body.request, body.returned)
             merged.closed[body.request] = body.final
         merged.purse.check()
@@ -444,11 +438,7 @@ def merge(ledger: Ledger, author: bytes, tips: Iterable[Position], history: Hist
 
 def advance(ledger: Ledger, chain: AccountChain, period: int) -> None:
     """Bring an account's purse to `period`: allowances issued, debt repaid, what expired burned (§8.2, §8.3)."""
-    enrolments = _issue(ledger, chain, period)
-    for _, vintages in enrolments:
-        for vintage, amount in vintages:
-            chain.purse.add(vintage, amount)
-    chain.enrolments = [enrolment for enrolment, _ in enrolments]
+    chain.enrolments = _issue(ledger, chain.enrolments, chain.purse, period)
     chain.purse.expire(period)
 
 
