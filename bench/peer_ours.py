@@ -126,7 +126,7 @@ async def main() -> None:
             try:
                 if request["do"] == "meet":
                     for address in request["addresses"]:
-                        await network.connect(address)
+                        await network.neighbours.connect(address)
                     answer({})
                 elif request["do"] == "size":
                     if rounds is not None:

@@ -51,8 +51,8 @@ async def three() -> AsyncIterator[tuple[Network, Network, Network]]:
         second = await stack.enter_async_context(running(key(2), joined))
         third = await stack.enter_async_context(running(key(3), joined))
         for network in (second, third):
-            await network.connect(joined[0])
-        await third.connect(second.multiaddrs()[0])
+            await network.neighbours.connect(joined[0])
+        await third.neighbours.connect(second.multiaddrs()[0])
         yield first, second, third
 
 

@@ -101,7 +101,7 @@ class Node:
                 await self.runs.stop()
             stopping.cancel()
             if network.connected:
-                await network.remember()
+                await network.neighbours.remember()
             serving.cancel()
             await asyncio.gather(serving, stopping, ready, claiming, return_exceptions=True)
 
@@ -185,7 +185,7 @@ class Node:
             "account": self.owner.account.hex(),
             "addresses": network.multiaddrs() if network is not None else [],
             "reachability": {"kind": reach, "words": words},
-            "clock_offset_s": network.clock_offset_s if network is not None else None,
+            "clock_offset_s": network.neighbours.clock_offset_s if network is not None else None,
             "connected": len(network.connected) if network is not None else 0,
             "p2pd_pid": network.p2pd_pid if network is not None else None,
             "p2pd_restarts": network.restarts if network is not None else 0,
@@ -198,11 +198,11 @@ class Node:
 
     async def _peers(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         network = await self._up()
-        await network.remember()
+        await network.neighbours.remember()
         return {
             "own": network.multiaddrs(),
             "connected": sorted(to_base58(peer_id_of(public)) for public in network.connected),
-            "remembered": network.remembered(),
+            "remembered": network.neighbours.remembered(),
         }
 
     async def _train(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from ubcp_p2p.peer.config import TrainingConfig
 from ubcp_p2p.peer.kept import KeptRun, RunOptions, check_name, forget, keep, kept_runs
 from ubcp_p2p.peer.profile import Profile
 from ubcp_p2p.swarm import directory
-from ubcp_p2p.swarm.network import Network, short
+from ubcp_p2p.swarm.addresses import short
+from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.swarm.run import Event, Observer, RunMember, RunSettings
 from ubcp_p2p.training.process import TrainerProcess, TrainerSpec

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.files import atomic_write
-from ubcp_p2p.keys import from_base58
+from ubcp_p2p.keys import from_base58, peer_id_of, to_base58
 
 PEERS_MAX = 512
 ADDRESSES_MAX = 8
@@ -62,6 +62,11 @@ class AddressBook:
         """Write the file in one step (mode 0600). Raises LocalIOError."""
         rows = [{"peer_id": k.peer_id, "addresses": k.addresses, "seen_s": round(k.seen_s)} for k in self.all()]
         atomic_write(self._path, json.dumps(rows, indent=1).encode())
+
+
+def short(public: bytes) -> str:
+    """The last eight characters of a peer id, for people."""
+    return "…" + to_base58(peer_id_of(public))[-8:]
 
 
 def split_multiaddr(text: str) -> tuple[str, str]:

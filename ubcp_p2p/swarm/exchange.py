@@ -19,8 +19,9 @@ from typing import Protocol
 from ubcp_p2p.buffers import SharedBuffer
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import LocalIOError, NetworkError, RoundFailed
+from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.frames import Stream, Unreachable
-from ubcp_p2p.swarm.network import Network, short
+from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.quorum import Group, fields, hash_of
 
 log = logging.getLogger(__name__)

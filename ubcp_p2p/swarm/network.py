@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,8 +18,8 @@ from typing import Any
 
 from ubcp_p2p.codec import MalformedMessage, Value
 from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError
-from ubcp_p2p.keys import MalformedPeerId, NodeKey, from_base58, peer_id_of, public_of, to_base58
-from ubcp_p2p.swarm.addresses import AddressBook, reachability, split_multiaddr
+from ubcp_p2p.keys import MalformedPeerId, NodeKey, peer_id_of, public_of, to_base58
+from ubcp_p2p.swarm.addresses import AddressBook, reachability, short
 from ubcp_p2p.swarm.frames import DeadlineExceeded, Stream, Unreachable
 from ubcp_p2p.swarm.hivemind_parts import (
     P2P,
@@ -29,8 +28,8 @@ from ubcp_p2p.swarm.hivemind_parts import (
     P2PDaemonError,
     P2PHandlerError,
     PeerID,
-    dht_pb2,
 )
+from ubcp_p2p.swarm.neighbours import Neighbours
 from ubcp_p2p.swarm.p2pd import P2pd, P2pdSettings
 from ubcp_p2p.swarm.ports import Ports
 from ubcp_p2p.swarm.pubsub import OnMessage, PubSub
@@ -43,15 +42,8 @@ SLOW_START_S = 5.0
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 HEALTH_EVERY_S = 5.0
 HEALTH_DEADLINE_S = 5.0
-JOIN_EVERY_S = 5.0  # while alone
-REMEMBER_EVERY_S = 30.0
-REDIAL_EVERY_S = 45.0
-REDIAL_FEW = 3
-DIAL_TIMEOUT_S = 10.0
-DIALS_AT_ONCE = 8
 LOOKUP_S_MAX = 15.0  # a look-up past a few dead peers takes some RPC_TIMEOUT_S; what takes longer has hung
 RPC_TIMEOUT_S = 1.0  # hivemind's default of 3 s makes each dead peer in a look-up cost 3 s (measured)
-CLOCK_OFFSET_S_MAX = 3.0  # beyond this hivemind's matchmaking takes fresh records for expired ones
 RECORDS_MAX = 20_000  # DHT keys that this node keeps for others, and as many in its cache: under 100 MB at the worst
 STREAMS_PER_PEER_MAX = 16
 STREAMS_MAX = 256
@@ -103,22 +95,17 @@ class Network:
         self.stage = "waiting to start"
         self.addresses: tuple[str, ...] = ()
         self.connected: frozenset[bytes] = frozenset()
-        self.dialled_back: bool | None = None
-        self.clock_offset_s: float | None = None
         self.restarts = 0
         self._settings = settings
         self._run_dir = run_dir
-        self._book = book
         self._ports = ports or Ports()
-        self._bootstrap = bootstrap
+        self._client_if_unreachable = client_if_unreachable
         self._handlers: dict[str, Handler] = {}
         self._subscriptions: dict[str, _Subscription] = {}
         self._session: Session | None = None
-        self._client_if_unreachable = client_if_unreachable
         self._up = asyncio.Event()
         self._streams: Counter[bytes] = Counter()
-        for text in bootstrap:
-            split_multiaddr(text)
+        self.neighbours = Neighbours(self, book, bootstrap)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -141,7 +128,8 @@ class Network:
             log.info("network up: %s", ", ".join(self.multiaddrs()))
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    helpers = [tasks.create_task(self._watch(session)), tasks.create_task(self._keep_joined(session))]
+                    staying = self.neighbours.keep_joined(session)
+                    helpers = [tasks.create_task(self._watch(session)), tasks.create_task(staying)]
                     words = await asyncio.shield(session.daemon.exited)
                     for helper in helpers:
                         helper.cancel()
@@ -231,93 +219,18 @@ class Network:
                     return
             await asyncio.sleep(0.5)
 
-    async def _keep_joined(self, session: Session) -> None:
-        """Join through bootstrap nodes and remembered peers, remember whom we meet, and keep dialling some of the rest.
+    @property
+    def is_server(self) -> bool:
+        """Whether this node serves the DHT to others."""
+        return self._settings.server
 
-        The latter while connected too: else two halves of a partition that each kept a neighbour would never meet
-        again, and one hostile connection would keep a newcomer from everybody else.
-        """
-        remembered_s = dialled_s = 0.0
-        while True:
-            if not self.connected or time.monotonic() - dialled_s > REDIAL_EVERY_S * random.uniform(0.7, 1.3):
-                dialled_s = time.monotonic()
-                await self._join(few=bool(self.connected))
-            if time.monotonic() - remembered_s > REMEMBER_EVERY_S and self.connected:
-                remembered_s = time.monotonic()
-                await self.remember()
-                await self._ask_dial_back(session)
-            await asyncio.sleep(JOIN_EVERY_S if self.connected else 1.0)
-
-    async def _join(self, *, few: bool) -> None:
-        """Dial those that are not connected: all, or the bootstrap nodes and a few of the remembered."""
-        remembered = self._book.multiaddrs()[:64]
-        if few:
-            remembered = random.sample(remembered, min(REDIAL_FEW, len(remembered)))
-        linked = {to_base58(peer_id_of(public)) for public in self.connected}
-        candidates = [
-            text for text in dict.fromkeys((*self._bootstrap, *remembered)) if text.rpartition("/")[2] not in linked
-        ]
-        gate = asyncio.Semaphore(DIALS_AT_ONCE)
-
-        async def dial(text: str) -> None:
-            async with gate:
-                try:
-                    await self.connect(text)
-                except (NetworkError, ConfigError) as error:
-                    log.debug("could not join through %s: %s", text, error)
-
-        await asyncio.gather(*(dial(text) for text in candidates))
-
-    async def remember(self) -> None:
-        """Note the connected peers in the address book and save it."""
-        session = self._session
-        if session is None:
-            return
-        now_s = time.time()
-        try:
-            for info in await session.p2p._client.list_peers():
-                self._book.saw(info.peer_id.to_base58(), (str(a) for a in info.addrs), now_s)
-            self._book.save()
-        except (OSError, EOFError, LocalIOError, P2PDaemonError) as error:
-            log.warning("the address book was not saved: %s", error)
-
-    async def _ask_dial_back(self, session: Session) -> None:
-        """Ask neighbours whether they can reach us, and what their clocks say (hivemind's validating ping).
-
-        Their answers are claims, and a "yes" may only mean that the connection that we opened still stands. So one
-        "no" alone changes nothing: two different neighbours must say it, and none of those asked "yes".
-        """
-        if not self._settings.server:
-            return
-        answers = []
-        for public in random.sample(sorted(self.connected), min(3, len(self.connected))):
-            try:
-                protocol, asked_s = session.dht.protocol, time.time()
-                response = await protocol.get_stub(PeerID(peer_id_of(public))).rpc_ping(
-                    dht_pb2.PingRequest(peer=protocol.node_info, validate=True), timeout=3.0
-                )
-            except Exception as error:  # hivemind raises many kinds; each means the same here
-                log.debug("no dial-back from a neighbour: %s", error)
-                continue
-            answers.append(bool(response.available))
-            self._note_clock(response.dht_time - (asked_s + time.time()) / 2.0, public)
-        if any(answers):
-            self.dialled_back = True
-        elif len(answers) >= 2:
-            self.dialled_back = False
-            if self._client_if_unreachable:
-                # Unreachable servers that hold others' records broke other networks (docs/adr/0006).
-                log.warning("nobody can dial this node: it goes on as a DHT client. %s", self.reachability()[1])
-                self._settings = replace(self._settings, server=False)
-                session.daemon.kill()
-
-    def _note_clock(self, offset_s: float, neighbour: bytes) -> None:
-        self.clock_offset_s = offset_s
-        if abs(offset_s) > CLOCK_OFFSET_S_MAX:
-            log.warning(
-                "this machine's clock and that of %s differ by %.1f s; matchmaking needs less than %.0f s: "
-                "is the time set (NTP) on both?", short(neighbour), offset_s, CLOCK_OFFSET_S_MAX,
-            )  # fmt: skip
+    def on_unreachable(self, session: Session) -> None:
+        """Nobody can dial this node: unless it is to be a server whatever comes, p2pd starts anew as a DHT client."""
+        if self._client_if_unreachable:
+            # Unreachable servers that hold others' records broke other networks (docs/adr/0006).
+            log.warning("nobody can dial this node: it goes on as a DHT client. %s", self.reachability()[1])
+            self._settings = replace(self._settings, server=False)
+            session.daemon.kill()
 
     # -- streams ------------------------------------------------------------------------------------------------
 
@@ -412,24 +325,6 @@ class Network:
 
     # -- peers --------------------------------------------------------------------------------------------------
 
-    async def connect(self, multiaddr: str) -> bytes:
-        """Connect to a peer by its full multiaddr and add it to the DHT's routing table; returns its public key."""
-        address, peer_id = split_multiaddr(multiaddr)
-        raw = from_base58(peer_id)
-        session = self.session
-        if raw == peer_id_of(self.public):
-            return self.public
-        try:
-            async with asyncio.timeout(DIAL_TIMEOUT_S):
-                await session.p2p._client.connect(PeerID(raw), [Multiaddr(address)])
-                await session.dht.protocol.call_ping(PeerID(raw))
-            await self.refresh_connected()
-            return public_of(raw)
-        except TimeoutError:
-            raise DeadlineExceeded(f"{multiaddr} did not answer within {DIAL_TIMEOUT_S:.0f} s") from None
-        except (OSError, EOFError, ValueError, P2PDaemonError, MalformedPeerId) as error:
-            raise Unreachable(f"could not connect to {multiaddr}: {error}") from None
-
     async def refresh_connected(self) -> frozenset[bytes]:
         """Ask p2pd who is connected now (public keys). Raises NetworkError while p2pd is down."""
         try:
@@ -449,17 +344,13 @@ class Network:
         """This node's own full multiaddrs, for a friend to join through."""
         return [f"{address}/p2p/{to_base58(peer_id_of(self.public))}" for address in self.addresses]
 
-    def remembered(self) -> list[str]:
-        """Full multiaddrs of the peers in the address book, the most recently seen first."""
-        return self._book.multiaddrs()
-
     @property
     def p2pd_pid(self) -> int | None:
         return self._session.daemon.pid if self._session is not None else None
 
     def reachability(self) -> tuple[str, str]:
         """See addresses.reachability."""
-        return reachability(self.addresses, self.dialled_back)
+        return reachability(self.addresses, self.neighbours.dialled_back)
 
     # -- gossip and DHT -----------------------------------------------------------------------------------------
 
@@ -538,11 +429,6 @@ class Network:
             except (MalformedPeerId, AttributeError, TypeError):
                 continue
         return result
-
-
-def short(public: bytes) -> str:
-    """The last eight characters of a peer id, for people."""
-    return "…" + to_base58(peer_id_of(public))[-8:]
 
 
 async def _shut(session: Session) -> None:

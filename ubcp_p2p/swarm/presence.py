@@ -13,9 +13,10 @@ from typing import Any
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import NetworkError
 from ubcp_p2p.swarm import directory
+from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.events import Event, Observer, RunSettings
 from ubcp_p2p.swarm.membership import BEAT_S, Beat, Phase, View
-from ubcp_p2p.swarm.network import Network, short
+from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.swarm.states import States
 

@@ -22,10 +22,11 @@ from typing import Any
 
 from ubcp_p2p.codec import encode
 from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, RoundFailed, TrainingError
+from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.events import Event, Observer, RunSettings
 from ubcp_p2p.swarm.matchmaking import Matchmaker, NoGroup
 from ubcp_p2p.swarm.membership import BEAT_S, Phase
-from ubcp_p2p.swarm.network import Network, short
+from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.quorum import Card, Certificate, form_group
 from ubcp_p2p.swarm.standing import STRIKE_S, Follower
 from ubcp_p2p.swarm.trainer import Evaluation, Offer, Trainer

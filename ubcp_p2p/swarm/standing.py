@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import NetworkError, StateMismatch
+from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.events import Observer, RunSettings
 from ubcp_p2p.swarm.exchange import AllGather, Exchange, Pace
 from ubcp_p2p.swarm.membership import Phase
-from ubcp_p2p.swarm.network import Network, short
+from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.presence import Presence
 from ubcp_p2p.swarm.quorum import Certificate, Standing, choose
 from ubcp_p2p.swarm.states import States

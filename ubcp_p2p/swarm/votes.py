@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 from ubcp_p2p.codec import MalformedMessage, Value
 from ubcp_p2p.errors import NetworkError, RoundFailed
+from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.frames import Stream
-from ubcp_p2p.swarm.network import Network, short
+from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.quorum import (
     Ballot,
     Certificate,
