@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import random
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -16,7 +19,8 @@ from typing import Any
 import pytest
 
 from tests.support.processes import family, until
-from tests.support.swarm import ROOT, STEP_S, Peer, Swarm, tiny
+from tests.support.swarm import ROOT, STEP_S, Peer, Swarm, tiny, together
+from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.peer.profile import read_holder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -105,6 +109,41 @@ def test_peers_with_another_recipe_are_named(swarm: Swarm) -> None:
     listed = ubcp(b, "runs")
     assert listed.returncode == 0
     assert "claimed  run (digits-tiny)" in listed.stdout
+
+
+def images(folder: Path, count: int = 200) -> Path:
+    """A set of noise in Fashion-MNIST's shape."""
+    folder.mkdir()
+    pixels = random.Random(1).randbytes(count * 28 * 28)
+    files = {
+        "images-idx3": struct.pack(">4I", 0x0803, count, 28, 28) + pixels,
+        "labels-idx1": struct.pack(">2I", 0x0801, count) + bytes(count),
+    }
+    for part in ("train", "t10k"):
+        for kind, data in files.items():
+            (folder / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(data))
+    return folder
+
+
+def test_peers_with_other_data_are_named(swarm: Swarm, tmp_path: Path) -> None:
+    """One recipe, of which one node has the data and the other the fallback."""
+
+    def recipe(path: Path) -> Recipe:
+        base = load_recipe("fashion-cnn")
+        data = base.data.model_copy(update={"path": str(path), "fallback": "digits"})
+        return base.model_copy(update={"data": data, "rounds": tiny(10_000).rounds})
+
+    a, b, c = (swarm.add(name).start(swarm.seeds) for name in "abc")
+    theirs, ours = recipe(images(tmp_path / "images")), recipe(tmp_path / "nowhere")
+    assert theirs.hash() == ours.hash()
+    a.train(theirs).wait("committed")
+    until(lambda: bool(b.call("runs")["claimed"]), STEP_S, "b has heard of the run")
+    failed = b.train(ours).wait("failed")
+    assert "peers in this run train on other data than this node has" in failed["message"]
+    assert b.run()["trainer_pid"] not in family(b.mark)
+    together([a, c.train(theirs)])  # the same data are let in
+    before = b.mark_now()
+    b.train(ours, new=True).wait("joined", after=before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
