@@ -26,6 +26,7 @@ TEXT_BYTES_MAX: Final = 64
 PERIOD_MAX: Final = 2**32 - 1
 SLICE_S_MAX: Final = 86_400
 YEAR_S: Final = 366 * 86_400
+EPOCH_MAX: Final = 2**37  # the year 6325: every calendar library can write it
 NO_ID: Final = bytes(32)
 
 
@@ -146,7 +147,10 @@ class Charter:
 
     def peak_of(self, device_class: str) -> int | None:
         """GFLOP/s, or None for a class that the charter does not have."""
-        return next((peak for name, peak in self.devices if name == device_class), None)
+        for name, peak in self.devices:
+            if name == device_class:
+                return peak
+        return None
 
     def has_unit(self, name: str) -> bool:
         return any(unit.name == name for unit in self.units)
@@ -271,7 +275,7 @@ def _check(charter: Charter) -> None:
     need(1 <= charter.number <= VERSIONS_MAX, f"number must be 1 to {VERSIONS_MAX}")
     need(0 <= charter.effective <= PERIOD_MAX, f"first period must be 0 to {PERIOD_MAX}")
     need(len(charter.previous) == 32, "previous hash must have 32 bytes")
-    need(0 <= charter.epoch <= 2**40, "epoch must be Unix seconds from 0 to 2^40")
+    need(0 <= charter.epoch <= EPOCH_MAX, f"epoch must be Unix seconds from 0 to {EPOCH_MAX}")
     need(1 <= charter.slice_s <= SLICE_S_MAX, f"slice must last 1 to {SLICE_S_MAX} seconds")
     need(1 <= charter.period_slices <= 2**20, "period must have 1 to 2^20 slices")
     need(all(0 <= amount <= AMOUNT_MAX for amount in (*charter.allowance, charter.exposure_cap)),
