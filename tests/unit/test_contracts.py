@@ -26,6 +26,11 @@ VIOLATIONS = [
     ("verifiable-without-network", "keys.py", "import asyncio"),
     ("verifiable-without-network", "codec.py", "import numpy"),
     ("verifiable-without-network", "errors.py", "import socket"),  # by a chain: keys → errors → socket
+    ("verifiable-without-network", "ledger/rules.py", "import socket"),
+    ("layers", "ledger/rules.py", "import ubcp_p2p.models"),  # between siblings
+    ("layers", "charter/values.py", "import ubcp_p2p.ledger"),  # up one layer
+    ("decisions-are-pure", "ledger/rules.py", "import time"),
+    ("decisions-are-pure", "ledger/sync.py", "def late():\n    import sqlite3"),
     ("torch-free", "peer/config.py", "from torch import nn"),
     ("torch-free", "cli/init.py", "def late():\n    import ubcp_p2p.models.task"),  # by a chain
     ("torch-free", "models/recipe.py", "import torch"),
