@@ -19,6 +19,8 @@ class Chain:
 
     def __init__(self, author: bytes) -> None:
         self.author = author
+        self.head_id = b""
+        self.slice = 0  # that of the newest entry; 0 for an empty chain
         self._ids = bytearray()
         self._slices = array("I")
 
@@ -27,8 +29,13 @@ class Chain:
 
     def append(self, entry: Entry) -> None:
         """The next entry of this branch."""
+        self.head_id, self.slice = entry.id, entry.slice
         self._ids += entry.id
         self._slices.append(entry.slice)
+
+    def is_before(self, entry: Entry) -> bool:
+        """Whether the entry follows the head of this branch."""
+        return self.head_id == entry.prev and len(self._slices) == entry.seq
 
     def ids(self) -> Iterator[bytes]:
         """All its ids in order."""
@@ -36,16 +43,7 @@ class Chain:
 
     @property
     def head(self) -> Position:
-        return Position(self.author, len(self) - 1, bytes(self._ids[-ID_BYTES:]))
-
-    @property
-    def head_id(self) -> bytes:
-        return bytes(self._ids[-ID_BYTES:])
-
-    @property
-    def slice(self) -> int:
-        """That of the newest entry; 0 for an empty chain."""
-        return self._slices[-1] if self._slices else 0
+        return Position(self.author, len(self) - 1, self.head_id)
 
     def slice_at(self, seq: int) -> int:
         return self._slices[seq]

@@ -6,6 +6,7 @@ and who must have signed it is for rules.py.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable
@@ -213,9 +214,13 @@ def make(network: bytes, author: bytes, seq: int, prev: bytes, slice_: int, body
     return decode(data), data
 
 
-def decode(data: bytes) -> Entry:
-    """The entry with these canonical bytes. Raises MalformedEntry."""
-    row = unpack(data, ENTRY_BYTES_MAX)
+def decode(data: bytes, id_: bytes | None = None) -> Entry:
+    """The entry with these canonical bytes. Raises MalformedEntry.
+
+    id_: its id, when these bytes were decoded before: that they are canonical is then known, and only the form is
+    checked.
+    """
+    row = unpack(data, ENTRY_BYTES_MAX) if id_ is None else _UNPACK(data)
     if type(row) is not list or not row:
         raise MalformedEntry("encoding", "an entry is an array")
     if row[0] != VERSION or type(row[0]) is not int:
@@ -224,14 +229,15 @@ def decode(data: bytes) -> Entry:
     if len(row) != 8:
         raise MalformedEntry("encoding", f"an entry has 8 fields, not {len(row)}")
     _, network, author, seq, prev, slice_, kind, body = row
-    _hash(network), _hash(author), _hash(prev)
+    if not (type(network) is type(author) is type(prev) is bytes and len(network) == len(author) == len(prev) == 32):
+        raise _no_hash()
     _number(seq, SEQ_MAX), _number(slice_, SLICE_MAX)
     parse = _PARSERS.get(kind) if type(kind) is int else None
     if parse is None:
         raise MalformedEntry("field", f"unknown kind of entry {kind!r:.20}")
     if type(body) is not list:
         raise MalformedEntry("field", "an entry's body is an array")
-    return Entry(network, author, seq, prev, slice_, kind, parse(body), entry_id(data))
+    return Entry(network, author, seq, prev, slice_, kind, parse(body), entry_id(data) if id_ is None else id_)
 
 
 def encode(entry: Entry) -> bytes:
@@ -269,23 +275,31 @@ def unpack(data: bytes, bytes_max: int) -> Any:
     if len(data) > bytes_max:
         raise MalformedEntry("length", f"{len(data)} bytes where at most {bytes_max} are allowed")
     try:
-        row = msgpack.unpackb(data, raw=False, max_map_len=0, max_ext_len=0)
-        if _pack(row) != data:
+        row = _UNPACK(data)
+        if _PACK(row) != data:
             raise MalformedEntry("encoding", "not the canonical encoding")
     except (ValueError, TypeError, OverflowError, msgpack.exceptions.UnpackException, RecursionError) as error:
         raise MalformedEntry("encoding", f"not msgpack of the ledger's subset: {error}") from None
     return row
 
 
+# Bound once: these run for every entry of an audit, and a Packer per value costs more than the packing.
+_PACK: Final[Callable[[Any], bytes]] = msgpack.Packer(use_bin_type=True).pack
+_UNPACK: Final[Callable[[bytes], Any]] = functools.partial(msgpack.unpackb, raw=False, max_map_len=0, max_ext_len=0)
+
+
 def _pack(value: Any) -> bytes:
-    packed: bytes = msgpack.packb(value, use_bin_type=True)
-    return packed
+    return _PACK(value)
 
 
 def _hash(value: Any) -> bytes:
     if type(value) is not bytes or len(value) != 32:
-        raise MalformedEntry("field", "something else where a key or a hash of 32 bytes belongs")
+        raise _no_hash()
     return value
+
+
+def _no_hash() -> MalformedEntry:
+    return MalformedEntry("field", "something else where a key or a hash of 32 bytes belongs")
 
 
 def _number(value: Any, most: int = AMOUNT_MAX, least: int = 0) -> int:
@@ -295,7 +309,14 @@ def _number(value: Any, most: int = AMOUNT_MAX, least: int = 0) -> int:
 
 
 def _text(value: Any) -> str:
-    if type(value) is not str or not 0 < len(value.encode()) <= TEXT_BYTES_MAX:
+    if type(value) is not str or not 0 < len(value) <= TEXT_BYTES_MAX:
+        raise MalformedEntry("field", f"something else where a text of 1 to {TEXT_BYTES_MAX} bytes belongs")
+    return _short_text(value)
+
+
+@functools.lru_cache(1024)  # the same few names of device classes, units and purposes, over and over
+def _short_text(value: str) -> str:
+    if len(value.encode()) > TEXT_BYTES_MAX:
         raise MalformedEntry("field", f"something else where a text of 1 to {TEXT_BYTES_MAX} bytes belongs")
     if min(value) < " " or "\x7f" in value:
         raise MalformedEntry("field", "a text with a control character")
@@ -379,10 +400,14 @@ def parse_voucher(value: Any) -> Voucher:
     network, paymaster, request, allot, contributor, units, credits_, rounds, device, seconds, evidence = _fields(
         value, 11
     )
-    return Voucher(
-        _hash(network), _hash(paymaster), _hash(request), _hash(allot), _hash(contributor), _number(units),
-        _number(credits_), _number(rounds, ROUNDS_MAX), _text(device), _number(seconds, SECONDS_MAX), _hash(evidence),
-    )  # fmt: skip
+    if not (
+        type(network) is type(paymaster) is type(request) is type(allot) is type(contributor) is type(evidence) is bytes
+        and len(network) == len(paymaster) == len(request) == len(allot) == len(contributor) == len(evidence) == 32
+    ):  # written out: four fifths of a ledger are vouchers
+        raise _no_hash()
+    _number(units), _number(credits_), _number(rounds, ROUNDS_MAX), _number(seconds, SECONDS_MAX)
+    _text(device)
+    return Voucher._make(value)
 
 
 def _receipt(body: list[Any]) -> Receipt:

@@ -43,18 +43,21 @@ def apply(ledger: Ledger, signed: Signed, history: History) -> bool:
     entry = signed.entry
     if entry.network != ledger.network:  # §5.1
         raise MalformedEntry("network", f"an entry of another community's ledger ({entry.network.hex()[:16]}…)")
-    if ledger.contains(entry.author, entry.seq, entry.id):
+    siblings = ledger.chains.get(entry.author, [])
+    is_opening = entry.seq == 0 or isinstance(entry.body, OpenAccount | OpenNode)
+    if len(siblings) == 1 and siblings[0].is_before(entry) and not is_opening:  # nearly always
+        chain = siblings[0]
+        _check_signers(ledger, chain, signed)
+    elif ledger.contains(entry.author, entry.seq, entry.id):
         return False
-    if entry.seq == 0 or isinstance(entry.body, OpenAccount | OpenNode):
+    elif is_opening:
         chain = _opened(ledger, signed)
-        siblings = ledger.chains.get(entry.author)
-        if siblings:
-            _note_fork(ledger, entry, (other.id_at(0) for other in siblings))
+        _note_fork(ledger, entry, (other.id_at(0) for other in siblings))
     else:
         chain = _extended(ledger, signed, history)
     _extend(ledger, chain, signed, history)
-    if chain not in ledger.chains.setdefault(entry.author, []):
-        ledger.chains[entry.author].append(chain)
+    if chain not in siblings:
+        ledger.chains.setdefault(entry.author, []).append(chain)
     chain.append(entry)
     ledger.entries += 1
     ledger.slice = max(ledger.slice, entry.slice)
@@ -162,7 +165,7 @@ def _check_signers(ledger: Ledger, chain: Chain, signed: Signed) -> None:
 
 
 def _must_sign(signed: Signed, keys: set[bytes]) -> None:
-    if signed.signers != keys:  # §5.3
+    if len(signed.signatures) != len(keys) or any(key not in keys for key, _ in signed.signatures):  # §5.3
         raise RuleViolation(
             "signer", "not signed by exactly the key in force of its author, and of the owner for a node"
         )

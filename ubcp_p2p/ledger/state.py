@@ -83,6 +83,7 @@ class Ledger:
     def __init__(self, charters: Charters) -> None:
         self.charters = charters
         self.network = charters.network
+        self._period_slices = charters.first.period_slices  # the same in every version
         self.slice = 0
         self.entries = 0
         self.chains: dict[bytes, list[Chain]] = {}
@@ -100,10 +101,10 @@ class Ledger:
 
     def charter_at(self, slice_: int) -> Charter:
         """The version that holds in the period of a slice."""
-        return self.charters.at(slice_ // self.charters.first.period_slices)
+        return self.charters.at(slice_ // self._period_slices)
 
     def period(self, slice_: int) -> int:
-        return slice_ // self.charters.first.period_slices
+        return slice_ // self._period_slices
 
     def branch_through(self, position: Position) -> Chain | None:
         """A branch that passes through `position`, or None when that entry is not here."""

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from ubcp_p2p import keys
 from ubcp_p2p.ledger.entry import (
+    _UNPACK,
     ENTRY_BYTES_MAX,
     Entry,
     Receipt,
@@ -118,9 +119,12 @@ def sign(entry: Entry, data: bytes, signers: Iterable[keys.AccountKey | keys.Nod
     return Signed(entry, data, tuple(sorted((key.public, key.sign(ROLE_ENTRY, entry.id)) for key in signers)))
 
 
-def decode_signed(data: bytes) -> Signed:
-    """The signed entry with these wire bytes; signatures are not verified here. Raises MalformedEntry."""
-    row = unpack(data, SIGNED_BYTES_MAX)
+def decode_signed(data: bytes, id_: bytes | None = None) -> Signed:
+    """The signed entry with these wire bytes; signatures are not verified here. Raises MalformedEntry.
+
+    id_: as for entry.decode, when these bytes were decoded before.
+    """
+    row = unpack(data, SIGNED_BYTES_MAX) if id_ is None else _UNPACK(data)
     if type(row) is not list or len(row) != 2:
         raise MalformedEntry("encoding", "a signed entry has an entry and its signatures")
     body, rows = row
@@ -138,7 +142,7 @@ def decode_signed(data: bytes) -> Signed:
             raise MalformedEntry("encoding", "signatures must be sorted by key, each once")
         last = key
         pairs.append((key, signature))
-    return Signed(decode(body), body, tuple(pairs))
+    return Signed(decode(body, id_), body, tuple(pairs))
 
 
 def signatures_of(signed: Signed) -> list[Check]:
