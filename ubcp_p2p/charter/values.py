@@ -26,6 +26,7 @@ TEXT_BYTES_MAX: Final = 64
 PERIOD_MAX: Final = 2**32 - 1
 SLICE_S_MAX: Final = 86_400
 YEAR_S: Final = 366 * 86_400
+ENROLMENT_PERIODS_MAX: Final = 1024  # each period of an enrolment is an allowance to add up
 EPOCH_MAX: Final = 2**37  # the year 6325: every calendar library can write it
 NO_ID: Final = bytes(32)
 
@@ -283,7 +284,7 @@ def _check(charter: Charter) -> None:
     need(all(1 <= n <= 1024 for n in (charter.allowance_periods, charter.earned_periods)),
          "expiries must be 1 to 1024 periods")  # fmt: skip
     need(0 <= charter.grace_slices <= 2**20, "grace must be 0 to 2^20 slices")
-    year = -(-YEAR_S // (charter.slice_s * charter.period_slices))
+    year = min(-(-YEAR_S // (charter.slice_s * charter.period_slices)), ENROLMENT_PERIODS_MAX)
     need(
         1 <= charter.enrolment_periods_max <= max(1, year),
         f"longest enrolment must be 1 to {max(1, year)} periods (a year)",

@@ -96,19 +96,18 @@ def _uncollected(ledger: Ledger, chain: AccountChain, node: bytes, period: int) 
     """What a node has earned that its owner has neither claimed nor let lapse."""
     branches = [b for b in ledger.chains[node] if isinstance(b, NodeChain) and b.owner == chain.author]
     after = chain.claimed[node].seq if len(branches) == 1 and node in chain.claimed else -1
-    rows = sorted(row for branch in branches for row in branch.income.between(after, len(branch)))
-    best: dict[int, int] = {}
+    rows = sorted((*row, branch.opening) for branch in branches for row in branch.income.between(after, len(branch)))
+    best: dict[tuple[bytes, bytes], int] = {}
     total = 0
-    for earned_in, number, credits_ in rows:
-        had = best.get(number)
-        if had is None:
-            had = chain.credited.get((node, ledger.request_ids[number]), 0)
+    for earned_in, number, credits_, opening in rows:
+        key = (opening, ledger.request_ids[number])
+        had = best.get(key, chain.credited.get(key, 0))
         if credits_ > had:
-            best[number] = credits_
+            best[key] = credits_
             if earned_in + ledger.charters.at(earned_in).earned_periods > period:
                 total += credits_ - had
-    for number, reached in best.items():
-        if reached != ledger.paid[ledger.request_ids[number]].get(node):
+    for (opening, request), reached in best.items():
+        if reached != ledger.paid[request].get(opening):
             raise LedgerError(
                 "zero-sum", "a node's income does not add up to what it was paid: a mistake in this program"
             )

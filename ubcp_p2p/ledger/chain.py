@@ -42,6 +42,11 @@ class Chain:
         return (bytes(self._ids[i : i + ID_BYTES]) for i in range(0, len(self._ids), ID_BYTES))
 
     @property
+    def opening(self) -> bytes:
+        """The id of its OPEN."""
+        return bytes(self._ids[:ID_BYTES])
+
+    @property
     def head(self) -> Position:
         return Position(self.author, len(self) - 1, self.head_id)
 
@@ -88,9 +93,9 @@ class AccountChain(Chain):
         self.enrolments: list[Enrolment] = []
         self.purse = Purse()
         self.claimed: dict[bytes, Position] = {}  # node → up to where its income was claimed
-        self.credited: dict[tuple[bytes, bytes], int] = {}  # (node, REQUEST) → cumulative µcredits claimed
+        self.credited: dict[tuple[bytes, bytes], int] = {}  # (OPEN id of node, REQUEST) → cumulative µcredits claimed
         self.outflow: tuple[int, int] = (0, 0)  # (period, µcredits reserved in it)
-        self.closed: dict[bytes, tuple[tuple[bytes, int], ...]] = {}  # REQUEST → final per contributor
+        self.closed: dict[bytes, tuple[tuple[bytes, int], ...]] = {}  # REQUEST → final per contributor (OPEN id)
         self._keys: list[tuple[int, bytes]] = [(0, author)]  # from which sequence number on each is in force
 
     @property
@@ -151,6 +156,6 @@ class NodeChain(Chain):
         self.owner = owner
         self.income = Income()
         self.paid: dict[bytes, Paid] = {}  # by REQUEST
-        self.allots: dict[bytes, dict[bytes, int]] = {}  # as paymaster: REQUEST → contributor → most µcredits
+        self.allots: dict[bytes, dict[bytes, int]] = {}  # as paymaster: REQUEST → OPEN id → most µcredits
         self.closed: set[bytes] = set()  # REQUESTs that it closed as their paymaster
         self.checkpoint_size = 0

@@ -110,7 +110,7 @@ class Decision(NamedTuple):
 
 
 class Allot(NamedTuple):
-    """The most µcredits that `contributor` may earn from `request`."""
+    """The most µcredits that a node may earn from `request`. contributor: the id of its OPEN, and so its owner too."""
 
     request: bytes
     contributor: bytes
@@ -141,7 +141,7 @@ class Receipt(NamedTuple):
 
 
 class Close(NamedTuple):
-    """final: (contributor, cumulative µcredits), sorted by contributor. returned: what goes back to the account."""
+    """final: (OPEN id of a contributor, cumulative µcredits), sorted. returned: what goes back to the account."""
 
     request: bytes
     final: tuple[tuple[bytes, int], ...]
@@ -259,7 +259,9 @@ def references(entry: Entry) -> tuple[bytes, ...]:
             return (*(claim.id for claim in body.income), *body.closes)
         case Decision():
             return body.accepted
-        case Allot() | Close():
+        case Allot():
+            return (body.request, body.contributor)
+        case Close():
             return (body.request,)
         case Heal():
             return tuple(id_ for _, id_ in body.abandoned)

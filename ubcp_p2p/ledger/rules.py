@@ -30,7 +30,16 @@ from ubcp_p2p.ledger.entry import (
 )
 from ubcp_p2p.ledger.faults import MalformedEntry, Overdraft, Pending, Replay, RuleViolation
 from ubcp_p2p.ledger.purse import ALLOWANCE, EARNED, Purse, Vintage
-from ubcp_p2p.ledger.state import AllotFact, CloseFact, Fork, Healing, History, Ledger, RequestFact
+from ubcp_p2p.ledger.state import (
+    AllotFact,
+    CloseFact,
+    Fork,
+    Healing,
+    History,
+    Ledger,
+    OpeningFact,
+    RequestFact,
+)
 from ubcp_p2p.ledger.wire import ForkProof, Signed
 
 
@@ -72,20 +81,29 @@ def check_proof(ledger: Ledger, proof: ForkProof, history: History) -> None:
     a, b = proof.first, proof.second
     if a.entry.network != ledger.network:
         raise MalformedEntry("network", "a fork proof from another community's ledger")
-    keys = _keys_at_fork(ledger, a.entry)
-    if not keys & a.signers & b.signers:
-        raise RuleViolation("freeze", "a fork proof that its author did not sign with the key in force")
+    for signed in (a, b):
+        if not _is_answerable(_before_fork(ledger, signed, history), signed):
+            raise RuleViolation("freeze", "a fork proof that its author did not sign with the key in force")
     ledger.forks.setdefault(proof.author, set()).add(Fork(a.entry.seq, a.entry.id, b.entry.id))
 
 
-def _keys_at_fork(ledger: Ledger, entry: Entry) -> frozenset[bytes]:
-    """The key in force for an entry that follows `entry.prev`."""
+def _before_fork(ledger: Ledger, signed: Signed, history: History) -> Chain:
+    """The branch up to what the entry follows."""
+    entry = signed.entry
     if entry.seq == 0:
-        return frozenset({entry.author})
-    before = ledger.branch_through(Position(entry.author, entry.seq - 1, entry.prev))
-    if before is None:
+        return Chain(entry.author)
+    before = Position(entry.author, entry.seq - 1, entry.prev)
+    if ledger.branch_through(before) is None:
         raise Pending([entry.prev])
-    return frozenset({before.key_at(entry.seq - 1) if isinstance(before, AccountChain) else entry.author})
+    return _replayed(ledger, entry.author, before, history)
+
+
+def _is_answerable(before: Chain, signed: Signed) -> bool:
+    """§7.2: whether the author signed what follows `before`, and not somebody who holds none of its keys."""
+    if not isinstance(before, AccountChain):
+        return before.author in signed.signers
+    is_rotate = isinstance(signed.entry.body, Rotate)
+    return before.key in signed.signers or (is_rotate and before.recovery in map(recovery_hash, signed.signers))
 
 
 # -- the chain (§5) ---------------------------------------------------------------------------------------------------
@@ -124,8 +142,9 @@ def _extended(ledger: Ledger, signed: Signed, history: History) -> Chain:
         raise Pending([entry.prev])
     branch = _replayed(ledger, entry.author, Position(entry.author, entry.seq - 1, entry.prev), history)
     _check_signers(ledger, branch, signed)
-    same_prev = (c for c in siblings if c.id_at(entry.seq - 1) == entry.prev)
-    _note_fork(ledger, entry, (c.id_at(entry.seq) for c in same_prev))
+    if _is_answerable(branch, signed):
+        same_prev = (c for c in siblings if c.id_at(entry.seq - 1) == entry.prev)
+        _note_fork(ledger, entry, (c.id_at(entry.seq) for c in same_prev))
     return branch
 
 
@@ -209,6 +228,7 @@ def _extend(ledger: Ledger, chain: Chain, signed: Signed, history: History) -> N
         case OpenNode() as body, NodeChain():
             _not_before(entry, _slice_of(ledger, body.owner))
             ledger.nodes_of.setdefault(body.owner.author, set()).add(entry.author)
+            ledger.openings[entry.id] = OpeningFact(entry.id, entry.author, body.owner.author, entry.slice)
         case _:  # §5.2
             raise RuleViolation("author-kind", "an entry that this kind of author (account or node) cannot write")
 
@@ -255,7 +275,9 @@ def _enrol(ledger: Ledger, chain: AccountChain, signed: Signed, body: Enrol) -> 
     if not body.first < body.until <= body.first + charter.enrolment_periods_max:
         raise RuleViolation("enrolment", f"lasts {body.until - body.first} periods of {charter.enrolment_periods_max}")
     chain.enrolments.append(Enrolment(body.newcomer, body.unit, body.first, body.until, body.first))
-    ledger.nullifiers.setdefault(body.nullifier, {}).setdefault(entry.author, (entry.slice, entry.id, signed.signers))
+    uses = ledger.nullifiers.setdefault(body.nullifier, {})
+    use = (entry.slice, entry.id, signed.signers)
+    uses[entry.author] = min(uses.get(entry.author, use), use, key=lambda u: u[:2])  # whatever the order they came in
 
 
 def _request(ledger: Ledger, chain: AccountChain, entry: Entry, body: Request) -> None:
@@ -347,7 +369,7 @@ class _Claims:
                 raise RuleViolation("two-branches", "claims the income of two branches of a node that has forked")
             after = before.seq
         for period, number, credits_ in node.income.between(after, claim.seq):
-            key = (claim.author, ledger.request_ids[number])
+            key = (node.opening, ledger.request_ids[number])
             had = self._credited.get(key, chain.credited.get(key, 0))
             if credits_ > had:
                 vintage = Vintage(period + ledger.charters.at(period).earned_periods, period, EARNED)
@@ -462,6 +484,10 @@ def _decision(ledger: Ledger, entry: Entry, body: Decision) -> None:
 
 def _allot(ledger: Ledger, chain: NodeChain, entry: Entry, body: Allot) -> None:
     request = _request_of(ledger, entry, body.request)
+    opening = ledger.openings.get(body.contributor)
+    if opening is None:
+        raise _missing(ledger, body.contributor, "the OPEN of a node")
+    _not_before(entry, opening.slice)
     if request.paymaster != entry.author:
         raise RuleViolation("allot", "an ALLOT by another node than the REQUEST's paymaster")
     if entry.slice > request.expiry or body.request in chain.closed:
@@ -486,7 +512,7 @@ def _receipt(ledger: Ledger, chain: NodeChain, entry: Entry, body: Receipt) -> N
     if allot is None:
         raise _missing(ledger, voucher.allot, "an ALLOT")
     if (voucher.network, voucher.request, voucher.paymaster) != (entry.network, allot.request, allot.paymaster) or not (
-        voucher.contributor == allot.contributor == entry.author
+        voucher.contributor == entry.author and allot.contributor == chain.opening
     ):
         raise RuleViolation("receipt-allot", "a voucher that does not belong to its ALLOT or its receiver")
     request = ledger.requests[allot.request]
@@ -520,7 +546,7 @@ def _receipt(ledger: Ledger, chain: NodeChain, entry: Entry, body: Receipt) -> N
     )
     chain.income.append(entry.seq, ledger.period(entry.slice), request.number, voucher.credits)
     paid = ledger.paid.setdefault(allot.request, {})
-    paid[entry.author] = max(paid.get(entry.author, 0), voucher.credits)
+    paid[chain.opening] = max(paid.get(chain.opening, 0), voucher.credits)
 
 
 def _on_one_branch(ledger: Ledger, one: AllotFact, other: AllotFact) -> bool:

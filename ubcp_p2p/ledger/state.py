@@ -30,7 +30,7 @@ class RequestFact(NamedTuple):
 
 
 class AllotFact(NamedTuple):
-    """What later entries need of an ALLOT. owner: the account that owns the paymaster."""
+    """What later entries need of an ALLOT. owner: the account that owns the paymaster. contributor: an OPEN id."""
 
     id: bytes
     request: bytes
@@ -40,6 +40,15 @@ class AllotFact(NamedTuple):
     credits: int
     slice: int
     seq: int
+
+
+class OpeningFact(NamedTuple):
+    """What later entries need of the OPEN of a node."""
+
+    id: bytes
+    author: bytes
+    owner: bytes
+    slice: int
 
 
 class CloseFact(NamedTuple):
@@ -88,11 +97,12 @@ class Ledger:
         self.entries = 0
         self.chains: dict[bytes, list[Chain]] = {}
         self.nodes_of: dict[bytes, set[bytes]] = {}
+        self.openings: dict[bytes, OpeningFact] = {}
         self.requests: dict[bytes, RequestFact] = {}
         self.request_ids: list[bytes] = []  # by RequestFact.number
         self.allots: dict[bytes, AllotFact] = {}
         self.closes: dict[bytes, CloseFact] = {}
-        self.paid: dict[bytes, dict[bytes, int]] = {}  # REQUEST → contributor → greatest cumulative µcredits received
+        self.paid: dict[bytes, dict[bytes, int]] = {}  # REQUEST → OPEN id → greatest cumulative µcredits received
         self.nullifiers: dict[bytes, dict[bytes, tuple[int, bytes, frozenset[bytes]]]] = {}
         self.forks: dict[bytes, set[Fork]] = {}
         self.healings: dict[bytes, set[Healing]] = {}
@@ -115,7 +125,7 @@ class Ledger:
 
     def contains_id(self, id_: bytes) -> bool:
         """Whether any entry has this id: a search through everything, for telling apart what is wrong."""
-        if id_ in self.requests or id_ in self.allots or id_ in self.closes:
+        if id_ in self.requests or id_ in self.allots or id_ in self.closes or id_ in self.openings:
             return True
         return any(chain.seq_of(id_) is not None for chains in self.chains.values() for chain in chains)
 

@@ -111,6 +111,10 @@ class World:
         self.write(node, OpenNode(owner.head), [owner.key])
         return node
 
+    def opening(self, author: Author) -> bytes:
+        """The id of the author's OPEN."""
+        return self.ledger.chains[author.public][0].opening
+
     # -- work and pay ---------------------------------------------------------------------------------------------
 
     def request(
@@ -141,7 +145,7 @@ class World:
         return self.write(author, body)
 
     def allot(self, paymaster: Author, request: Signed, contributor: Author, credits_: int) -> Signed:
-        return self.write(paymaster, Allot(request.entry.id, contributor.public, credits_))
+        return self.write(paymaster, Allot(request.entry.id, self.opening(contributor), credits_))
 
     def receipt(self, contributor: Author, paymaster: Author, allot: Signed, credits_: int) -> Signed:
         """A receipt over `credits_` more than the contributor's last one for this REQUEST, with its voucher."""
