@@ -95,6 +95,8 @@ def describe_run(run: dict[str, Any]) -> str:
     if run["error"]:
         hint = f" ({run['error']['hint']})" if run["error"]["hint"] else ""
         return f"{run['name']}: failed: {run['error']['message']}{hint}"
+    if run["round"] is None and run["stage"] == "left":
+        return f"{run['name']}: left before it began"
     if run["round"] is None:
         return f"{run['name']}: starting the trainer{', to go on where it was' if run['resumed'] else ''}"
     loss = f", loss {run['loss']:.3f}" if run["loss"] is not None else ""

@@ -277,6 +277,7 @@ def test_stop_waits_for_the_end(node: FakeNode, capsys: pytest.CaptureFixture[st
         (RUN | {"round": None}, "r: starting the trainer"),
         (RUN | {"round": None, "resumed": True}, "r: starting the trainer, to go on where it was"),
         (RUN | {"resumed": True}, "1 retries, resumed at the node's start"),
+        (RUN | {"stage": "left", "round": None}, "r: left before it began"),
         (RUN | {"loss": None, "checkpoint_trouble": "disk full"}, "NO CHECKPOINT: disk full"),
     ],
 )
