@@ -7,7 +7,7 @@ memory of one record. Whether what the records say is true is for audit.py.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from typing import BinaryIO, Final, NamedTuple
 
@@ -19,7 +19,7 @@ from ubcp_p2p.ledger.merkle import SIZE_MAX
 from ubcp_p2p.ledger.wire import PROOF_BYTES_MAX, SIGNED_BYTES_MAX
 
 MAGIC: Final = b"ubcp-ledger/1\n"
-BLOB_BYTES_MAX: Final = 16 * 1024 * 1024  # the inputs of one decision, or the evidence behind one voucher
+BLOB_BYTES_MAX: Final = 4 * 1024 * 1024  # the inputs of one decision, or the evidence behind one voucher
 _FAMILY: Final = b"ubcp-ledger/"
 _FRAME: Final = struct.Struct(">IB")
 _HINT: Final = "export it again, or fetch the file again"
@@ -48,8 +48,8 @@ class _Limit(NamedTuple):
 _LIMITS: Final = (
     _Limit(128, 1, 1),
     _Limit(CHARTER_BYTES_MAX + 16 * 1024, 1, VERSIONS_MAX),
-    _Limit(PROOF_BYTES_MAX, 0, 2**24),
-    _Limit(32, 0, 2**24),
+    _Limit(PROOF_BYTES_MAX, 0, 2**16),
+    _Limit(32, 0, 2**16),
     _Limit(SIGNED_BYTES_MAX, 0, SIZE_MAX),
     _Limit(BLOB_BYTES_MAX, 0, 2**32),
     _Limit(128, 1, 1),
@@ -107,13 +107,13 @@ def write_export(
     blobs: Iterable[bytes],
     *,
     network: bytes,
-    roots: Roots,
+    roots: Callable[[], Roots],
     log: bytes | None = None,
 ) -> int:
     """Write one export; returns the number of entries.
 
     charters, proofs, entries: wire forms (of SignedCharter, ForkProof, Signed), entries in causal order. frozen:
-    accounts. roots: of those of the entries that are valid. To put it in place at once use files.open_atomic.
+    accounts. roots: asked for when all entries are written; of those that are valid. Use it on files.open_atomic.
     """
     file.write(MAGIC)
 
@@ -133,7 +133,7 @@ def write_export(
     put(RecordKind.FROZEN, frozen)
     count = put(RecordKind.ENTRY, entries)
     put(RecordKind.BLOB, blobs)
-    put(RecordKind.END, [encode([count, roots.entries, roots.balances])])
+    put(RecordKind.END, [encode([count, *roots()])])
     return count
 
 
