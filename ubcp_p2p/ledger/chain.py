@@ -19,6 +19,7 @@ class Chain:
 
     def __init__(self, author: bytes) -> None:
         self.author = author
+        self.opening = b""  # the id of its OPEN
         self.head_id = b""
         self.slice = 0  # that of the newest entry; 0 for an empty chain
         self._ids = bytearray()
@@ -29,6 +30,8 @@ class Chain:
 
     def append(self, entry: Entry) -> None:
         """The next entry of this branch."""
+        if not self._slices:
+            self.opening = entry.id
         self.head_id, self.slice = entry.id, entry.slice
         self._ids += entry.id
         self._slices.append(entry.slice)
@@ -40,11 +43,6 @@ class Chain:
     def ids(self) -> Iterator[bytes]:
         """All its ids in order."""
         return (bytes(self._ids[i : i + ID_BYTES]) for i in range(0, len(self._ids), ID_BYTES))
-
-    @property
-    def opening(self) -> bytes:
-        """The id of its OPEN."""
-        return bytes(self._ids[:ID_BYTES])
 
     @property
     def head(self) -> Position:

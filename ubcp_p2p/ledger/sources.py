@@ -1,0 +1,162 @@
+"""Where an audit reads from. Nothing in a source is trusted but its form."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Final, Protocol
+
+from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
+from ubcp_p2p.errors import LocalIOError
+from ubcp_p2p.ledger.export import (
+    Header,
+    Place,
+    Record,
+    RecordKind,
+    Roots,
+    UnreadableExport,
+    parse_end,
+    parse_frozen,
+    parse_header,
+    read_export,
+)
+
+_BUFFER_BYTES: Final = 1 << 20
+
+
+class Source(Protocol):
+    """One ledger in causal order."""
+
+    charters: Charters
+    log: bytes | None  # the node whose append order it is
+    first: int  # the offset of the first entry
+    last: int  # what no offset exceeds
+
+    def proofs(self) -> Iterator[bytes]:
+        """All fork proofs, as bytes."""
+
+    def frozen(self) -> Iterator[bytes]:
+        """All accounts that are said to be frozen."""
+
+    def entries(self, after: Place | None = None) -> Iterator[Record]:
+        """All ENTRY records, or those from a place on."""
+
+    def entry(self, offset: int) -> bytes | None:
+        """The payload of the ENTRY record that begins there; None when none does."""
+
+    def blobs(self) -> Iterator[bytes]:
+        """The SHA-256 of every blob; after all entries."""
+
+    def end(self) -> tuple[int, Roots] | None:
+        """The number of entries and the roots that the source claims; after all blobs."""
+
+    def close(self) -> None: ...
+
+
+class ExportSource:
+    """An export file. Memory: one record."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads up to the first entry. Raises LocalIOError, UnreadableExport."""
+        self._path = path
+        try:
+            self._file: BinaryIO = path.open("rb", buffering=_BUFFER_BYTES)
+            self._lookup: BinaryIO = path.open("rb")  # for entries that are read once more
+            self.last = path.stat().st_size
+        except OSError as error:
+            raise LocalIOError(f"cannot read {path}: {error.strerror}") from None
+        try:
+            self.charters, self.log, self.first = self._read_head()
+        except BaseException:
+            self.close()
+            raise
+        self._rest: Iterator[Record] = iter(())
+        self._end: tuple[int, Roots] | None = None
+
+    def __enter__(self) -> ExportSource:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+        self._lookup.close()
+
+    def proofs(self) -> Iterator[bytes]:
+        return (record.payload for record in self._head() if record.kind is RecordKind.PROOF)
+
+    def frozen(self) -> Iterator[bytes]:
+        return (parse_frozen(record) for record in self._head() if record.kind is RecordKind.FROZEN)
+
+    def entries(self, after: Place | None = None) -> Iterator[Record]:
+        """Raises UnreadableExport."""
+        records = read_export(self._file, after or Place(self.first, 0))
+        for record in records:
+            if record.kind is not RecordKind.ENTRY:
+                self._rest = _and_rest(record, records)
+                return
+            yield record
+
+    def entry(self, offset: int) -> bytes | None:
+        try:
+            record = next(read_export(self._lookup, Place(offset, 0)))
+        except UnreadableExport:
+            return None
+        return record.payload if record.kind is RecordKind.ENTRY else None
+
+    def blobs(self) -> Iterator[bytes]:
+        """Raises UnreadableExport."""
+        for record in self._rest:
+            if record.kind is RecordKind.END:
+                self._end = parse_end(record)
+            else:
+                yield hashlib.sha256(record.payload).digest()
+
+    def end(self) -> tuple[int, Roots] | None:
+        return self._end
+
+    def _head(self) -> Iterator[Record]:
+        self._lookup.seek(0)
+        for record in read_export(self._lookup):
+            if record.kind >= RecordKind.ENTRY:
+                return
+            yield record
+
+    def _read_head(self) -> tuple[Charters, bytes | None, int]:
+        header = Header(b"", None)
+        charters: Charters | None = None
+        first = 0
+        for record in self._head():
+            first = record.end
+            if record.kind is RecordKind.HEADER:
+                header = parse_header(record)
+            elif record.kind is RecordKind.CHARTER:
+                charters = _with_charter(charters, header, record)
+        assert charters is not None  # read_export sees to that
+        return charters, header.log, first
+
+
+def _and_rest(record: Record, records: Iterator[Record]) -> Iterator[Record]:
+    yield record
+    yield from records
+
+
+def _with_charter(charters: Charters | None, header: Header, record: Record) -> Charters:
+    try:
+        signed = SignedCharter.from_bytes(record.payload)
+        if charters is not None:
+            charters.add(signed)
+            return charters
+        charters = Charters(signed)
+    except CharterError as error:
+        raise UnreadableExport(f"a charter that does not hold: {error.message}", record.offset) from None
+    if charters.network != header.network:
+        raise UnreadableExport(
+            f"its charter is that of the network {charters.network.hex()[:16]}…, its header says "
+            f"{header.network.hex()[:16]}…", record.offset,
+            hint="this is a mix of two communities' ledgers; ask for another export",
+        )  # fmt: skip
+    return charters

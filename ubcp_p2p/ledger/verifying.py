@@ -1,0 +1,152 @@
+"""Verifying entries on several cores: form, id and signatures, everything that needs no ledger (SPEC §2, §3, §5.1).
+
+The caller's process takes part: it verifies whatever no worker has begun, so that it never waits for one to start, and
+one core needs no worker at all.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import islice
+from typing import Final, NamedTuple, TypeAlias, TypeVar
+
+import msgpack
+
+from ubcp_p2p.ledger.entry import ENTRY_BYTES_MAX, entry_id
+from ubcp_p2p.ledger.faults import LedgerError
+from ubcp_p2p.ledger.wire import Signed, decode_signed, verify
+
+BATCH: Final = 128  # entries; some 14 ms of work, and half a megabyte at the most on its way to a worker
+_AHEAD: Final = 4  # batches on their way per worker: enough that none waits while this process applies rules
+_AT_START: Final = 16  # batches more: what this process can verify while the first worker starts (0.2 s)
+_ID_BYTES: Final = 32
+
+
+class Bad(NamedTuple):
+    """An entry that is malformed or badly signed. id, author: as far as its bytes tell, else empty."""
+
+    code: str
+    id: bytes
+    author: bytes
+    message: str
+
+
+Outcome: TypeAlias = Signed | Bad
+_Answer: TypeAlias = tuple[bytes, dict[int, Bad]]  # the ids of a batch one after another, and what is bad by index
+T = TypeVar("T")
+
+
+def check(data: bytes) -> Outcome:
+    """Decode one signed entry and verify all its signatures."""
+    try:
+        signed = decode_signed(data)
+        verify(signed)
+    except LedgerError as error:
+        return Bad(error.code, *_name_of(data), error.message)
+    return signed
+
+
+def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
+    """Lists of up to `size`."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def checked(payloads: Iterable[Sequence[bytes]], jobs: int) -> Iterator[list[Outcome]]:
+    """`check` for all payloads of each batch, in order, on `jobs` cores of which this process uses one."""
+    if jobs <= 1:
+        for batch in payloads:
+            yield [check(data) for data in batch]
+        return
+    # Not forked: the caller may have threads. The workers see the end of this process by themselves.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs - 1, mp_context=context, initializer=_begin_worker) as pool:
+        try:
+            yield from _shared(pool, iter(payloads), _AT_START + _AHEAD * (jobs - 1))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _shared(pool: ProcessPoolExecutor, payloads: Iterator[Sequence[bytes]], ahead: int) -> Iterator[list[Outcome]]:
+    waiting: deque[tuple[Sequence[bytes], Future[_Answer]]] = deque()
+    done: dict[int, list[Outcome]] = {}  # what this process verified before its turn, by number of the batch
+    first = 0  # the number of waiting[0]
+    while True:
+        while len(waiting) < ahead and (batch := next(payloads, None)) is not None:
+            waiting.append((batch, pool.submit(_check_batch, batch)))
+        if not waiting:
+            return
+        batch, future = waiting[0]
+        if first not in done and not future.done():
+            own = next((i for i, (_, other) in enumerate(waiting) if first + i not in done and other.cancel()), None)
+            if own is not None:
+                done[first + own] = [check(data) for data in waiting[own][0]]
+                continue
+        waiting.popleft()
+        yield done.pop(first) if first in done else _outcomes(batch, future.result())
+        first += 1
+
+
+def _outcomes(batch: Sequence[bytes], answer: _Answer) -> list[Outcome]:
+    """What a worker found, with the entries decoded here: cheaper than to send them."""
+    ids, bad = answer
+    starts = range(0, len(ids), _ID_BYTES)
+    if not bad:
+        return [decode_signed(data, ids[i : i + _ID_BYTES]) for data, i in zip(batch, starts, strict=True)]
+    return [
+        bad[n] if n in bad else decode_signed(data, ids[i : i + _ID_BYTES])
+        for n, (data, i) in enumerate(zip(batch, starts, strict=True))
+    ]
+
+
+# -- in a worker ------------------------------------------------------------------------------------------------------
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    sentinel = parent.sentinel
+
+    def end_with_parent() -> None:
+        multiprocessing.connection.wait([sentinel])
+        os._exit(1)  # killed: nobody is left to tell it to end
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _check_batch(batch: Sequence[bytes]) -> _Answer:
+    ids = []
+    bad = {}
+    for n, data in enumerate(batch):
+        outcome = check(data)
+        if isinstance(outcome, Bad):
+            bad[n] = outcome
+            ids.append(bytes(_ID_BYTES))
+        else:
+            ids.append(outcome.entry.id)
+    return b"".join(ids), bad
+
+
+def _name_of(data: bytes) -> tuple[bytes, bytes]:
+    """(id, author) of bytes that may be anything, for a report."""
+    try:
+        body = msgpack.unpackb(data)[0]
+        if not isinstance(body, bytes) or len(body) > ENTRY_BYTES_MAX * 2:
+            return b"", b""
+        id_ = entry_id(body)
+    except Exception:  # whatever msgpack makes of junk
+        return b"", b""
+    try:
+        author = msgpack.unpackb(body)[2]
+    except Exception:
+        return id_, b""
+    return id_, author if isinstance(author, bytes) and len(author) == _ID_BYTES else b""
