@@ -62,7 +62,7 @@ class Disk:
         try:
             with _told(path):
                 # A blank file is one whose making was cut off before its only transaction.
-                if path.exists() and not _is_blank(path):
+                if is_there(path):
                     raise ConfigError(f"there is a ledger store in {path} already; nothing was changed")
                 with suppress(FileExistsError):
                     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
@@ -286,13 +286,16 @@ def _prepare(db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA {pragma}")
 
 
-def _is_blank(path: Path) -> bool:
-    """Whether a file has SQLite's form and nothing in it."""
-    db = _connect(path)
-    try:
-        return not db.execute("SELECT 1 FROM sqlite_schema").fetchall()
-    finally:
-        db.close()
+def is_there(path: Path) -> bool:
+    """Whether there is a file with anything in it: not one whose making was cut off. Raises StoreError."""
+    if not path.exists():
+        return False
+    with _told(path):
+        db = _connect(path, read_only=True)
+        try:
+            return bool(db.execute("SELECT 1 FROM sqlite_schema").fetchall())
+        finally:
+            db.close()
 
 
 def _sibling(path: Path, suffix: str) -> Path:

@@ -67,7 +67,7 @@ class Store:
 
     @classmethod
     def create(cls, path: Path, charters: Charters) -> Store:
-        """Make the store of a community. Raises ConfigError when there is one, LocalIOError, StoreError."""
+        """Make the store of a community. Raises ConfigError when there is one (`disk.is_there`), LocalIOError."""
         return cls(Disk.create(path, [signed.to_bytes() for signed in charters.versions]), fresh=True)
 
     @classmethod
