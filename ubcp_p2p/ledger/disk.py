@@ -112,6 +112,13 @@ class Disk:
             raise
         return cls(path, db, lock)
 
+    @classmethod
+    def in_memory(cls, charters: Iterable[bytes]) -> Disk:
+        """One that no file keeps: for who only looks on."""
+        db = sqlite3.connect(":memory:", isolation_level=None)
+        migrate(db, 0, charters)
+        return cls(Path(":memory:"), db, None)
+
     def close(self) -> None:
         """Safe to call twice."""
         self.db.close()
