@@ -278,7 +278,7 @@ class Auditor:
                 proof = ForkProof.from_bytes(data)
                 id_, author = proof.second.entry.id, proof.author
                 verify_proof(proof)
-                rules.check_proof(self.ledger, proof, self.history)
+                rules.check_proof(self.ledger, proof)
             except Pending as pending:
                 if any(missing in self.left_out for missing in pending.missing):
                     self.counts.dependent += 1

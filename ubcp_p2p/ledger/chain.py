@@ -8,10 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ubcp_p2p.ledger.entry import Entry, Position
+from ubcp_p2p.ledger.entry import ZERO, Entry, Position
 from ubcp_p2p.ledger.purse import Purse
 
 ID_BYTES = 32
+
+
+class Powers(NamedTuple):
+    """Who can sign for an author: its key in force, and whoever has the recovery key with this hash (zeros: nobody)."""
+
+    key: bytes
+    recovery: bytes
 
 
 class Chain:
@@ -35,6 +42,15 @@ class Chain:
         self.head_id, self.slice = entry.id, entry.slice
         self._ids += entry.id
         self._slices.append(entry.slice)
+
+    @property
+    def powers(self) -> Powers:
+        """Who can sign the next entry."""
+        return Powers(self.author, ZERO)
+
+    def powers_at(self, seq: int) -> Powers:
+        """Who could sign what follows the entry `seq`."""
+        return Powers(self.author, ZERO)
 
     def is_before(self, entry: Entry) -> bool:
         """Whether the entry follows the head of this branch."""
@@ -87,28 +103,25 @@ class AccountChain(Chain):
 
     def __init__(self, author: bytes, recovery: bytes) -> None:
         super().__init__(author)
-        self.recovery = recovery
         self.enrolments: list[Enrolment] = []
         self.purse = Purse()
         self.claimed: dict[bytes, Position] = {}  # node → up to where its income was claimed
         self.credited: dict[tuple[bytes, bytes], int] = {}  # (OPEN id of node, REQUEST) → cumulative µcredits claimed
         self.outflow: tuple[int, int] = (0, 0)  # (period, µcredits reserved in it)
         self.closed: dict[bytes, tuple[tuple[bytes, int], ...]] = {}  # REQUEST → final per contributor (OPEN id)
-        self._keys: list[tuple[int, bytes]] = [(0, author)]  # from which sequence number on each is in force
+        self._powers: list[tuple[int, Powers]] = [(0, Powers(author, recovery))]  # from which number on each holds
 
     @property
-    def key(self) -> bytes:
-        """The key in force for the next entry."""
-        return self._keys[-1][1]
+    def powers(self) -> Powers:
+        """Who can sign the next entry."""
+        return self._powers[-1][1]
 
-    def key_at(self, seq: int) -> bytes:
-        """The key in force just after the entry `seq`."""
-        return self._keys[bisect_right(self._keys, seq, key=lambda pair: pair[0]) - 1][1]
+    def powers_at(self, seq: int) -> Powers:
+        return self._powers[bisect_right(self._powers, seq, key=lambda pair: pair[0]) - 1][1]
 
-    def rotate(self, seq: int, key: bytes, recovery: bytes) -> None:
-        """`key` is in force after the entry `seq`."""
-        self._keys.append((seq, key))
-        self.recovery = recovery
+    def rotate(self, seq: int, powers: Powers) -> None:
+        """These hold after the entry `seq`."""
+        self._powers.append((seq, powers))
 
     def enrolled(self, period: int) -> Enrolment | None:
         return next((e for e in reversed(self.enrolments) if e.covers(period)), None)

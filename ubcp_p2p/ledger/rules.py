@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ubcp_p2p.ledger.chain import AccountChain, Chain, Enrolment, NodeChain, Paid
+from ubcp_p2p.ledger.chain import AccountChain, Chain, Enrolment, NodeChain, Paid, Powers
 from ubcp_p2p.ledger.entry import (
     CONTRIBUTORS_MAX,
     ZERO,
@@ -56,7 +56,7 @@ def apply(ledger: Ledger, signed: Signed, history: History) -> bool:
     is_opening = entry.seq == 0 or isinstance(entry.body, OpenAccount | OpenNode)
     if len(siblings) == 1 and siblings[0].is_before(entry) and not is_opening:  # nearly always
         chain = siblings[0]
-        _check_signers(ledger, chain, signed)
+        _check_signers(ledger, chain.powers, signed)
     elif ledger.contains(entry.author, entry.seq, entry.id):
         return False
     elif is_opening:
@@ -73,37 +73,30 @@ def apply(ledger: Ledger, signed: Signed, history: History) -> bool:
     return True
 
 
-def check_proof(ledger: Ledger, proof: ForkProof, history: History) -> None:
+def check_proof(ledger: Ledger, proof: ForkProof) -> None:
     """Freeze the author of a fork proof whose signatures hold (SPEC §7.2).
 
     Raises RuleViolation when it proves nothing, Pending when the entry before the fork is not here.
     """
-    a, b = proof.first, proof.second
-    if a.entry.network != ledger.network:
+    a, b = proof.first.entry, proof.second.entry
+    if a.network != ledger.network:
         raise MalformedEntry("network", "a fork proof from another community's ledger")
-    for signed in (a, b):
-        if not _is_answerable(_before_fork(ledger, signed, history), signed):
-            raise RuleViolation("freeze", "a fork proof that its author did not sign with the key in force")
-    ledger.forks.setdefault(proof.author, set()).add(Fork(a.entry.seq, a.entry.id, b.entry.id))
+    if a.seq == 0:
+        powers = Powers(a.author, ZERO)
+    else:
+        before = ledger.branch_through(Position(a.author, a.seq - 1, a.prev))
+        if before is None:
+            raise Pending([a.prev])
+        powers = before.powers_at(a.seq - 1)
+    if not (_is_answerable(powers, proof.first) and _is_answerable(powers, proof.second)):
+        raise RuleViolation("freeze", "a fork proof that its author did not sign with the key in force")
+    ledger.forks.setdefault(proof.author, set()).add(Fork(a.seq, a.id, b.id))
 
 
-def _before_fork(ledger: Ledger, signed: Signed, history: History) -> Chain:
-    """The branch up to what the entry follows."""
-    entry = signed.entry
-    if entry.seq == 0:
-        return Chain(entry.author)
-    before = Position(entry.author, entry.seq - 1, entry.prev)
-    if ledger.branch_through(before) is None:
-        raise Pending([entry.prev])
-    return _replayed(ledger, entry.author, before, history)
-
-
-def _is_answerable(before: Chain, signed: Signed) -> bool:
-    """§7.2: whether the author signed what follows `before`, and not somebody who holds none of its keys."""
-    if not isinstance(before, AccountChain):
-        return before.author in signed.signers
+def _is_answerable(powers: Powers, signed: Signed) -> bool:
+    """§7.2: whether the author signed, and not somebody who holds none of its keys."""
     is_rotate = isinstance(signed.entry.body, Rotate)
-    return before.key in signed.signers or (is_rotate and before.recovery in map(recovery_hash, signed.signers))
+    return powers.key in signed.signers or (is_rotate and powers.recovery in map(recovery_hash, signed.signers))
 
 
 # -- the chain (§5) ---------------------------------------------------------------------------------------------------
@@ -123,7 +116,7 @@ def _opened(ledger: Ledger, signed: Signed) -> Chain:
         raise Pending([body.owner.id])
     if not isinstance(owner, AccountChain):  # §6.1
         raise RuleViolation("reference", "the owner of a node is an account")
-    _must_sign(signed, {entry.author, owner.key_at(body.owner.seq)})
+    _must_sign(signed, {entry.author, owner.powers_at(body.owner.seq).key})
     return NodeChain(entry.author, owner.author)
 
 
@@ -131,21 +124,19 @@ def _extended(ledger: Ledger, signed: Signed, history: History) -> Chain:
     """The branch that the entry extends, or a new one when it makes a fork (§7.2)."""
     entry = signed.entry
     siblings = ledger.chains.get(entry.author, [])
-    chain = next((c for c in siblings if c.head_id == entry.prev), None)
-    if chain is not None and len(chain) == entry.seq:
-        _check_signers(ledger, chain, signed)
+    chain = next((c for c in siblings if c.is_before(entry)), None)
+    if chain is not None:
+        _check_signers(ledger, chain.powers, signed)
         return chain
-    before = ledger.branch_through(Position(entry.author, entry.seq - 1, entry.prev))
+    to = Position(entry.author, entry.seq - 1, entry.prev)
+    before = ledger.branch_through(to)
     if before is None:
         if any(c.seq_of(entry.prev) is not None for c in siblings):  # §5.2
             raise RuleViolation("sequence", f"number {entry.seq} does not follow from the entry that it names")
         raise Pending([entry.prev])
-    branch = _replayed(ledger, entry.author, Position(entry.author, entry.seq - 1, entry.prev), history)
-    _check_signers(ledger, branch, signed)
-    if _is_answerable(branch, signed):
-        same_prev = (c for c in siblings if c.id_at(entry.seq - 1) == entry.prev)
-        _note_fork(ledger, entry, (c.id_at(entry.seq) for c in same_prev))
-    return branch
+    _check_signers(ledger, before.powers_at(to.seq), signed)  # before the work: anybody can send a stranger's entry
+    _note_fork(ledger, entry, (c.id_at(entry.seq) for c in siblings if c.id_at(to.seq) == to.id))
+    return _replayed(ledger, entry.author, to, history)
 
 
 def _note_fork(ledger: Ledger, entry: Entry, others: Iterable[bytes | None]) -> None:
@@ -169,18 +160,18 @@ def _replayed(ledger: Ledger, author: bytes, to: Position, history: History) -> 
     return chain
 
 
-def _check_signers(ledger: Ledger, chain: Chain, signed: Signed) -> None:
-    """§5.3: exactly the keys that the kind asks for; those of stewards and of ROTATE are checked with the kind."""
-    entry = signed.entry
-    if isinstance(entry.body, Rotate):
-        return
-    key = chain.key if isinstance(chain, AccountChain) else entry.author
-    if isinstance(entry.body, Enrol | Heal):
-        stewards = frozenset(ledger.charter_at(entry.slice).stewards)
-        if key not in signed.signers or not signed.signers - {key} <= stewards:
+def _check_signers(ledger: Ledger, powers: Powers, signed: Signed) -> None:
+    """§5.3: exactly the keys that the kind asks for; how many stewards, and the new key, are checked with the kind."""
+    body = signed.entry.body
+    if isinstance(body, Rotate):
+        if not _is_answerable(powers, signed):
+            raise RuleViolation("signer", "signed by neither the key in force nor the recovery key")
+    elif isinstance(body, Enrol | Heal):
+        stewards = frozenset(ledger.charter_at(signed.entry.slice).stewards)
+        if powers.key not in signed.signers or not signed.signers - {powers.key} <= stewards:
             raise RuleViolation("signer", "signed by somebody who is neither its author nor a steward")
     else:
-        _must_sign(signed, {key})
+        _must_sign(signed, {powers.key})
 
 
 def _must_sign(signed: Signed, keys: set[bytes]) -> None:
@@ -391,17 +382,16 @@ class _Claims:
 
 def _rotate(chain: AccountChain, signed: Signed, body: Rotate) -> None:
     """§6.9: the old key sets a new key; only the recovery key sets a new recovery key."""
-    entry = signed.entry
+    powers = chain.powers
     others = signed.signers - {body.key}
-    if body.key not in signed.signers or len(others) != 1 or body.key == chain.key:
+    if body.key not in signed.signers or len(others) != 1 or body.key == powers.key:
         raise RuleViolation("rotation", "a ROTATE is signed by its new key and by the old or the recovery key")
-    (other,) = others
-    is_recovery = recovery_hash(other) == chain.recovery
-    if other != chain.key and not is_recovery:
+    is_recovery = powers.recovery in map(recovery_hash, others)
+    if not is_recovery and powers.key not in others:
         raise RuleViolation("signer", "signed by neither the key in force nor the recovery key")
-    if not is_recovery and body.recovery != chain.recovery:
+    if not is_recovery and body.recovery != powers.recovery:
         raise RuleViolation("rotation", "only the recovery key may set another recovery key")
-    chain.rotate(entry.seq, body.key, body.recovery)
+    chain.rotate(signed.entry.seq, Powers(body.key, body.recovery))
 
 
 def _heal(ledger: Ledger, chain: AccountChain, signed: Signed, body: Heal, history: History) -> None:

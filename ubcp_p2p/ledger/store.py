@@ -128,13 +128,13 @@ class Store:
         return self._take([proof], verified)[0]
 
     def add_own(self, signed: Signed, *, draft: int | None = None) -> Verdict:
-        """Add an own entry and forget the draft that it was, in one transaction. It never becomes pending.
+        """Add an own entry and forget the draft that it was, in one transaction. If that cannot be, nothing is kept.
 
         Whoever signs must not show the entry to others before this has returned ADDED.
         """
         with self._writing():
             verdict, *_ = self._settle([signed], park=False)
-            if draft is not None and verdict.outcome is not Outcome.PENDING:
+            if draft is not None and verdict.outcome is Outcome.ADDED:
                 self._disk.drop_draft(draft)
         return verdict
 
@@ -221,6 +221,10 @@ class Store:
         """The ids that pending entries and proofs wait for, sorted: what to ask for."""
         return self._waiting.missing()
 
+    def pending_of(self, author: bytes) -> list[Signed]:
+        """An author's pending entries. Who signed them was not checked against its chain."""
+        return [decode_signed(data) for data in self._disk.pending_of(author, _ENTRY)]
+
     def blob(self, hash_: bytes) -> bytes | None:
         return self._disk.blob(hash_)
 
@@ -249,7 +253,7 @@ class Store:
                 if signed_entry.entry.id != row.id or not rules.apply(ledger, signed_entry, self.history):
                     raise damaged(self.path, f"row {row.position} of its entries is not what it should be")
             for data in self._disk.proofs():
-                rules.check_proof(ledger, ForkProof.from_bytes(data), self.history)
+                rules.check_proof(ledger, ForkProof.from_bytes(data))
         except (LedgerError, CharterError, ValueError, KeyError) as error:
             raise damaged(self.path, str(error)) from error
         except Pending:
@@ -335,7 +339,7 @@ class Store:
             return
         proof = ForkProof.of(signed, other)
         try:
-            rules.check_proof(self.ledger, proof, self.history)
+            rules.check_proof(self.ledger, proof)
         except (LedgerError, Pending):
             return  # a ROTATE by the recovery key on one side: no key signed both, so this pair convinces nobody
         self._disk.put_proof(proof.id, proof.author, proof.to_bytes())
@@ -344,7 +348,7 @@ class Store:
         fork = Fork(proof.first.entry.seq, proof.first.entry.id, proof.second.entry.id)
         known = fork in self.ledger.forks.get(proof.author, ())
         try:
-            rules.check_proof(self.ledger, proof, self.history)
+            rules.check_proof(self.ledger, proof)
         except Pending as pending:
             return Verdict(proof.id, Outcome.PENDING, pending.missing)
         except LedgerError as error:
@@ -356,9 +360,9 @@ class Store:
         return Verdict(proof.id, Outcome.ADDED)
 
     def _park(self, item: Item, missing: Iterable[bytes]) -> int:
-        what = _ENTRY if isinstance(item, Signed) else _PROOF
+        what, author = (_ENTRY, item.entry.author) if isinstance(item, Signed) else (_PROOF, item.author)
         data, ids = item.to_bytes(), list(missing)[:MISSING_MAX]
-        number = self._disk.put_pending(what, hashlib.sha256(data).digest(), b"".join(ids), data)
+        number = self._disk.put_pending(what, hashlib.sha256(data).digest(), author, b"".join(ids), data)
         self._disk.set_missing(number, b"".join(ids))
         self._waiting.add(number, ids, len(data))
         return number
@@ -383,7 +387,7 @@ class Store:
         for data in self._disk.proofs():
             proof = ForkProof.from_bytes(data)
             try:
-                rules.check_proof(ledger, proof, self.history)
+                rules.check_proof(ledger, proof)
             except Pending as pending:
                 self._disk.drop_proof(proof.id)
                 self._park(proof, pending.missing)

@@ -82,6 +82,11 @@ class Community(World):
         """The public key of the node whose append order the ledger is in: the first that joins."""
         return NodeKey(secret(self.seed, "node 0")).public
 
+    @property
+    def log_author(self) -> Author:
+        """Its writer."""
+        return self.people[0].nodes[0]
+
     def take(self, signed: Signed) -> Signed:
         """Apply an entry. Raises what rules.apply raises."""
         rules.apply(self.ledger, signed, self.history)
@@ -104,7 +109,7 @@ class Community(World):
 
     def checkpoint(self) -> Signed:
         """The log's node says what its order leads to."""
-        return self.write(self.people[0].nodes[0], Checkpoint(self.tree.size, self.tree.root(), self.roots().balances))
+        return self.write(self.log_author, Checkpoint(self.tree.size, self.tree.root(), self.roots().balances))
 
 
 def simulate(world: Community, accounts: int, entries: int) -> Iterator[bytes]:
@@ -256,4 +261,4 @@ class _Simulation:
         chain = world.ledger.chains[author.public][0]
         assert isinstance(chain, AccountChain)
         key = AccountKey(secret(world.seed, f"rotated {index} {world.now}"))
-        world.write(author, Rotate(key.public, chain.recovery), [key])
+        world.write(author, Rotate(key.public, chain.powers.recovery), [key])
