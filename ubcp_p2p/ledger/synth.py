@@ -1,7 +1,7 @@
 """Synthetic ledgers: a lifelike community from a seed, the same bytes for the same arguments. For tests and measuring.
 
 Campaigns of work, one after another and side by side: a REQUEST, its ALLOTs, a RECEIPT per contributor and step, and a
-CLOSE after the grace; people join and rotate keys, claim what their nodes earned, and spend it. frauds.py adds one fraud.
+CLOSE after the grace; people join and rotate keys, claim what their nodes earned, and spend it. plant.py adds a fraud.
 """
 
 from __future__ import annotations
@@ -103,6 +103,11 @@ class Community(World):
         if self.count == self.limit:
             raise _Enough
 
+    def taken(self) -> list[bytes]:
+        """What was put since the last call."""
+        made, self.wire = self.wire, []
+        return made
+
     def roots(self) -> Roots:
         """Of all valid entries so far."""
         return Roots(entries_root(self.ledger), balances_root(balances(self.ledger, self.history)))
@@ -123,16 +128,11 @@ def simulate(world: Community, accounts: int, entries: int) -> Iterator[bytes]:
     world.limit = entries
     try:
         for _ in _Simulation(world, accounts, entries).steps():
-            yield from _taken(world)
+            yield from world.taken()
     except _Enough:
         pass
     world.limit = None
-    yield from _taken(world)
-
-
-def _taken(world: Community) -> Iterator[bytes]:
-    made, world.wire = world.wire, []
-    return iter(made)
+    yield from world.taken()
 
 
 class _Simulation:
