@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,3 +102,16 @@ def fresh_charters(world: World) -> Charters:
 def new_store(path: Path, world: World) -> Store:
     """An empty one."""
     return Store.create(path, fresh_charters(world))
+
+
+@contextmanager
+def disk_that_ends_at(size: int) -> Iterator[None]:
+    """Writes beyond this size of a file fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)

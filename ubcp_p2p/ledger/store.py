@@ -28,7 +28,6 @@ from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed, verify, verif
 
 BLOBS_BYTES_MAX: Final = 1 << 30  # of all blobs together
 PROOFS_PER_AUTHOR_MAX: Final = 64  # one freezes an author; a HEAL can settle this many
-ID_BYTES: Final = 32
 
 Item: TypeAlias = Signed | ForkProof
 _ENTRY, _PROOF = 0, 1  # what a row of the table `pending` is
@@ -260,7 +259,7 @@ class Store:
             raise damaged(self.path, "an entry that others refer to is missing") from None
         waiting = Waiting()
         for number, missing, size in self._disk.pending_sizes():
-            waiting.add(number, _split(missing), size)
+            waiting.add(number, [missing[i : i + 32] for i in range(0, len(missing), 32)], size)
         self._ledger, self._waiting = ledger, waiting
 
     @contextmanager
@@ -397,7 +396,3 @@ class Store:
 
 def _id_of(item: Item) -> bytes:
     return item.entry.id if isinstance(item, Signed) else item.id
-
-
-def _split(ids: bytes) -> list[bytes]:
-    return [ids[i : i + ID_BYTES] for i in range(0, len(ids), ID_BYTES)]

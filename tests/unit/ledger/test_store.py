@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import resource
-import signal
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import pytest
 from tests.support.community import (
     Community,
     community,
+    disk_that_ends_at,
     fresh_charters,
     known,
     new_store,
@@ -282,23 +280,10 @@ def test_blobs_are_bounded_each_and_in_all(store: Store, monkeypatch: pytest.Mon
 # -- a full disk ------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _largest_file(size: int) -> Iterator[None]:
-    """As if the disk ended there: writes beyond fail."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
-
-
 def test_a_write_that_fails_leaves_memory_and_disk_as_they_were(store: Store, town: Community) -> None:
     store.append(town.entries[:5])
     before, ledger = known(store), store.ledger
-    with _largest_file(32 * 1024), pytest.raises(StoreError, match="cannot be used"):
+    with disk_that_ends_at(32 * 1024), pytest.raises(StoreError, match="cannot be used"):
         store.append(town.entries[5:])
     assert known(store) == before
     assert store.ledger is not ledger
@@ -457,7 +442,8 @@ CREATE INDEX entries_by_author ON entries (author, seq);
 CREATE TABLE proofs (id BLOB PRIMARY KEY, author BLOB NOT NULL, bytes BLOB NOT NULL);
 CREATE INDEX proofs_by_author ON proofs (author);
 CREATE TABLE pending (number INTEGER PRIMARY KEY AUTOINCREMENT, what INTEGER NOT NULL, digest BLOB NOT NULL UNIQUE,
-    missing BLOB NOT NULL, bytes BLOB NOT NULL);
+    author BLOB NOT NULL, missing BLOB NOT NULL, bytes BLOB NOT NULL);
+CREATE INDEX pending_by_author ON pending (author);
 CREATE TABLE blobs (hash BLOB PRIMARY KEY, bytes BLOB NOT NULL);
 CREATE TABLE drafts (number INTEGER PRIMARY KEY AUTOINCREMENT, author BLOB NOT NULL, bytes BLOB NOT NULL);
 PRAGMA application_id = 1969382256;
