@@ -224,7 +224,7 @@ def decode(data: bytes, id_: bytes | None = None) -> Entry:
     if type(row) is not list or not row:
         raise MalformedEntry("encoding", "an entry is an array")
     if row[0] != VERSION or type(row[0]) is not int:
-        raise MalformedEntry("version", f"an entry of version {row[0]!r:.20}; this program knows version {VERSION}",
+        raise MalformedEntry("version", f"an entry of version {_number_text(row[0])}; this program knows {VERSION}",
                              hint="a newer ubcp may read it")  # fmt: skip
     if len(row) != 8:
         raise MalformedEntry("encoding", f"an entry has 8 fields, not {len(row)}")
@@ -234,7 +234,7 @@ def decode(data: bytes, id_: bytes | None = None) -> Entry:
     _number(seq, SEQ_MAX), _number(slice_, SLICE_MAX)
     parse = _PARSERS.get(kind) if type(kind) is int else None
     if parse is None:
-        raise MalformedEntry("field", f"unknown kind of entry {kind!r:.20}")
+        raise MalformedEntry("field", f"unknown kind of entry {_number_text(kind)}")
     if type(body) is not list:
         raise MalformedEntry("field", "an entry's body is an array")
     return Entry(network, author, seq, prev, slice_, kind, parse(body), entry_id(data) if id_ is None else id_)
@@ -298,6 +298,11 @@ def _hash(value: Any) -> bytes:
     if type(value) is not bytes or len(value) != 32:
         raise _no_hash()
     return value
+
+
+def _number_text(value: Any) -> str:
+    """For messages: no repr of anything else, which may nest deeper than repr can."""
+    return str(value) if type(value) is int else "that is no number"
 
 
 def _no_hash() -> MalformedEntry:
