@@ -19,7 +19,7 @@ from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.ledger import rules
 from ubcp_p2p.ledger.disk import Disk, EntryRow, StoreError, damaged
-from ubcp_p2p.ledger.entry import SEQ_MAX, Position
+from ubcp_p2p.ledger.entry import SEQ_MAX
 from ubcp_p2p.ledger.export import BLOB_BYTES_MAX
 from ubcp_p2p.ledger.faults import BadSignature, LedgerError, Pending
 from ubcp_p2p.ledger.pending import MISSING_MAX, Waiting
@@ -181,7 +181,7 @@ class Store:
         return decode_signed(data) if data is not None else None
 
     def history(self, author: bytes) -> list[Signed]:
-        """All applied entries of an author: a state.History."""
+        """A state.History."""
         return self.chain(author)
 
     def chain(self, author: bytes, first: int = 0, last: int = SEQ_MAX, limit: int = SEQ_MAX) -> list[Signed]:
@@ -208,13 +208,30 @@ class Store:
         """(entry ids, authors) from `low` to `high`, both included, at most `limit` of each."""
         return self._disk.starting(low, high, limit)
 
-    def heads(self) -> list[Position]:
-        """Of all branches of all authors, sorted."""
-        return sorted(self.ledger.heads())
+    def proof_ids(self) -> list[bytes]:
+        """Of all fork proofs, ascending."""
+        return self._disk.proof_ids()
+
+    def proof(self, id_: bytes) -> bytes | None:
+        """The wire form of a fork proof."""
+        return self._disk.proof(id_)
 
     def proofs(self) -> list[ForkProof]:
         """All that hold, by id."""
         return [ForkProof.from_bytes(data) for data in self._disk.proofs()]
+
+    def proof_ids(self) -> list[bytes]:
+        """Ascending."""
+        return self._disk.proof_ids()
+
+    def proof(self, id_: bytes) -> bytes | None:
+        """The wire form of a proof that holds."""
+        return self._disk.proof(id_)
+
+    @property
+    def pending_count(self) -> int:
+        """Entries and proofs that wait for others."""
+        return len(self._waiting)
 
     def pending_missing(self) -> list[bytes]:
         """The ids that pending entries and proofs wait for, sorted: what to ask for."""

@@ -63,7 +63,7 @@ def test_what_was_added_is_there_and_is_there_after_a_new_start(store: Store, to
     assert [row.data for row in store.after(0, ALL)] == [signed.to_bytes() for signed in town.entries]
     assert [row.position for row in store.after(3, 2)] == [4, 5]
     assert list(store.entries()) == [signed.to_bytes() for signed in town.entries]
-    assert store.heads() == sorted(town.world.ledger.heads())
+    assert sorted(store.ledger.heads()) == sorted(town.world.ledger.heads())
     assert store.entry(town.entries[4].entry.id) == town.entries[4]
     assert store.entry(bytes(32)) is None
     author = town.entries[0].entry.author
@@ -166,6 +166,9 @@ def test_a_fork_is_proven_and_stays_so(store: Store, town: Community) -> None:
     store.append(town.entries)
     assert store.ledger.frozen() == [town.forker]
     assert store.proofs() == [town.proof]
+    assert store.proof_ids() == [town.proof.id]
+    assert store.proof(town.proof.id) == town.proof.to_bytes()
+    assert store.proof(bytes(32)) is None
     same_after_reopening(store).close()
 
 
