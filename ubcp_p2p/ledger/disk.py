@@ -226,14 +226,6 @@ class Disk:
         found = self.rows("SELECT bytes FROM proofs WHERE id = ?", id_)
         return found[0][0] if found else None
 
-    def proof_ids(self) -> list[bytes]:
-        """Ascending."""
-        return [id_ for (id_,) in self.rows("SELECT id FROM proofs ORDER BY id")]
-
-    def proof(self, id_: bytes) -> bytes | None:
-        found = self.rows("SELECT bytes FROM proofs WHERE id = ?", id_)
-        return found[0][0] if found else None
-
     def drop_proof(self, id_: bytes) -> None:
         self.rows("DELETE FROM proofs WHERE id = ?", id_)
 

@@ -208,14 +208,6 @@ class Store:
         """(entry ids, authors) from `low` to `high`, both included, at most `limit` of each."""
         return self._disk.starting(low, high, limit)
 
-    def proof_ids(self) -> list[bytes]:
-        """Of all fork proofs, ascending."""
-        return self._disk.proof_ids()
-
-    def proof(self, id_: bytes) -> bytes | None:
-        """The wire form of a fork proof."""
-        return self._disk.proof(id_)
-
     def proofs(self) -> list[ForkProof]:
         """All that hold, by id."""
         return [ForkProof.from_bytes(data) for data in self._disk.proofs()]
@@ -306,27 +298,25 @@ class Store:
     def _settle(self, items: Sequence[Item], *, park: bool = True) -> list[Verdict]:
         """Apply all of them, and whatever waits for one of them."""
         verdicts: list[Verdict] = [Verdict(_id_of(item), Outcome.PENDING) for item in items]
-        slots: dict[int, int] = {}  # number of what became pending → its place in the batch
-        queue: deque[tuple[int | None, int | None, Item]] = deque((slot, None, item) for slot, item in enumerate(items))
+        parked: dict[int, list[int]] = {}  # number of what became pending → its places in the batch
+        queue: deque[tuple[list[int], int | None, Item]] = deque(([i], None, item) for i, item in enumerate(items))
         while queue:
-            slot, number, item = queue.popleft()
+            slots, number, item = queue.popleft()
             verdict = self._apply(item) if isinstance(item, Signed) else self._freeze(item)
             if verdict.outcome is not Outcome.PENDING:
                 if number is not None:
                     self._unpark(number)
+                if not slots:
+                    verdicts.append(verdict)
             elif park:
-                number = self._park(item, verdict.missing)
-                if slot is not None:
-                    slots[number] = slot
-            if slot is not None:
+                parked.setdefault(self._park(item, verdict.missing), []).extend(slots)
+            for slot in slots:
                 verdicts[slot] = verdict
-            elif verdict.outcome is not Outcome.PENDING:
-                verdicts.append(verdict)
             if verdict.outcome is Outcome.ADDED and isinstance(item, Signed):
                 for ready in self._waiting.arrived(verdict.id):
                     row = self._disk.pending(ready)
                     woken = decode_signed(row.data) if row.what == _ENTRY else ForkProof.from_bytes(row.data)
-                    queue.append((slots.get(ready), ready, woken))
+                    queue.append((parked.pop(ready, []), ready, woken))
         for number in self._waiting.overflow():
             self._unpark(number)
         return verdicts
