@@ -1,315 +1,15 @@
-"""Auditing a ledger: every entry verified and applied, every fault reported with its author (SPEC §12).
-
-Entries stream through; what stays in memory is the Ledger, some 150 bytes an entry. Faults do not stop an audit. What
-only depends on a faulty or missing entry is counted, not reported.
-"""
+"""Auditing a ledger, from its beginning or from where an earlier audit of it stood (SPEC §12)."""
 
 from __future__ import annotations
 
-import gc
-import time
-from array import array
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from pathlib import Path
 
-from ubcp_p2p.ledger import rules
-from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
-from ubcp_p2p.ledger.entry import Checkpoint, Decision, Entry, Kind
-from ubcp_p2p.ledger.export import Place, Record, Roots
-from ubcp_p2p.ledger.faults import FAULTS, LedgerError, Pending
-from ubcp_p2p.ledger.merkle import Frontier
+from ubcp_p2p.ledger import snapshot
+from ubcp_p2p.ledger.auditor import Auditor
+from ubcp_p2p.ledger.report import Report
 from ubcp_p2p.ledger.sources import Source
 from ubcp_p2p.ledger.state import Ledger
-from ubcp_p2p.ledger.verifying import Bad, Outcome, batches, checked
-from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed, verify_proof
-
-_ID_BYTES: Final = 32
-_RECEIPT: Final = int(Kind.RECEIPT)
-_DECISION: Final = int(Kind.DECISION)
-_CHECKPOINT: Final = int(Kind.CHECKPOINT)
-
-
-class Fault(NamedTuple):
-    """One fault. entry: its id, or empty where there is none. account: who is at fault, an author's key, or empty."""
-
-    code: str
-    entry: bytes
-    account: bytes
-    message: str
-
-    def to_json(self) -> dict[str, Any]:
-        class_ = FAULTS[self.code]
-        return {
-            "invariant": class_.invariant, "code": self.code, "entry": self.entry.hex(), "account": self.account.hex(),
-            "section": class_.section, "message": self.message,
-        }  # fmt: skip
-
-
-@dataclass
-class Counts:
-    """Of ENTRY records, but for signatures, blobs and checkpoints. read = valid + what is below it + the faulty ones.
-
-    dependent: not judged, as they refer to a faulty or missing entry. later: after the slice of --as-of. uncheckable:
-    CHECKPOINTs of other nodes, whose append order is not here.
-    """
-
-    read: int = 0
-    valid: int = 0
-    dependent: int = 0
-    duplicate: int = 0
-    later: int = 0
-    signatures: int = 0
-    checkpoints: int = 0
-    uncheckable: int = 0
-
-
-@dataclass(frozen=True)
-class Report:
-    """What an audit found. signatures: verified in this audit; `counts` are of the whole ledger."""
-
-    network: bytes
-    counts: Counts
-    accounts: int
-    faults: tuple[Fault, ...]
-    roots: Roots
-    slice: int
-    frozen: tuple[bytes, ...]
-    blobs: int
-    blobs_missing: int
-    resumed: int
-    seconds: float
-    signatures: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The document of `ubcp audit --json`."""
-        return {
-            "entries": self.counts.read,
-            "accounts": self.accounts,
-            "valid": self.counts.valid,
-            "faults": [fault.to_json() for fault in self.faults],
-            "balances_root": self.roots.balances.hex(),
-            "entries_root": self.roots.entries.hex(),
-            "seconds": round(self.seconds, 3),
-            "verified_per_s": round(self.signatures / self.seconds, 1) if self.seconds else 0.0,
-            "network": self.network.hex(),
-            "slice": self.slice,
-            "signatures": self.signatures,
-            "dependent": self.counts.dependent,
-            "duplicate": self.counts.duplicate,
-            "later": self.counts.later,
-            "checkpoints": {"checked": self.counts.checkpoints, "not_checkable_here": self.counts.uncheckable},
-            "blobs": {"present": self.blobs, "missing": self.blobs_missing},
-            "frozen": [account.hex() for account in self.frozen],
-            "resumed_after": self.resumed,
-        }
-
-
-@dataclass
-class Auditor:
-    """An audit under way: what was found up to `place`. All of it goes into a snapshot (snapshot.py)."""
-
-    source: Source
-    ledger: Ledger
-    counts: Counts = field(default_factory=Counts)
-    faults: list[Fault] = field(default_factory=list)
-    left_out: set[bytes] = field(default_factory=set)  # ids of entries that are faulty, dependent or later
-    frontier: Frontier = field(default_factory=Frontier)  # over the ids of valid entries, but for those in `tail`
-    tail: bytearray = field(default_factory=bytearray)
-    applied: dict[bytes, array[int]] = field(default_factory=dict)  # author → offsets of its valid entries
-    inputs: set[bytes] = field(default_factory=set)  # blobs that decisions name
-    end: int = 0  # the offset after the last entry
-    last: int = -1  # the offset of the last entry
-
-    def history(self, author: bytes) -> Iterator[Signed]:
-        """A state.History: reads the author's valid entries again."""
-        for offset in self.applied.get(author, ()):
-            payload = self.source.entry(offset)
-            assert payload is not None, "the file changed during the audit"
-            yield decode_signed(payload)
-
-    def run(self, *, jobs: int, clock: int, as_of: int | None, progress: Callable[[int], None] | None = None) -> None:
-        """Verify and apply all entries from where this audit stands. clock: the slice that it is now.
-
-        Raises UnreadableExport.
-        """
-        latest = clock + 1 if as_of is None else as_of  # §5.4
-        place = Place(self.end, self.counts.read) if self.counts.read else None
-        window: list[list[Record]] = []
-
-        def payloads() -> Iterator[list[bytes]]:
-            for batch in batches(self.source.entries(place)):
-                window.append(batch)
-                yield [record.payload for record in batch]
-
-        with _without_collector():
-            for outcomes in checked(payloads(), jobs):
-                records = window.pop(0)
-                for record, outcome in zip(records, outcomes, strict=True):
-                    self._take(record.offset, outcome, latest, as_of is not None)
-                self.last, self.end = records[-1].offset, records[-1].end
-                if progress is not None:
-                    progress(self.end)
-
-    def _take(self, offset: int, outcome: Outcome, latest: int, is_as_of: bool) -> None:
-        counts = self.counts
-        counts.read += 1
-        if isinstance(outcome, Bad):
-            self._fault(*outcome)
-            return
-        entry = outcome.entry
-        counts.signatures += len(outcome.signatures) + (entry.kind == _RECEIPT)
-        if entry.slice > latest:
-            self._early(entry, latest, is_as_of)
-            return
-        claimed = self._log_state() if entry.kind == _CHECKPOINT and entry.author == self.source.log else None
-        try:
-            added = rules.apply(self.ledger, outcome, self.history)
-        except Pending as pending:
-            self._pending(entry, pending.missing)
-            return
-        except LedgerError as error:
-            self._fault(error.code, entry.id, entry.author, error.message)
-            return
-        if not added:
-            counts.duplicate += 1
-            return
-        if entry.kind == _CHECKPOINT or entry.kind == _DECISION:
-            self._note(entry, claimed)
-        counts.valid += 1
-        self.tail += entry.id
-        places = self.applied.get(entry.author)
-        if places is None:
-            places = self.applied[entry.author] = array("Q")
-        places.append(offset)
-
-    def _fault(self, code: str, id_: bytes, account: bytes, message: str) -> None:
-        self.faults.append(Fault(code, id_, account, message))
-        if id_:
-            self.left_out.add(id_)
-
-    def _early(self, entry: Entry, latest: int, is_as_of: bool) -> None:
-        if is_as_of:
-            self.counts.later += 1
-            self.left_out.add(entry.id)
-        else:
-            self._fault(
-                "slice-ahead", entry.id, entry.author, f"slice {entry.slice} where the clock allows up to {latest}"
-            )
-
-    def _pending(self, entry: Entry, missing: tuple[bytes, ...]) -> None:
-        if any(id_ in self.left_out for id_ in missing):
-            self.counts.dependent += 1
-            self.left_out.add(entry.id)
-        else:
-            names = ", ".join(id_.hex()[:16] + "…" for id_ in missing[:4])
-            self._fault("unknown-reference", entry.id, entry.author, f"refers to {names}, which is not before it")
-
-    # -- checkpoints (§9.3) -------------------------------------------------------------------------------------
-
-    def fold(self) -> Frontier:
-        """The tree over the ids of all valid entries in their order."""
-        for i in range(0, len(self.tail), _ID_BYTES):
-            self.frontier.append(bytes(self.tail[i : i + _ID_BYTES]))
-        self.tail.clear()
-        return self.frontier
-
-    def _log_state(self) -> Checkpoint:
-        tree = self.fold()
-        return Checkpoint(tree.size, tree.root(), self._balances_root())
-
-    def _balances_root(self) -> bytes:
-        return balances_root(balances(self.ledger, self.history))
-
-    def _note(self, entry: Entry, claimed: Checkpoint | None) -> None:
-        body = entry.body
-        if isinstance(body, Decision):
-            self.inputs.add(body.inputs)
-            return
-        assert isinstance(body, Checkpoint)
-        if claimed is None:
-            self.counts.uncheckable += 1
-            return
-        self.counts.checkpoints += 1
-        is_whole = not self.left_out
-        if (body.size, body.root) != (claimed.size, claimed.root):
-            code, message = "checkpoint-root", f"not the root of the {claimed.size} entries before it"
-        elif body.state != claimed.state:
-            code, message = "checkpoint-state", f"not what the {claimed.size} entries before it lead to"
-        else:
-            return
-        if is_whole:
-            self.faults.append(Fault(code, entry.id, entry.author, message))
-        else:
-            self.counts.dependent += 1  # it may count an entry that was left out here
-
-    # -- the end ------------------------------------------------------------------------------------------------
-
-    def report(self, seconds: float, resumed: int, signatures: int) -> Report:
-        """Check what concerns the ledger as a whole. Raises UnreadableExport."""
-        faults = list(self.faults)
-        frozen = set(self.ledger.frozen())
-        faults += self._proof_faults()
-        faults += [Fault(*finding) for finding in self.ledger.findings()]
-        frozen = set(self.ledger.frozen())
-        for account in self.source.frozen():
-            if account not in frozen:
-                faults.append(Fault("freeze", b"", account, "is named frozen, and no fork of it is proved or here"))
-        try:
-            roots = Roots(entries_root(self.ledger), self._balances_root())
-        except LedgerError as error:
-            faults.append(Fault(error.code, b"", b"", error.message))
-            roots = Roots(entries_root(self.ledger), b"")
-        blobs = set(self.source.blobs())
-        faults += self._end_faults(roots, bool(faults))
-        return Report(
-            network=self.ledger.network, counts=self.counts, accounts=len(self.ledger.accounts()),
-            faults=tuple(faults), roots=roots, slice=self.ledger.slice, frozen=tuple(sorted(frozen)),
-            blobs=len(blobs), blobs_missing=len(self.inputs - blobs), resumed=resumed, seconds=seconds,
-            signatures=signatures,
-        )  # fmt: skip
-
-    def _proof_faults(self) -> Iterator[Fault]:
-        """§7.2: every proof holds."""
-        for data in self.source.proofs():
-            id_ = author = b""
-            try:
-                proof = ForkProof.from_bytes(data)
-                id_, author = proof.second.entry.id, proof.author
-                verify_proof(proof)
-                rules.check_proof(self.ledger, proof)
-            except Pending as pending:
-                if any(missing in self.left_out for missing in pending.missing):
-                    self.counts.dependent += 1
-                else:
-                    yield Fault("freeze", id_, author, "a fork proof that follows an entry which is not here")
-            except LedgerError as error:
-                yield Fault("freeze", id_, author, f"a fork proof that does not hold: {error.message}")
-
-    def _end_faults(self, roots: Roots, has_faults: bool) -> Iterator[Fault]:
-        """What the exporter says of a ledger that has no fault otherwise."""
-        claimed = self.source.end()
-        if claimed is None or has_faults or self.counts.later:
-            return
-        log = self.source.log or b""
-        count, claimed_roots = claimed
-        if count != self.counts.read or claimed_roots.entries != roots.entries:
-            yield Fault("checkpoint-root", b"", log, "the END of the export names another set of entries")
-        elif claimed_roots.balances != roots.balances:
-            yield Fault("checkpoint-state", b"", log, "the END of the export names other balances")
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Nothing here makes cycles, and the collector would walk a million small tuples again and again."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def audit(
@@ -318,11 +18,28 @@ def audit(
     jobs: int,
     clock: int,
     as_of: int | None = None,
+    checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Report:
-    """Audit everything in `source`. Raises UnreadableExport."""
-    started_s = time.monotonic()
-    auditor = Auditor(source, Ledger(source.charters))
+    """Audit everything in `source`. clock: the slice that it is now. as_of: leave out entries of later slices.
+
+    checkpoint: a snapshot to go on from, and to write. progress: told the offset reached. say: told in words what
+    became of the snapshot. Raises UnreadableExport, LocalIOError.
+    """
+    assert checkpoint is None or as_of is None  # what is left out now must not be missing later
+    say = say or (lambda _: None)
+    auditor = None
+    if checkpoint is not None:
+        try:
+            auditor = snapshot.load(checkpoint, source)
+        except snapshot.SnapshotMismatch as error:
+            say(f"{error.message}; everything is audited")
+    auditor = auditor or Auditor(source, Ledger(source.charters))
     auditor.run(jobs=jobs, clock=clock, as_of=as_of, progress=progress)
-    report = auditor.report(0.0, 0, auditor.counts.signatures)
-    return Report(**{**vars(report), "seconds": time.monotonic() - started_s})
+    if checkpoint is not None and auditor.counts.read:
+        if any(fault.code == "slice-ahead" for fault in auditor.faults):
+            say(f"{checkpoint} is not written: an entry is from the future, and may be valid later")
+        else:
+            snapshot.save(checkpoint, auditor)
+    return auditor.report()

@@ -10,6 +10,7 @@ from typing import BinaryIO, Final, Protocol
 
 from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
 from ubcp_p2p.errors import LocalIOError
+from ubcp_p2p.ledger.disk import Disk, damaged
 from ubcp_p2p.ledger.export import (
     Header,
     Place,
@@ -24,6 +25,8 @@ from ubcp_p2p.ledger.export import (
 )
 
 _BUFFER_BYTES: Final = 1 << 20
+_ROWS: Final = 512  # of a store at once
+_SQLITE: Final = b"SQLite format 3\0"
 
 
 class Source(Protocol):
@@ -41,7 +44,7 @@ class Source(Protocol):
         """All accounts that are said to be frozen."""
 
     def entries(self, after: Place | None = None) -> Iterator[Record]:
-        """All ENTRY records, or those from a place on."""
+        """All ENTRY records, or those after the one at a place."""
 
     def entry(self, offset: int) -> bytes | None:
         """The payload of the ENTRY record that begins there; None when none does."""
@@ -94,6 +97,8 @@ class ExportSource:
     def entries(self, after: Place | None = None) -> Iterator[Record]:
         """Raises UnreadableExport."""
         records = read_export(self._file, after or Place(self.first, 0))
+        if after is not None:
+            next(records)
         for record in records:
             if record.kind is not RecordKind.ENTRY:
                 self._rest = _and_rest(record, records)
@@ -137,6 +142,69 @@ class ExportSource:
                 charters = _with_charter(charters, header, record)
         assert charters is not None  # read_export sees to that
         return charters, header.log, first
+
+
+class StoreSource:
+    """The store of a node, also of one that runs. Offsets are positions in its append order, from 1."""
+
+    def __init__(self, path: Path, log: bytes | None = None) -> None:
+        """log: the key of the node, if its CHECKPOINTs are to be checked. Raises ConfigError, LocalIOError."""
+        self._disk = Disk.open(path, read_only=True)
+        self.log = log
+        self.first, self.last = 1, self._disk.rows("SELECT coalesce(max(position), 0) FROM entries")[0][0]
+        try:
+            first, *later = (SignedCharter.from_bytes(data) for data in self._disk.charters())
+            self.charters = Charters(first)
+            for signed in later:
+                self.charters.add(signed)
+        except (CharterError, ValueError) as error:
+            self.close()
+            raise damaged(path, f"its charters do not hold: {error}") from None
+
+    def __enter__(self) -> StoreSource:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._disk.close()
+
+    def proofs(self) -> Iterator[bytes]:
+        return iter(self._disk.proofs())
+
+    def frozen(self) -> Iterator[bytes]:
+        """None: a store holds nobody frozen but by its proofs."""
+        return iter(())
+
+    def entries(self, after: Place | None = None) -> Iterator[Record]:
+        position = after.offset if after is not None else 0
+        while rows := self._disk.after(position, _ROWS):
+            for row in rows:
+                yield Record(RecordKind.ENTRY, row.data, row.position)
+            position = rows[-1].position
+
+    def entry(self, offset: int) -> bytes | None:
+        rows = self._disk.after(offset - 1, 1)
+        return rows[0].data if rows and rows[0].position == offset else None
+
+    def blobs(self) -> Iterator[bytes]:
+        for hash_ in self._disk.blob_hashes():
+            yield hashlib.sha256(self._disk.blob(hash_) or b"").digest()
+
+    def end(self) -> tuple[int, Roots] | None:
+        """None: a store claims nothing."""
+        return None
+
+
+def open_source(path: Path) -> ExportSource | StoreSource:
+    """An export file or a store, by its first bytes. Raises ConfigError (unreadable), LocalIOError."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_SQLITE))
+    except OSError as error:
+        raise LocalIOError(f"cannot read {path}: {error.strerror}") from None
+    return StoreSource(path) if magic == _SQLITE else ExportSource(path)
 
 
 def _and_rest(record: Record, records: Iterator[Record]) -> Iterator[Record]:

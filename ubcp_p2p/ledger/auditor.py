@@ -1,0 +1,239 @@
+"""One audit under way: every entry applied, every fault noted with its author (SPEC §12).
+
+Entries stream through; what stays in memory is the Ledger, some 150 bytes an entry. Faults do not stop an audit. What
+only depends on a faulty or missing entry is counted, not reported.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from ubcp_p2p.ledger import rules
+from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
+from ubcp_p2p.ledger.entry import Checkpoint, Decision, Entry, Kind
+from ubcp_p2p.ledger.export import Place, Record, Roots
+from ubcp_p2p.ledger.faults import LedgerError, Pending
+from ubcp_p2p.ledger.merkle import Frontier
+from ubcp_p2p.ledger.report import Counts, Fault, Report
+from ubcp_p2p.ledger.sources import Source
+from ubcp_p2p.ledger.state import Ledger
+from ubcp_p2p.ledger.verifying import Bad, Outcome, batches, checked
+from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed, verify_proof
+
+_ID_BYTES: Final = 32
+_RECEIPT: Final = int(Kind.RECEIPT)
+_DECISION: Final = int(Kind.DECISION)
+_CHECKPOINT: Final = int(Kind.CHECKPOINT)
+
+
+@dataclass
+class Auditor:
+    """An audit under way: what was found up to `place`. All of it goes into a snapshot (snapshot.py)."""
+
+    source: Source
+    ledger: Ledger
+    counts: Counts = field(default_factory=Counts)
+    faults: list[Fault] = field(default_factory=list)
+    left_out: set[bytes] = field(default_factory=set)  # ids of entries that are faulty, dependent or later
+    frontier: Frontier = field(default_factory=Frontier)  # over the ids of valid entries, but for those in `tail`
+    tail: bytearray = field(default_factory=bytearray)
+    applied: dict[bytes, array[int]] = field(default_factory=dict)  # author → offsets of its valid entries
+    inputs: set[bytes] = field(default_factory=set)  # blobs that decisions name
+    last: int = 0  # the offset of the last entry
+    started_s: float = field(default_factory=time.monotonic)
+    resumed: int = 0  # entries that an earlier audit had read
+    signatures_before: int = 0
+
+    def history(self, author: bytes) -> Iterator[Signed]:
+        """A state.History: reads the author's valid entries again."""
+        for offset in self.applied.get(author, ()):
+            payload = self.source.entry(offset)
+            assert payload is not None, "the file changed during the audit"
+            yield decode_signed(payload)
+
+    def run(self, *, jobs: int, clock: int, as_of: int | None, progress: Callable[[int], None] | None = None) -> None:
+        """Verify and apply all entries from where this audit stands. clock: the slice that it is now.
+
+        Raises UnreadableExport.
+        """
+        latest = clock + 1 if as_of is None else as_of  # §5.4
+        place = Place(self.last, self.counts.read) if self.counts.read else None
+        window: list[list[Record]] = []
+
+        def payloads() -> Iterator[list[bytes]]:
+            for batch in batches(self.source.entries(place)):
+                window.append(batch)
+                yield [record.payload for record in batch]
+
+        with _without_collector():
+            for outcomes in checked(payloads(), jobs):
+                records = window.pop(0)
+                for record, outcome in zip(records, outcomes, strict=True):
+                    self._take(record.offset, outcome, latest, as_of is not None)
+                self.last = records[-1].offset
+                if progress is not None:
+                    progress(self.last)
+
+    def _take(self, offset: int, outcome: Outcome, latest: int, is_as_of: bool) -> None:
+        counts = self.counts
+        counts.read += 1
+        if isinstance(outcome, Bad):
+            self._fault(*outcome)
+            return
+        entry = outcome.entry
+        counts.signatures += len(outcome.signatures) + (entry.kind == _RECEIPT)
+        if entry.slice > latest:
+            self._early(entry, latest, is_as_of)
+            return
+        claimed = self._log_state() if entry.kind == _CHECKPOINT and entry.author == self.source.log else None
+        try:
+            added = rules.apply(self.ledger, outcome, self.history)
+        except Pending as pending:
+            self._pending(entry, pending.missing)
+            return
+        except LedgerError as error:
+            self._fault(error.code, entry.id, entry.author, error.message)
+            return
+        if not added:
+            counts.duplicate += 1
+            return
+        if entry.kind == _CHECKPOINT or entry.kind == _DECISION:
+            self._note(entry, claimed)
+        counts.valid += 1
+        self.tail += entry.id
+        places = self.applied.get(entry.author)
+        if places is None:
+            places = self.applied[entry.author] = array("Q")
+        places.append(offset)
+
+    def _fault(self, code: str, id_: bytes, account: bytes, message: str) -> None:
+        self.faults.append(Fault(code, id_, account, message))
+        if id_:
+            self.left_out.add(id_)
+
+    def _early(self, entry: Entry, latest: int, is_as_of: bool) -> None:
+        if is_as_of:
+            self.counts.later += 1
+            self.left_out.add(entry.id)
+        else:
+            self._fault(
+                "slice-ahead", entry.id, entry.author, f"slice {entry.slice} where the clock allows up to {latest}"
+            )
+
+    def _pending(self, entry: Entry, missing: tuple[bytes, ...]) -> None:
+        if any(id_ in self.left_out for id_ in missing):
+            self.counts.dependent += 1
+            self.left_out.add(entry.id)
+        else:
+            names = ", ".join(id_.hex()[:16] + "…" for id_ in missing[:4])
+            self._fault("unknown-reference", entry.id, entry.author, f"refers to {names}, which is not before it")
+
+    # -- checkpoints (§9.3) -------------------------------------------------------------------------------------
+
+    def fold(self) -> Frontier:
+        """The tree over the ids of all valid entries in their order."""
+        for i in range(0, len(self.tail), _ID_BYTES):
+            self.frontier.append(bytes(self.tail[i : i + _ID_BYTES]))
+        self.tail.clear()
+        return self.frontier
+
+    def _log_state(self) -> Checkpoint:
+        tree = self.fold()
+        return Checkpoint(tree.size, tree.root(), self._balances_root())
+
+    def _balances_root(self) -> bytes:
+        return balances_root(balances(self.ledger, self.history))
+
+    def _note(self, entry: Entry, claimed: Checkpoint | None) -> None:
+        body = entry.body
+        if isinstance(body, Decision):
+            self.inputs.add(body.inputs)
+            return
+        assert isinstance(body, Checkpoint)
+        if claimed is None:
+            self.counts.uncheckable += 1
+            return
+        self.counts.checkpoints += 1
+        is_whole = not self.left_out
+        if (body.size, body.root) != (claimed.size, claimed.root):
+            code, message = "checkpoint-root", f"not the root of the {claimed.size} entries before it"
+        elif body.state != claimed.state:
+            code, message = "checkpoint-state", f"not what the {claimed.size} entries before it lead to"
+        else:
+            return
+        if is_whole:
+            self.faults.append(Fault(code, entry.id, entry.author, message))
+        else:
+            self.counts.dependent += 1  # it may count an entry that was left out here
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def report(self) -> Report:
+        """Check what concerns the ledger as a whole. Raises UnreadableExport."""
+        faults = list(self.faults)
+        faults += self._proof_faults()
+        faults += [Fault(*finding) for finding in self.ledger.findings()]
+        frozen = set(self.ledger.frozen())
+        for account in self.source.frozen():
+            if account not in frozen:
+                faults.append(Fault("freeze", b"", account, "is named frozen, and no fork of it is proved or here"))
+        try:
+            roots = Roots(entries_root(self.ledger), self._balances_root())
+        except LedgerError as error:
+            faults.append(Fault(error.code, b"", b"", error.message))
+            roots = Roots(entries_root(self.ledger), b"")
+        blobs = set(self.source.blobs())
+        faults += self._end_faults(roots, bool(faults))
+        return Report(
+            network=self.ledger.network, counts=self.counts, accounts=len(self.ledger.accounts()),
+            faults=tuple(faults), roots=roots, slice=self.ledger.slice, frozen=tuple(sorted(frozen)),
+            blobs=len(blobs), blobs_missing=len(self.inputs - blobs), resumed=self.resumed,
+            seconds=time.monotonic() - self.started_s, signatures=self.counts.signatures - self.signatures_before,
+        )  # fmt: skip
+
+    def _proof_faults(self) -> Iterator[Fault]:
+        """§7.2: every proof holds."""
+        for data in self.source.proofs():
+            id_ = author = b""
+            try:
+                proof = ForkProof.from_bytes(data)
+                id_, author = proof.second.entry.id, proof.author
+                verify_proof(proof)
+                rules.check_proof(self.ledger, proof)
+            except Pending as pending:
+                if any(missing in self.left_out for missing in pending.missing):
+                    self.counts.dependent += 1
+                else:
+                    yield Fault("freeze", id_, author, "a fork proof that follows an entry which is not here")
+            except LedgerError as error:
+                yield Fault("freeze", id_, author, f"a fork proof that does not hold: {error.message}")
+
+    def _end_faults(self, roots: Roots, has_faults: bool) -> Iterator[Fault]:
+        """What the exporter says of a ledger that has no fault otherwise."""
+        claimed = self.source.end()
+        if claimed is None or has_faults or self.counts.later:
+            return
+        log = self.source.log or b""
+        count, claimed_roots = claimed
+        if count != self.counts.read or claimed_roots.entries != roots.entries:
+            yield Fault("checkpoint-root", b"", log, "the END of the export names another set of entries")
+        elif claimed_roots.balances != roots.balances:
+            yield Fault("checkpoint-state", b"", log, "the END of the export names other balances")
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Nothing here makes cycles, and the collector would walk a million small tuples again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

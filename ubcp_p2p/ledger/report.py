@@ -1,0 +1,84 @@
+"""What an audit found, as values and as the JSON document of `ubcp audit --json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ubcp_p2p.ledger.export import Roots
+from ubcp_p2p.ledger.faults import FAULTS
+
+
+class Fault(NamedTuple):
+    """One fault. entry: its id, or empty where there is none. account: who is at fault, an author's key, or empty."""
+
+    code: str
+    entry: bytes
+    account: bytes
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        class_ = FAULTS[self.code]
+        return {
+            "invariant": class_.invariant, "code": self.code, "entry": self.entry.hex(), "account": self.account.hex(),
+            "section": class_.section, "message": self.message,
+        }  # fmt: skip
+
+
+@dataclass
+class Counts:
+    """Of ENTRY records, but for signatures, blobs and checkpoints. read = valid + what is below it + the faulty ones.
+
+    dependent: not judged, as they refer to a faulty or missing entry. later: after the slice of --as-of. uncheckable:
+    CHECKPOINTs of other nodes, whose append order is not here.
+    """
+
+    read: int = 0
+    valid: int = 0
+    dependent: int = 0
+    duplicate: int = 0
+    later: int = 0
+    signatures: int = 0
+    checkpoints: int = 0
+    uncheckable: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an audit found. signatures: verified in this audit; `counts` are of the whole ledger."""
+
+    network: bytes
+    counts: Counts
+    accounts: int
+    faults: tuple[Fault, ...]
+    roots: Roots
+    slice: int
+    frozen: tuple[bytes, ...]
+    blobs: int
+    blobs_missing: int
+    resumed: int
+    seconds: float
+    signatures: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `ubcp audit --json`."""
+        return {
+            "entries": self.counts.read,
+            "accounts": self.accounts,
+            "valid": self.counts.valid,
+            "faults": [fault.to_json() for fault in self.faults],
+            "balances_root": self.roots.balances.hex(),
+            "entries_root": self.roots.entries.hex(),
+            "seconds": round(self.seconds, 3),
+            "verified_per_s": round(self.signatures / self.seconds, 1) if self.seconds else 0.0,
+            "network": self.network.hex(),
+            "slice": self.slice,
+            "signatures": self.signatures,
+            "dependent": self.counts.dependent,
+            "duplicate": self.counts.duplicate,
+            "later": self.counts.later,
+            "checkpoints": {"checked": self.counts.checkpoints, "not_checkable_here": self.counts.uncheckable},
+            "blobs": {"present": self.blobs, "missing": self.blobs_missing},
+            "frozen": [account.hex() for account in self.frozen],
+            "resumed_after": self.resumed,
+        }
