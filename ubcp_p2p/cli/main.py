@@ -42,7 +42,10 @@ COMMANDS: Final[dict[str, _Command]] = {
     "train": _Command("ubcp_p2p.cli.train", "train", "Train a recipe together with everyone in the same run."),
     "runs": _Command("ubcp_p2p.cli.train", "runs", "List the runs that the network knows."),
     "leave": _Command("ubcp_p2p.cli.train", "leave", "Leave a run, saying so to the others."),
+    "follow": _Command("ubcp_p2p.cli.follow", "follow", "Follow a live network's ledger and verify it as it comes."),
     "recipe": _Command("ubcp_p2p.cli.recipe", "recipe", "Show what can be trained; check a recipe of your own."),
+    "audit": _Command("ubcp_p2p.cli.audit", "audit", "Verify a ledger; name who cheated."),
+    "ledger": _Command("ubcp_p2p.cli.ledger", "ledger", "A ledger as files: make synthetic ones, check an entry."),
     "demo": _Command(
         "ubcp_p2p.cli.demo", "demo", "Show a whole swarm on this machine: peers meet, train, fail, recover."
     ),

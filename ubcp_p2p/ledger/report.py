@@ -17,6 +17,13 @@ class Fault(NamedTuple):
     account: bytes
     message: str
 
+    def line(self) -> str:
+        """For people."""
+        class_ = FAULTS[self.code]
+        where = f" in entry {self.entry.hex()}" if self.entry else ""
+        who = f" by {self.account.hex()}" if self.account else ""
+        return f"fault {class_.invariant} ({self.code}, SPEC §{class_.section}){who}{where}: {self.message}"
+
     def to_json(self) -> dict[str, Any]:
         class_ = FAULTS[self.code]
         return {

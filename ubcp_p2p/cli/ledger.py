@@ -1,0 +1,11 @@
+"""`ubcp ledger …`: a community's ledger as files."""
+
+from __future__ import annotations
+
+import typer
+
+from ubcp_p2p.cli.audit import synth, verify_entry
+
+ledger = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+ledger.command("synth")(synth)
+ledger.command("verify-entry")(verify_entry)
