@@ -1,0 +1,163 @@
+"""charters.json: charters, their limits, their signatures, and how versions follow each other (SPEC §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from tests.vectors.ledger.files import Vectors
+from tests.vectors.ledger.forms import AMOUNT, U32, pack
+from tests.vectors.ledger.scene import SMALL
+from ubcp_p2p.charter.values import Charter, SignedCharter
+from ubcp_p2p.keys import AccountKey
+
+STEWARDS = sorted((AccountKey(bytes([n]) * 32) for n in (21, 22, 23)), key=lambda key: key.public)
+FIRST = replace(SMALL, stewards=tuple(key.public for key in STEWARDS), threshold=2)
+
+
+def vectors() -> Vectors:
+    file = Vectors("charters")
+    _fields(file)
+    _signatures(file)
+    _versions(file)
+    return file
+
+
+def _sign(charter: Charter, keys: list[AccountKey] = STEWARDS[:2]) -> SignedCharter:
+    return SignedCharter(charter).signed((key.public, key.sign("charter", charter.id)) for key in keys)
+
+
+def _add(file: Vectors, section: str, name: str, shows: str, versions: list[bytes], expected: str = "ok") -> None:
+    """expected: what comes of the last; those before are valid."""
+    file.add(name, shows, section, versions=[version.hex() for version in versions], expected=expected)
+
+
+def _fields(file: Vectors) -> None:
+    """Open networks without stewards, so that no signature is asked for."""
+    row = [1, 1, bytes(32), 0, "small", 1_767_225_600, 86_400, 10, 1000, 400, 2, 3, 1500, 4, 6, 0, [],
+           [["lab", 1], ["village", 2]], [["cpu-8", 500], ["gpu-24g", 80_000]], ["education", "research"]]  # fmt: skip
+
+    def add(name: str, shows: str, value: Any, expected: str = "ok") -> None:
+        _add(file, "4.1", name, shows, [pack([value if isinstance(value, bytes) else pack(value), []])], expected)
+
+    def put(at: int, value: Any) -> list[Any]:
+        return [value if place == at else item for place, item in enumerate(row)]
+
+    add("a charter", "an open network: no stewards, no signatures", row)
+    numbers = {
+        3: ("effective", 0, 0), 5: ("epoch", 0, 2**37), 6: ("slice seconds", 1, 86_400), 7: ("period slices", 1, 2**20),
+        8: ("allowance of a member", 0, AMOUNT), 9: ("allowance of a newcomer", 0, AMOUNT),
+        10: ("allowance periods", 1, 1024), 11: ("earned periods", 1, 1024), 12: ("exposure cap", 0, AMOUNT),
+        13: ("grace slices", 0, 2**20), 14: ("longest enrolment", 1, 37),
+    }  # fmt: skip
+    for at, (name, least, most) in numbers.items():
+        base = put(14, 1) if at == 7 else row
+        for what, value, expected in (
+            ("the least", least, "ok"), ("the most", most, "ok"), ("one above the most", most + 1, "charter-field"),
+            *([("one below the least", least - 1, "charter-field")] if least else []),
+            ("a text", "1", "charter-encoding"),
+        ):  # fmt: skip
+            if at == 3 and what == "one above the most":
+                expected = "charter-chain"
+            add(f"{name}: {what}", "", [value if place == at else item for place, item in enumerate(base)], expected)
+    names: tuple[tuple[int, str, Callable[[str], Any]], ...] = (
+        (17, "units", lambda text: [text, 1]), (18, "device classes", lambda text: [text, 1]),
+        (19, "purposes", lambda text: text),
+    )  # fmt: skip
+    for at, name, item in names:
+        for what, texts, expected in (
+            ("none", [], "charter-field"), ("falling", ["b", "a"], "charter-field"),
+            ("doubled", ["a", "a"], "charter-field"), ("rising by bytes", ["Z", "a", "é"], "ok"),
+            ("1024", [f"{n:04}" for n in range(1024)], "ok"),
+            ("1025", [f"{n:04}" for n in range(1025)], "charter-encoding"),
+            ("an empty name", [""], "charter-field"), ("a name of 65 bytes", ["a" * 65], "charter-field"),
+            ("a name with a line feed", ["a\n"], "charter-field"),
+        ):  # fmt: skip
+            add(f"{name}: {what}", "", put(at, [item(text) for text in texts]), expected)
+    for at, name, most in ((17, "weight", 10**6), (18, "peak", 10**12)):
+        for value, expected in ((1, "ok"), (most, "ok"), (0, "charter-field"), (most + 1, "charter-field")):
+            add(f"{name} {value}", "", put(at, [["a", value]]), expected)
+        add(f"{name} missing", "", put(at, [["a"]]), "charter-encoding")
+    for nr, (at, value, expected) in enumerate((
+        (0, 2, "charter-format"), (1, 0, "charter-field"), (1, 2, "charter-chain"), (1, 1025, "charter-field"),
+        (2, bytes(31), "charter-encoding"), (2, bytes([1]) * 32, "charter-chain"), (4, "", "charter-field"),
+        (4, b"small", "charter-encoding"), (15, 1, "charter-field"), (16, [bytes(31)], "charter-encoding"),
+        (16, [bytes([2]) * 32, bytes([1]) * 32], "charter-field"), (16, [bytes(32), bytes(32)], "charter-field"),
+        (16, [n.to_bytes(32, "big") for n in range(64)], "ok"),
+        (16, [n.to_bytes(32, "big") for n in range(65)], "charter-encoding"),
+    )):  # fmt: skip
+        add(f"field {at}, case {nr}", "", put(at, value), expected)
+    add("a charter of 19 fields", "", row[:-1], "charter-encoding")
+    add("a charter of 21 fields", "", [*row, 0], "charter-encoding")
+    add("a charter with bytes after it", "", pack(row) + b"\0", "charter-encoding")
+    add("a charter of 65537 bytes", "the limit is 65536", bytes(65537), "charter-encoding")
+    add("longest enrolment above a year", "38 periods of 10 days", put(14, 38), "charter-field")
+    long = [value if at not in (6, 7, 14) else {6: 86_400, 7: 366, 14: 1}[at] for at, value in enumerate(row)]
+    add("a period of a year", "", long)
+    short = [value if at not in (6, 7, 14) else {6: 60, 7: 1, 14: 1024}[at] for at, value in enumerate(row)]
+    add("1024 short periods", "", short)
+    add("1025 short periods", "", [1025 if at == 14 else value for at, value in enumerate(short)], "charter-field")
+    add("effective 1", "the first charter holds from period 0", put(3, 1), "charter-chain")
+    add("effective beyond 2^32 − 1", "", put(3, U32 + 1), "charter-field")
+
+
+def _signatures(file: Vectors) -> None:
+    def add(name: str, shows: str, signed: SignedCharter | Any, expected: str = "ok") -> None:
+        data = signed.to_bytes() if isinstance(signed, SignedCharter) else pack(signed)
+        _add(file, "4.2", name, shows, [data], expected)
+
+    good = _sign(FIRST)
+    body, pairs = FIRST.to_bytes(), [list(pair) for pair in good.signatures]
+    add("signed by two of three", "the threshold", good)
+    add("signed by all", "", _sign(FIRST, STEWARDS))
+    add("signed by one", "the threshold is 2", _sign(FIRST, STEWARDS[:1]), "charter-signature")
+    add("signed by none", "", SignedCharter(FIRST), "charter-signature")
+    add("signed by a stranger too", "two stewards, and one who is none",
+        _sign(FIRST, [*STEWARDS[:2], AccountKey(bytes([24]) * 32)]), "charter-signature")  # fmt: skip
+    key, signature = pairs[1]
+    flipped = [key, signature[:9] + bytes([signature[9] ^ 1]) + signature[10:]]
+    add("a flipped bit in a signature", "", [body, [pairs[0], flipped]], "charter-signature")
+    third = [STEWARDS[2].public, bytes(64)]
+    add(
+        "two good signatures and a bad one", "every one present must hold", [body, [*pairs, third]], "charter-signature"
+    )
+    add("signatures falling", "", [body, pairs[::-1]], "charter-encoding")
+    add("one signature twice", "", [body, [pairs[0], pairs[0]]], "charter-encoding")
+    add("a signature of 63 bytes", "", [body, [[key, signature[:63]]]], "charter-encoding")
+    add("a signed charter of three parts", "", [body, pairs, 0], "charter-encoding")
+    other = [[key.public, key.sign("entry", FIRST.id)] for key in STEWARDS[:2]]
+    add("signed in another role", "role entry instead of charter", [body, other], "charter-signature")
+
+
+def _versions(file: Vectors) -> None:
+    new = AccountKey(bytes([25]) * 32)
+    second = replace(FIRST, number=2, previous=FIRST.id, effective=3, exposure_cap=2000)
+    moved = replace(second, stewards=(new.public,), threshold=1)
+    third = replace(moved, number=3, previous=moved.id, effective=4)
+    first = _sign(FIRST).to_bytes()
+
+    def add(name: str, shows: str, charter: Charter, expected: str = "ok", *before: SignedCharter,
+            keys: list[AccountKey] = STEWARDS[:2]) -> None:  # fmt: skip
+        versions = [first, *(version.to_bytes() for version in before), _sign(charter, keys).to_bytes()]
+        _add(file, "4.2", name, shows, versions, expected)
+
+    add("a second version", "signed by two stewards of the first", second)
+    add("the first again", "known: nothing changes", FIRST)
+    add("a second version by other stewards", "the stewards of the first decide", moved)
+    add("a second version signed by its own stewards", "", moved, "charter-signature", keys=[new])
+    add("a third version by the stewards of the second", "", third, "ok", _sign(moved), keys=[new])
+    add("a third version by the stewards of the first", "", third, "charter-signature", _sign(moved))
+    add("a version left out", "3 after 1", third, "charter-chain", keys=[new])
+    add("another previous", "", replace(second, previous=bytes([1]) * 32), "charter-chain")
+    add("in force no later", "effective 0 after 0", replace(second, effective=0), "charter-chain")
+    add("in force one period later", "", replace(second, effective=1))
+    add("another epoch", "", replace(second, epoch=FIRST.epoch + 1), "charter-chain")
+    add("another slice length", "", replace(second, slice_s=43_200), "charter-chain")
+    add("another period length", "", replace(second, period_slices=11), "charter-chain")
+    _add(file, "4.3", "two second versions", "the one that came first is kept",
+         [first, _sign(second).to_bytes(), _sign(moved).to_bytes()], "charter-conflict")  # fmt: skip
+    _add(file, "4.3", "another second version without signatures", "not a conflict: anybody can make one",
+         [first, _sign(second).to_bytes(), SignedCharter(moved).to_bytes()], "charter-signature")  # fmt: skip
+    _add(file, "4.3", "another first version", "another network's",
+         [first, _sign(replace(FIRST, name="other")).to_bytes()], "charter-conflict")  # fmt: skip

@@ -1,0 +1,337 @@
+"""forks.json: forks, proofs, HEAL, and what accounts have after them (SPEC §7, §8.6); HEAL's part of rules.json."""
+
+from __future__ import annotations
+
+from tests.vectors.ledger.files import Finding, Vectors
+from tests.vectors.ledger.scene import Key, Scene
+from ubcp_p2p.ledger.author import Author
+from ubcp_p2p.ledger.entry import ZERO, Allot, Close, Enrol, Heal, OpenAccount, OpenNode, Rotate, recovery_hash
+from ubcp_p2p.ledger.wire import ForkProof, Signed
+
+RICH = 10**9
+P = (1000, 0, 0, 0)  # the paymaster's owner, who does nothing
+
+
+def vectors() -> Vectors:
+    file = Vectors("forks")
+    _spent_twice(file)
+    _refused(file)
+    _nodes(file)
+    _branches_together(file)
+    _closed_after(file)
+    _proofs(file)
+    _rotations(file)
+    return file
+
+
+def add_rules(file: Vectors) -> None:
+    """HEAL, and what is covered after it."""
+    s, _first, second = _twice(41)
+    a = s.names["a"]
+    other = s.id_at(s.names["p"], 1)
+
+    def case(name: str, shows: str, body: Heal, expected: str = "ok", stewards: int = 2) -> None:
+        file.entry("6.10", name, shows, s, s.draft(a, body, s.stewards[:stewards]), expected)
+
+    s.now = 2
+    abandoned = (second.entry.seq, second.entry.id)
+    body = Heal((abandoned,), ())
+    case("heal", "by two stewards: the other branch is abandoned", body)
+    case("heal by one steward", "the charter asks for two", body, "stewards", 1)
+    case("heal nothing", "neither an abandoned entry nor a refused one", Heal((), ()), "heal")
+    case("heal what is refused", "an id that is in no ledger", Heal((), (bytes([7]) * 32,)))
+    case("abandon the own branch", "the entry that the HEAL follows", Heal(((2, s.id_at(a, 2)),), ()), "heal")
+    case("abandon an earlier entry of the own branch", "", Heal(((1, s.id_at(a, 1)),), ()), "heal")
+    case("abandon both branches", "", Heal(tuple(sorted((abandoned, (1, s.id_at(a, 1))))), ()), "heal")
+    case("abandon what nobody knows", "", Heal(((2, bytes([9]) * 32),), ()), "pending")
+    case("abandon an entry under another number", "an id stands at one place only",
+         Heal(((3, second.entry.id),), ()), "pending")  # fmt: skip
+    case("abandon an entry of another author", "", Heal(((1, other),), ()), "pending")
+    late = s.back(a, 1)
+    s.now = 8
+    third = s.request(late, s.names["pay"], 10)
+    for slice_, expected in ((6, "slice-reference"), (7, "ok")):
+        file.entry("5.4", f"HEAL in slice {slice_} of a branch in slice 8", "a slice at most 1 below", s,
+                   s.draft(a, Heal(((2, third.entry.id),), ()), s.stewards[:2], slice_=slice_), expected)  # fmt: skip
+    s, first, second = _twice(42, RICH)
+    a, pay = s.names["a"], s.names["pay"]
+    s.now = 2
+    s.write(a, Heal(((2, second.entry.id),), ()), s.stewards[:2])
+    for slice_, credits_, expected in ((2, 1, "overdraft"), (10, 500, "ok"), (10, 501, "overdraft")):
+        s.now = slice_
+        file.entry("7.4", f"a REQUEST over {credits_} in slice {slice_} after a HEAL", "a debt of 500 is repaid first",
+                   s, s.draft(a, s.ask(pay, credits_)), expected)  # fmt: skip
+    s.now = 7
+    for what, request, expected in (("own", first, "ok"), ("abandoned", second, "ok")):
+        amount = request.entry.body.credits  # type: ignore[union-attr]
+        file.entry("7.4", f"CLOSE of a REQUEST on the {what} branch after a HEAL", "the HEAL took its reserve over", s,
+                   s.draft(a, Close(request.entry.id, (), amount)), expected)  # fmt: skip
+    s = Scene(43)
+    a, p = s.account("a"), s.account("p")
+    pay = s.node(p, "pay")
+    fork = s.back(a, 1)
+    s.now = 10
+    s.request(a, pay, 700)
+    s.now = 11
+    second = s.request(fork, pay, 600)
+    s.write(a, Heal(((2, second.entry.id),), ()), s.stewards[:2])
+    for credits_, expected in ((200, "ok"), (201, "exposure")):
+        file.entry("7.4", f"{credits_} more in the period of a HEAL", "700 and 600 were reserved on the two branches",
+                   s, s.draft(a, s.ask(pay, credits_)), expected)  # fmt: skip
+
+
+def _twice(seed: int, cap: int = 1500) -> tuple[Scene, Signed, Signed]:
+    """`a` has 1000, and reserves 800 in slice 0 and 700 in slice 1, on two branches."""
+    s = Scene(seed, exposure_cap=cap)
+    a, p = s.account("a"), s.account("p")
+    s.names["pay"] = pay = s.node(p, "pay")
+    fork = s.back(a, 1)
+    first = s.request(a, pay, 800, slices=1)
+    s.now = 1
+    return s, first, s.request(fork, pay, 700, slices=1)
+
+
+def _fork(one: Signed, other: Signed) -> Finding:
+    """The finding names the entry with the greater id."""
+    return "fork", max(one, other, key=lambda signed: signed.entry.id), one.entry.author.hex()
+
+
+def _spent_twice(file: Vectors) -> None:
+    s, first, second = _twice(51)
+    a, pay = s.names["a"], s.names["pay"]
+    found = [_fork(first, second)]
+    file.state("8.6", "reserved twice", "800 and 700 of 1000: both count, 500 are debt; the author is frozen", s,
+               {"a": (0, 1500, 0, 500), "p": P}, frozen=[a.public], findings=found)  # fmt: skip
+    file.state("8.6", "debt is repaid", "by the next allowance, before anything new", s,
+               {"a": (500, 1500, 0, 0), "p": (2000, 0, 0, 0)}, frozen=[a.public], findings=found, as_of=10)  # fmt: skip
+    file.state("7.2", "a proof of a fork that is there", "nothing more comes of it", s,
+               {"a": (0, 1500, 0, 500), "p": P}, frozen=[a.public], findings=found,
+               proofs=[(ForkProof.of(first, second), "ok")])  # fmt: skip
+    s.now = 2
+    s.write(a, Heal(((2, second.entry.id),), ()), s.stewards[:2])
+    file.state("7.4", "healed", "the debt stays, the author is not frozen", s, {"a": (0, 1500, 0, 500), "p": P})
+    s.now = 10
+    s.request(a, pay, 100)
+    file.state("7.4", "a REQUEST after the HEAL", "1000 − 500 − 100", s,
+               {"a": (400, 1600, 0, 0), "p": (2000, 0, 0, 0)})  # fmt: skip
+
+
+def _refused(file: Vectors) -> None:
+    s = Scene(52)
+    a, p = s.account("a"), s.account("p")
+    pay = s.node(p, "pay")
+    fork = s.back(a, 1)
+    first = s.request(a, pay, 800, slices=1)
+    s.now = 1
+    over = s.draft(fork, s.ask(pay, 5000))
+    proof = ForkProof.of(first, over)
+    rows = {"a": (200, 800, 0, 0), "p": P}
+    file.state("7.2", "one entry of the fork keeps no rule", "the proof holds, and freezes", s, rows,
+               proofs=[(proof, "ok")], frozen=[a.public], findings=[_fork(first, over)])  # fmt: skip
+    s.write(a, Heal((), (over.entry.id,)), s.stewards[:2])
+    file.state("7.4", "healed by refusing", "an entry that is in no ledger is settled by naming it", s, rows,
+               proofs=[(proof, "ok")])  # fmt: skip
+
+    s, first, second = _twice(53)
+    a = s.names["a"]
+    s.now = 2
+    s.write(a, Heal((), (second.entry.id,)), s.stewards[:2])
+    file.state("7.4", "refused, and yet there", "a refused entry that is valid and known is not settled", s,
+               {"a": (0, 1500, 0, 500), "p": P}, frozen=[a.public], findings=[_fork(first, second)])  # fmt: skip
+    s, first, second = _twice(54)
+    a = s.names["a"]
+    s.now = 2
+    third = s.request(s.back(a, 1), s.names["pay"], 10)
+    s.write(a, Heal(((2, second.entry.id),), ()), s.stewards[:2])
+    file.state("7.4", "one of three branches not healed", "its forks with the other two stay open", s,
+               {"a": (0, 1510, 0, 510), "p": P}, frozen=[a.public],
+               findings=[_fork(first, third), _fork(second, third)])  # fmt: skip
+
+
+def _paid(seed: int) -> tuple[Scene, Signed]:
+    """`a` reserves 400 of 1000 and names `pay` of `p`; `node` and `second` are of `b`."""
+    s = Scene(seed, exposure_cap=RICH)
+    a, b, p = s.account("a"), s.account("b"), s.account("p")
+    s.names |= {"pay": s.node(p, "pay"), "node": s.node(b, "node"), "second": s.node(b, "second")}
+    return s, s.request(a, s.names["pay"], 400, slices=1)
+
+
+def _nodes(file: Vectors) -> None:
+    s, request = _paid(55)
+    pay, node = s.names["pay"], s.names["node"]
+    allot = s.allot(pay, request, node, 400)
+    fork = s.back(node, 0)
+    s.now = 1
+    first, second = s.write(node, s.pay(node, pay, allot, 100)), s.write(fork, s.pay(node, pay, allot, 150))
+    file.state("8.6", "an earner that has forked", "the greatest RECEIPT for a REQUEST counts, once", s,
+               {"a": (600, 250, 0, 0), "b": (1000, 0, 150, 0), "p": P}, frozen=[node.public],
+               findings=[_fork(first, second)])  # fmt: skip
+
+    s, request = _paid(56)
+    pay, node, second_node = s.names["pay"], s.names["node"], s.names["second"]
+    other = s.back(pay, 0)
+    one, two = s.allot(pay, request, node, 400), s.allot(other, request, second_node, 400)
+    s.now = 1
+    s.write(node, s.pay(node, pay, one, 400))
+    s.write(second_node, s.pay(second_node, pay, two, 300))
+    file.state("8.6", "a paymaster that has forked", "400 and 300 of 400: who asked owes what is too much", s,
+               {"a": (300, 0, 0, 0), "b": (1000, 0, 700, 0), "p": P}, frozen=[pay.public],
+               findings=[_fork(one, two)])  # fmt: skip
+
+    s, request = _paid(57)
+    pay, node = s.names["pay"], s.names["node"]
+    c = s.account("c")
+    twin = Author(s.charters.network, node.key)
+    assert c.head is not None
+    opened = s.write(twin, OpenNode(c.head), [c.key])
+    ours = s.allot(pay, request, node, 200)
+    theirs = s.write(pay, Allot(request.entry.id, opened.entry.id, 200))
+    s.now = 1
+    s.write(node, s.pay(node, pay, ours, 150))
+    s.write(twin, s.pay(twin, pay, theirs, 100))
+    file.state("6.6", "a node with two owners", "each is paid by ALLOTs to its own OPEN", s,
+               {"a": (600, 150, 0, 0), "b": (1000, 0, 150, 0), "c": (1000, 0, 100, 0), "p": P}, frozen=[node.public],
+               findings=[_fork(s.history(node.public)[0], opened)])  # fmt: skip
+
+
+def _branches_together(file: Vectors) -> None:
+    s, request = _paid(58)
+    pay, node, b = s.names["pay"], s.names["node"], s.names["b"]
+    allot = s.allot(pay, request, node, 400)
+    fork = s.back(b, 1)
+    s.now = 1
+    earned = s.write(node, s.pay(node, pay, allot, 100)).entry.position
+    first = s.request(b, pay, 1100, income=[earned])
+    s.now = 2
+    second = s.request(fork, pay, 1100, income=[earned])
+    file.state("8.6", "income claimed on two branches", "it counts once", s,
+               {"a": (600, 300, 0, 0), "b": (0, 2200, 0, 1100), "p": P}, frozen=[b.public],
+               findings=[_fork(first, second)])  # fmt: skip
+
+    s = Scene(59)
+    a = s.account("a")
+    fork = s.back(a, 0)
+    s.now = 1
+    again = s.write(fork, Enrol(True, "lab", 1, 7, bytes([1]) * 32), s.stewards[:2])
+    found = [_fork(s.history(a.public)[1], again)]
+    for as_of, available in ((10, 2000), (60, 1400), (70, 400)):
+        file.state("8.6", f"enrolled on two branches, as of slice {as_of}",
+                   "periods 0 to 5 as a member; the other ENROL counts for period 6 alone", s,
+                   {"a": (available, 0, 0, 0)}, frozen=[a.public], findings=found, as_of=as_of)  # fmt: skip
+
+    s, request = _paid(60)
+    a, pay, node = s.names["a"], s.names["pay"], s.names["node"]
+    allot = s.allot(pay, request, node, 400)
+    s.now = 1
+    s.write(node, s.pay(node, pay, allot, 100))
+    fork = s.back(a, 2)
+    s.now = 7
+    low = s.write(a, Close(request.entry.id, (), 400))
+    s.now = 8
+    high = s.write(fork, Close(request.entry.id, ((s.opening(node), 100),), 300))
+    file.state("8.6", "closed on two branches", "the first counts; a RECEIPT above it is owed", s,
+               {"a": (900, 0, 0, 0), "b": (1000, 0, 100, 0), "p": P}, frozen=[a.public],
+               findings=[_fork(low, high), ("close-voucher", low, a.public.hex())])  # fmt: skip
+
+
+def _closed_after(file: Vectors) -> None:
+    """The REQUEST over 700, of which 200 were covered, is closed after the HEAL."""
+    for name, shows, slice_, final, row in (
+        ("closed while in debt", "500 of debt are forgiven, 200 come back", 7, 0, (200, 800, 0, 0)),
+        ("closed in part while in debt", "300 come back: all of it was debt", 7, 400, (0, 800, 0, 200)),
+        ("closed after the debt was repaid", "500 were repaid since and burn; 400 of period 1, 200 of period 0",
+         12, 0, (600, 900, 0, 0)),
+    ):  # fmt: skip
+        s, _, second = _twice(61)
+        a, pay = s.names["a"], s.names["pay"]
+        node = s.node(s.names["p"], "node")
+        s.now = 2
+        s.write(a, Heal(((2, second.entry.id),), ()), s.stewards[:2])
+        if slice_ > 10:
+            s.now = 11
+            s.request(a, pay, 100)
+        s.now = slice_
+        s.write(a, Close(second.entry.id, ((s.opening(node), final),) if final else (), 700 - final))
+        p = (2000, 0, 0, 0) if slice_ > 10 else P
+        file.state("8.5", name, shows, s, {"a": row, "p": p})
+
+
+def _proofs(file: Vectors) -> None:
+    """One proof each, in a ledger where nothing else is wrong."""
+    s = Scene(62)
+    a, b = s.account("a"), s.account("b")
+    pay = s.node(b, "pay")
+    head, thief = s.id_at(a, 1), s.key("thief")
+    rows = {"a": P, "b": P}
+    asks = [s.ask(pay, credits_) for credits_ in (100, 200)]
+
+    def pair(*, keys: tuple[Key, Key] = (a.key, a.key), prev: bytes = head) -> tuple[Signed, Signed]:
+        one, two = (s.raw(a.public, 2, prev, ask, [key]) for ask, key in zip(asks, keys, strict=True))
+        first, second = sorted((one, two), key=lambda signed: signed.entry.id)
+        return first, second
+
+    def case(name: str, shows: str, proof: ForkProof | bytes, expected: str, found: Finding | None = None) -> None:
+        file.state("7.2", name, shows, s, rows, proofs=[(proof, expected)],
+                   frozen=[bytes.fromhex(found[2])] if found else [], findings=[found] if found else [])  # fmt: skip
+
+    first, second = pair()
+    case("a proof", "two REQUESTs after one ENROL, neither in the ledger", ForkProof(first, second), "ok",
+         _fork(first, second))  # fmt: skip
+    case("a proof the wrong way round", "ids rise", ForkProof(second, first), "freeze")
+    case("a proof of one entry", "the same entry twice", ForkProof(first, first), "freeze")
+    case("a proof by a stranger", "both signed, by a key of nobody", ForkProof(*pair(keys=(thief, thief))), "freeze")
+    case("a proof half by a stranger", "", ForkProof(*pair(keys=(a.key, thief))), "freeze")
+    case("a proof after what nobody knows", "", ForkProof(*pair(prev=bytes([9]) * 32)), "pending")
+    then = s.raw(a.public, 3, first.entry.id, asks[0], [a.key])
+    case("a proof of two numbers", "one follows the other", ForkProof.of(first, then), "freeze")
+    theirs = s.raw(b.public, 2, s.id_at(b, 1), asks[0], [b.key])
+    case("a proof of two authors", "", ForkProof.of(first, theirs), "freeze")
+    elsewhere = s.raw(a.public, 2, s.id_at(a, 0), asks[1], [a.key])
+    case("a proof of two predecessors", "", ForkProof.of(first, elsewhere), "freeze")
+    foreign = [s.raw(a.public, 2, head, ask, [a.key], network=bytes([8]) * 32) for ask in asks]
+    case("a proof of another network", "", ForkProof.of(*foreign), "network")
+    case("a proof of two networks", "", ForkProof.of(first, foreign[1]), "freeze")
+    key, signature = second.signatures[0]
+    flipped = signature[:50] + bytes([signature[50] ^ 8]) + signature[51:]
+    altered = second._replace(signatures=((key, flipped),))
+    case("a proof with a flipped bit in a signature", "", ForkProof(first, altered), "signature")
+    case("a proof that ends early", "", ForkProof(first, second).to_bytes()[:-1], "encoding")
+    case("an entry as a proof", "", first.to_bytes(), "field")
+    new = [s.raw(thief.public, 0, ZERO, OpenAccount(recovery), [thief]) for recovery in (ZERO, head)]
+    case("a proof of two OPENs", "of an author that is not known yet", ForkProof.of(*new), "ok", _fork(*new))
+    node = [s.raw(pay.public, 1, s.id_at(pay, 0), ask, [pay.key]) for ask in asks]
+    case("a proof of a node's fork", "neither entry may a node write", ForkProof.of(*node), "ok", _fork(*node))
+
+
+def _rotations(file: Vectors) -> None:
+    """Which keys answer for a fork: that in force, and for a ROTATE the recovery key."""
+    s = Scene(63)
+    recovery, new, thief = s.key("recovery"), s.key("new"), s.key("thief")
+    a, b = s.account("a", recovery=recovery_hash(recovery.public)), s.account("b")
+    pay = s.node(b, "pay")
+    old = a.key
+    head = s.id_at(a, 1)
+    hash_ = recovery_hash(recovery.public)
+    stolen = s.raw(a.public, 2, head, Rotate(thief.public, hash_), [thief, s.key("another")])
+    ask = s.raw(a.public, 2, head, s.ask(pay, 100), [old])
+    rows = {"a": P, "b": P}
+    file.state("7.2", "a proof with a stranger's ROTATE", "nobody but the author can make a fork of it", s, rows,
+               proofs=[(ForkProof.of(ask, stolen), "freeze")])  # fmt: skip
+    saved = s.raw(a.public, 2, head, Rotate(new.public, hash_), [recovery, new])
+    file.state("7.2", "a proof with a ROTATE by the recovery key", "it is the author's too", s, rows,
+               proofs=[(ForkProof.of(ask, saved), "ok")], frozen=[a.public], findings=[_fork(ask, saved)])  # fmt: skip
+    s.take(ask)
+    s.take(saved)
+    file.state("7.2", "a fork by the recovery key", "both branches count", s, {"a": (900, 100, 0, 0), "b": P},
+               frozen=[a.public], findings=[_fork(ask, saved)])  # fmt: skip
+    s = Scene(64)
+    a, b = s.account("a"), s.account("b")
+    pay, new = s.node(b, "pay"), s.key("new")
+    old = a.key
+    s.write(a, Rotate(new.public, ZERO), [new])
+    pair = [s.raw(a.public, 3, s.id_at(a, 2), s.ask(pay, credits_), [old]) for credits_ in (1, 2)]
+    file.state("7.2", "a proof by an old key", "after the ROTATE it says nothing", s, {"a": P, "b": P},
+               proofs=[(ForkProof.of(*pair), "freeze")])  # fmt: skip
+    pair = [s.raw(a.public, 3, s.id_at(a, 2), s.ask(pay, credits_), [new]) for credits_ in (1, 2)]
+    file.state("7.2", "a proof by the new key", "", s, {"a": P, "b": P}, proofs=[(ForkProof.of(*pair), "ok")],
+               frozen=[a.public], findings=[_fork(*pair)])  # fmt: skip
