@@ -36,11 +36,11 @@ class Stream:
         self._reader = reader
         self._writer = writer
 
-    async def send(self, message: Value, *, timeout_s: float) -> None:
-        """Send one message. Raises Unreachable or DeadlineExceeded."""
+    async def send(self, message: Value, *, timeout_s: float, bytes_max: int = FRAME_BYTES_MAX) -> None:
+        """Send one message of at most `bytes_max` bytes. Raises Unreachable or DeadlineExceeded."""
         data = encode(message)
-        if len(data) > FRAME_BYTES_MAX:
-            raise MalformedMessage(f"message of {len(data)} bytes; at most {FRAME_BYTES_MAX} are allowed")
+        if len(data) > bytes_max:
+            raise MalformedMessage(f"message of {len(data)} bytes; at most {bytes_max} are allowed")
         self._writer.write(len(data).to_bytes(4, "big") + data)
         await self._bounded(self._writer.drain(), timeout_s)
 

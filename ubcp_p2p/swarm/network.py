@@ -67,6 +67,7 @@ class Session:
 @dataclass
 class _Subscription:
     on_message: OnMessage | None  # None: it lingers
+    capped: bool = True
     pubsub: PubSub | None = None  # where it was made
     cancel: Callable[[], None] | None = None
     ends: asyncio.TimerHandle | None = None
@@ -354,15 +355,15 @@ class Network:
 
     # -- gossip and DHT -----------------------------------------------------------------------------------------
 
-    async def subscribe(self, topic: str, on_message: OnMessage) -> None:
-        """Deliver messages of `topic` from now on, over restarts of p2pd too."""
+    async def subscribe(self, topic: str, on_message: OnMessage, *, capped: bool = True) -> None:
+        """Deliver messages of `topic` from now on, over restarts of p2pd too. capped: as for PubSub.subscribe."""
         lingering = self._subscriptions.get(topic)
         if lingering is not None:
             lingering.on_message = on_message
             if lingering.ends is not None:
                 lingering.ends.cancel()
             return
-        self._subscriptions[topic] = _Subscription(on_message)
+        self._subscriptions[topic] = _Subscription(on_message, capped)
         if self._session is not None:
             try:
                 await self._listen(self._session.pubsub, topic)
@@ -392,7 +393,7 @@ class Network:
         if subscription is None or subscription.pubsub is pubsub:
             return
         subscription.pubsub = pubsub
-        cancel = await pubsub.subscribe(topic, subscription.deliver)
+        cancel = await pubsub.subscribe(topic, subscription.deliver, capped=subscription.capped)
         if self._subscriptions.get(topic) is subscription:
             subscription.cancel = cancel
         else:  # unsubscribed meanwhile

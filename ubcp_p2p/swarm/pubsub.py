@@ -21,6 +21,7 @@ from ubcp_p2p.swarm.hivemind_parts import P2PDaemonError, bindings, p2pd_pb2
 log = logging.getLogger(__name__)
 
 PAYLOAD_BYTES_MAX = 16 * 1024
+PUBLISH_BYTES_MAX = 64 * 1024  # the largest of ours, a fork proof, has up to 46 KiB
 RATE_PER_S_MAX = 40.0  # per author and topic; our own heartbeats need 4/s
 BURST = 80.0
 AUTHORS_MAX = 4096
@@ -39,7 +40,7 @@ class PubSub:
 
     async def publish(self, topic: str, payload: bytes) -> None:
         """Publish one message; raises Unreachable when p2pd is gone."""
-        assert len(payload) <= PAYLOAD_BYTES_MAX
+        assert len(payload) <= PUBLISH_BYTES_MAX
         request = p2pd_pb2.PSRequest(type=p2pd_pb2.PSRequest.PUBLISH, topic=topic, data=payload)
         async with self._lock:
             try:
@@ -53,8 +54,11 @@ class PubSub:
                 self._close_publisher()  # a cancelled call leaves an answer unread on the connection
                 raise
 
-    async def subscribe(self, topic: str, on_message: OnMessage) -> Callable[[], None]:
-        """Deliver every message of `topic` to `on_message` until the returned function is called."""
+    async def subscribe(self, topic: str, on_message: OnMessage, *, capped: bool = True) -> Callable[[], None]:
+        """Deliver every message of `topic` to `on_message` until the returned function is called.
+
+        capped: only those within PAYLOAD_BYTES_MAX and the rate above; else it is the subscriber who caps.
+        """
         writer: asyncio.StreamWriter | None = None
         try:
             reader, writer = await asyncio.open_unix_connection(self._control)
@@ -63,7 +67,7 @@ class PubSub:
             if writer is not None:
                 writer.close()
             raise Unreachable(f"p2pd did not subscribe: {error}") from None
-        task = asyncio.create_task(_deliver(reader, writer, on_message), name=f"subscription {topic[:40]}")
+        task = asyncio.create_task(_deliver(reader, writer, on_message, capped), name=f"subscription {topic[:40]}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return lambda: _ignore(task.cancel())
@@ -88,14 +92,16 @@ async def _call(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, requ
     bindings.raise_if_failed(response)
 
 
-async def _deliver(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, on_message: OnMessage) -> None:
+async def _deliver(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, on_message: OnMessage, capped: bool
+) -> None:
     allowance: dict[bytes, tuple[float, float]] = {}
     try:
         while True:
             message = p2pd_pb2.PSMessage()
             await bindings.read_pbmsg_safe(reader, message)
             sender, payload = getattr(message, "from"), message.data
-            if len(payload) > PAYLOAD_BYTES_MAX or not _allowed(allowance, sender, time.monotonic()):
+            if capped and (len(payload) > PAYLOAD_BYTES_MAX or not _allowed(allowance, sender, time.monotonic())):
                 continue
             try:
                 on_message(public_of(sender), payload)

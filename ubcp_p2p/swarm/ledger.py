@@ -1,0 +1,343 @@
+"""The live ledger: takes in what peers gossip, reconciles with them, tells them of forks, and writes own entries.
+
+Everything that touches the store runs in the thread of `Books`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ubcp_p2p.ledger.author import Key
+from ubcp_p2p.ledger.disk import StoreError
+from ubcp_p2p.ledger.entry import Body, Position
+from ubcp_p2p.ledger.intake import NOBODY, Taken
+from ubcp_p2p.ledger.store import Outcome, Store
+from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed
+from ubcp_p2p.ledger.writer import ForkedBackup, Standing, Writer, Written, WrongClock
+from ubcp_p2p.swarm.addresses import short
+from ubcp_p2p.swarm.books import Books
+from ubcp_p2p.swarm.conduct import Conduct
+from ubcp_p2p.swarm.entry_gossip import EntryGossip
+from ubcp_p2p.swarm.network import Network
+from ubcp_p2p.swarm.reconcile import Reconciler
+
+log = logging.getLogger(__name__)
+
+BATCH_MAX: Final = 512  # entries in one transaction: 0.1 s of verification
+PULL_EVERY_S: Final = (10.0, 30.0)
+LOOK_S: Final = 0.5  # how often new neighbours are looked for, and what was early
+GAP_S: Final = 1.0  # the least between two pulls for what refers to something that is not here
+GAPS_MAX: Final = 64
+CONFIRM_EVERY_S: Final = 5.0
+DISK_RETRY_S: Final = 5.0
+CONFIRMED: Final = "confirmed: all that this node has written is here"
+UNCONFIRMED: Final = "unconfirmed: no peer has said yet how far it knows this node's own chain; entries wait as drafts"
+
+
+@dataclass(frozen=True)
+class LedgerEvent:
+    """What happened: "added" (entries), "frozen" (author), "banned" (peer, seconds, why), "forked" (words)."""
+
+    kind: str
+    data: dict[str, Any]
+
+
+class LiveLedger:
+    """One node's part in its community's ledger: `open`, then `serve` for the life of the daemon.
+
+    open_store: called in the ledger's thread. alone: this profile is new, so that its node may sign without asking.
+    observe: hears LedgerEvents, in the event loop.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        open_store: Callable[[], Store],
+        *,
+        alone: bool = False,
+        observe: Callable[[LedgerEvent], None] = lambda event: None,
+    ) -> None:
+        self._network = network
+        self._alone = alone
+        self._observe = observe
+        self._books = Books(open_store)
+        self._conduct = Conduct()
+        self._gossip = EntryGossip(
+            network, is_banned=self._is_banned, on_junk=self._on_junk, on_lost=self._wants
+        )  # fmt: skip
+        self._reconciler = Reconciler(
+            network, self._books, is_banned=self._is_banned, on_junk=self._on_junk, on_taken=self._on_pulled
+        )
+        self._loop = asyncio.get_running_loop()
+        self._gap, self._unconfirmed = asyncio.Event(), asyncio.Event()
+        self._gap_from: set[bytes] = set()
+        self._writer: Writer
+        self._words = UNCONFIRMED
+        self._trouble: str | None = None
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open the store. Raises ConfigError, LocalIOError, StoreError."""
+        await self._books.open()
+        self._writer = Writer(self._books.store, self._network.key, alone=self._alone)
+        self._unconfirmed.set()
+
+    async def serve(self) -> None:
+        """Take part until cancelled, then close the store."""
+        try:
+            await self._gossip.open(self._books.network)
+            await self._reconciler.open()
+            async with asyncio.TaskGroup() as tasks:
+                for duty in (
+                    self._take_in, self._gossip.keep_sending, self._meet, self._keep_pulling, self._fill_gaps,
+                    self._keep_confirmed,
+                ):  # fmt: skip
+                    tasks.create_task(duty(), name=f"ledger: {duty.__name__}")
+        finally:
+            self._gossip.close()
+            await self._reconciler.close()
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the store; for one that never came to `serve`."""
+        await self._books.close()
+
+    # -- for the node ---------------------------------------------------------------------------------------------
+
+    async def submit(self, forms: Iterable[bytes]) -> list[dict[str, Any]]:
+        """Take in signed entries that this node's user brings, checked like any other, and tell others of them.
+
+        For each its id, its outcome, what it waits for, and why it was refused. Raises LedgerError for what is no
+        signed entry or has a bad signature; nothing is taken in then.
+        """
+        entries = [decode_signed(data) for data in forms]
+        taken = await self._books.run(self._books.submit, entries)
+        self._after(taken)
+        by_id = {verdict.id: verdict for verdict in taken.verdicts}
+        found = []
+        for signed in entries:
+            verdict = by_id.get(signed.entry.id)
+            outcome = verdict.outcome.value if verdict else "early" if signed.entry.id in taken.early else "known"
+            if verdict is None or verdict.outcome is not Outcome.REFUSED:
+                self._gossip.tell(signed)
+            found.append(
+                {
+                    "id": signed.entry.id.hex(),
+                    "outcome": outcome,
+                    "missing": [id_.hex() for id_ in verdict.missing] if verdict else [],
+                    "error": verdict.error.message if verdict and verdict.error else None,
+                }
+            )
+        return found
+
+    async def write(self, body: Body, cosigners: Sequence[Key] = ()) -> Signed | None:
+        """The node's own next entry, signed, stored and told; None: a draft until peers have confirmed its head.
+
+        Raises ForkedBackup, WrongClock, LedgerError, StoreError.
+        """
+        signed = await self._books.run(self._write, body, cosigners)
+        if signed is None:
+            self._unconfirmed.set()
+        else:
+            self._tell_own(signed)
+        return signed
+
+    async def status(self) -> dict[str, Any]:
+        """For `ubcp status`: JSON types only."""
+        now_s = time.monotonic()
+        last = self._reconciler.last
+        figures = await self._books.run(self._books.figures)
+        standing, drafts = await self._books.run(self._standing)
+        return {
+            **figures,
+            "last_sync": last and {"with": short(last.peer), "ago_s": round(now_s - last.when_s, 1), "new": last.new},
+            "banned": [
+                {"peer": short(ban.peer), "left_s": round(ban.left_s), "why": ban.why}
+                for ban in self._conduct.bans(now_s)
+            ],
+            "writing": {"standing": standing.value, "words": self._words, "drafts": drafts},
+            "trouble": self._trouble,
+        }
+
+    # -- taking in ------------------------------------------------------------------------------------------------
+
+    async def _take_in(self) -> None:
+        """Batches of what was gossiped; also what was early, when its time has come."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._gossip.arrived.wait()
+            batch = self._gossip.gathered(BATCH_MAX)
+            if not batch and not self._books.intake.early_count:
+                continue
+            try:
+                taken = await self._books.run(self._books.take, batch)
+            except StoreError as error:
+                self._gap.set()
+                await self._disk_trouble(error)
+                continue
+            self._after(taken)
+
+    def _after(self, taken: Taken) -> None:
+        """Tell of what has happened, fork proofs first."""
+        for data in taken.proofs:
+            self._gossip.tell(ForkProof.from_bytes(data))
+        for author in taken.frozen:
+            log.warning("frozen: %s has signed two entries with one number", author.hex())
+            self._observe(LedgerEvent("frozen", {"author": author.hex()}))
+        for junk in taken.junk:
+            if junk.sender != NOBODY:
+                self._on_junk(junk.sender, junk.error.message)
+        for sender, signed, error in taken.refused:
+            entry = signed.entry
+            log.info("refused: entry %s of %s: %s", entry.id.hex()[:16], entry.author.hex()[:16], error.message)
+            if sender == entry.author:  # else it may have known no better
+                self._on_junk(sender, f"an entry of its own that breaks a rule: {error.message}")
+        if taken.conflict is not None:
+            self._trouble = f"{taken.conflict.message}; {taken.conflict.hint}"
+            log.error("%s", self._trouble)
+        for sender in taken.waiting:
+            self._wants(sender)
+        if taken.added:
+            self._observe(LedgerEvent("added", {"entries": taken.added}))
+            if any(signed.entry.author == self._network.public for signed in taken.added):
+                self._unconfirmed.set()
+
+    def _on_pulled(self, taken: Taken) -> None:
+        """In the thread of the books: on to the event loop."""
+        self._loop.call_soon_threadsafe(self._after, taken)
+
+    # -- reconciling ----------------------------------------------------------------------------------------------
+
+    async def _pull(self, peer: bytes) -> None:
+        try:
+            await self._reconciler.pull(peer)
+        except StoreError as error:
+            await self._disk_trouble(error)
+
+    async def _meet(self) -> None:
+        """Ask whoever is newly connected."""
+        known: frozenset[bytes] = frozenset()
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                connected = self._network.connected
+                for peer in connected - known:
+                    self._reconciler.met(peer)
+                    tasks.create_task(self._pull(peer))
+                known = connected
+                await asyncio.sleep(LOOK_S)
+
+    async def _keep_pulling(self) -> None:
+        while True:
+            await asyncio.sleep(random.uniform(*PULL_EVERY_S))
+            for peer in self._reconciler.askable(self._network.connected)[:1]:
+                await self._pull(peer)
+
+    def _wants(self, sender: bytes) -> None:
+        """Something that `sender` has is not here."""
+        if len(self._gap_from) < GAPS_MAX:
+            self._gap_from.add(sender)
+        self._gap.set()
+
+    async def _fill_gaps(self) -> None:
+        while True:
+            await self._gap.wait()
+            self._gap.clear()
+            senders, self._gap_from = self._gap_from, set()
+            connected = self._network.connected
+            among = self._reconciler.askable(senders & connected) or self._reconciler.askable(connected)
+            for peer in among[:1]:
+                await self._pull(peer)
+            await asyncio.sleep(GAP_S)
+
+    # -- own chain ------------------------------------------------------------------------------------------------
+
+    async def _keep_confirmed(self) -> None:
+        """Whenever it is needed, learn this node's own head from peers, then sign the drafts."""
+        while True:
+            await self._unconfirmed.wait()
+            self._unconfirmed.clear()
+            try:
+                done = await self._confirm()
+            except ForkedBackup as error:
+                self._words = f"forked backup: {error.message}; {error.hint}"
+                log.error("%s", self._words)
+                self._observe(LedgerEvent("forked", {"words": self._words}))
+                continue  # until another entry of its own comes
+            except (WrongClock, StoreError) as error:
+                self._words = f"nothing is signed: {error.message}; {error.hint}"
+                log.error("%s", self._words)
+                done = False
+            if not done:
+                await asyncio.sleep(CONFIRM_EVERY_S)
+                self._unconfirmed.set()
+
+    async def _confirm(self) -> bool:
+        """Whether the chain is confirmed and no draft is left. Raises ForkedBackup, WrongClock, StoreError."""
+        standing, drafts = await self._books.run(self._standing)
+        if standing is not Standing.CONFIRMED:
+            self._words = UNCONFIRMED
+            reports = await self._reconciler.heads(self._network.public)
+            for peer, heads in list(reports.items()):
+                if not await self._holds([heads]):
+                    await self._pull(peer)
+                    if not await self._holds([heads]):
+                        del reports[peer]  # it cannot show what it has claimed
+            if not reports or not await self._holds(list(reports.values())):
+                return False
+        for written in await self._books.run(self._write_drafts) if drafts else ():
+            if written.signed is not None:
+                self._tell_own(written.signed)
+            else:
+                log.warning("a draft breaks a rule by now and is dropped: %s", written.error)
+        standing, drafts = await self._books.run(self._standing)
+        if standing is Standing.CONFIRMED:
+            self._words = CONFIRMED
+        return standing is Standing.CONFIRMED and not drafts
+
+    async def _holds(self, reports: Sequence[Iterable[Position]]) -> bool:
+        """Whether all that peers have reported is here. Raises ForkedBackup."""
+        return not await self._books.run(self._writer.confirm, reports)
+
+    def _tell_own(self, signed: Signed) -> None:
+        self._gossip.tell(signed)
+        self._observe(LedgerEvent("added", {"entries": [signed]}))
+
+    def _standing(self) -> tuple[Standing, int]:
+        return self._writer.standing, len(self._books.store.drafts(self._writer.author))
+
+    def _write(self, body: Body, cosigners: Sequence[Key]) -> Signed | None:
+        return self._writer.write(body, now_s=time.time(), offsets_s=self._offsets_s(), cosigners=cosigners)
+
+    def _write_drafts(self) -> list[Written]:
+        return self._writer.write_drafts(now_s=time.time(), offsets_s=self._offsets_s())
+
+    def _offsets_s(self) -> list[float]:
+        offset_s = self._network.neighbours.clock_offset_s
+        return [] if offset_s is None else [offset_s]
+
+    # -- conduct --------------------------------------------------------------------------------------------------
+
+    def _is_banned(self, peer: bytes) -> bool:
+        return self._conduct.is_banned(peer, time.monotonic())
+
+    def _on_junk(self, peer: bytes, why: str) -> None:
+        seconds = self._conduct.strike(peer, why, time.monotonic())
+        log.debug("%s sent junk to the ledger: %s", short(peer), why)
+        if seconds is not None:
+            log.warning("%s is ignored for %.0f s: %s", short(peer), seconds, why)
+            self._observe(LedgerEvent("banned", {"peer": peer.hex(), "seconds": seconds, "why": why}))
+
+    async def _disk_trouble(self, error: StoreError) -> None:
+        self._trouble = f"{error.message}; {error.hint}"
+        log.error("%s", self._trouble)
+        await asyncio.sleep(DISK_RETRY_S)
+        self._trouble = None
