@@ -68,7 +68,7 @@ def verify(public: bytes, role: str, digest: bytes, signature: bytes) -> bool:
     if len(public) != PUBLIC_BYTES or len(digest) != DIGEST_BYTES or len(signature) != SIGNATURE_BYTES:
         return False
     try:
-        nacl.bindings.crypto_sign_open(signature + _signed_bytes(role, digest), public)  # what VerifyKey.verify calls
+        nacl.bindings.crypto_sign_open(signature + _signed_prefix(role) + digest, public)  # what VerifyKey.verify calls
     except nacl.exceptions.CryptoError:
         return False
     return True

@@ -138,8 +138,8 @@ class Auditor:
 
     def fold(self) -> Frontier:
         """The tree over the ids of all valid entries in their order."""
-        for i in range(0, len(self.tail), _ID_BYTES):
-            self.frontier.append(bytes(self.tail[i : i + _ID_BYTES]))
+        tail = bytes(self.tail)
+        self.frontier.extend(tail[i : i + _ID_BYTES] for i in range(0, len(tail), _ID_BYTES))
         self.tail.clear()
         return self.frontier
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ubcp_p2p.codec import encode
@@ -96,18 +97,34 @@ def _uncollected(ledger: Ledger, chain: AccountChain, node: bytes, period: int) 
     """What a node has earned that its owner has neither claimed nor let lapse."""
     branches = [b for b in ledger.chains[node] if isinstance(b, NodeChain) and b.owner == chain.author]
     after = chain.claimed[node].seq if len(branches) == 1 and node in chain.claimed else -1
-    rows = sorted((*row, branch.opening) for branch in branches for row in branch.income.between(after, len(branch)))
-    best: dict[tuple[bytes, bytes], int] = {}
     total = 0
-    for earned_in, number, credits_, opening in rows:
-        key = (opening, ledger.request_ids[number])
-        had = best.get(key, chain.credited.get(key, 0))
+    for opening in {branch.opening for branch in branches}:
+        shares = [branch.income.between(after, len(branch)) for branch in branches if branch.opening == opening]
+        rows = (
+            shares[0] if len(shares) == 1 else iter(sorted(itertools.chain(*shares)))
+        )  # of one branch: rising already
+        total += _income_of(ledger, chain, opening, rows, period)
+    return total
+
+
+def _income_of(
+    ledger: Ledger, chain: AccountChain, opening: bytes, rows: Iterator[tuple[int, int, int]], period: int
+) -> int:
+    """The same of the branches with one OPEN, whose receipts are `rows`: (period, REQUEST number, cumulative)."""
+    best: dict[int, int] = {}  # REQUEST number → cumulative µcredits
+    last, is_lapsed, total = -1, False, 0
+    for earned_in, number, credits_ in rows:
+        had = best.get(number)
+        if had is None:
+            had = best[number] = chain.credited.get((opening, ledger.request_ids[number]), 0)
+        if earned_in != last:
+            last, is_lapsed = earned_in, earned_in + ledger.charters.at(earned_in).earned_periods <= period
         if credits_ > had:
-            best[key] = credits_
-            if earned_in + ledger.charters.at(earned_in).earned_periods > period:
+            best[number] = credits_
+            if not is_lapsed:
                 total += credits_ - had
-    for (opening, request), reached in best.items():
-        if reached != ledger.paid[request].get(opening):
+    for number, reached in best.items():
+        if reached != ledger.paid[ledger.request_ids[number]].get(opening):
             raise LedgerError(
                 "zero-sum", "a node's income does not add up to what it was paid: a mistake in this program"
             )

@@ -199,7 +199,7 @@ def entry_id(data: bytes) -> bytes:
 
 def voucher_digest(voucher: Voucher) -> bytes:
     """What the paymaster signs in role "voucher": SHA-256(`"ubcp/voucher/1\\0"` ‖ canonical bytes)."""
-    return hashlib.sha256(b"ubcp/voucher/1\0" + _pack(list(voucher))).digest()
+    return hashlib.sha256(b"ubcp/voucher/1\0" + _PACK(voucher)).digest()  # a tuple is an array
 
 
 def recovery_hash(public: bytes) -> bytes:

@@ -26,12 +26,20 @@ class Frontier:
 
     def append(self, data: bytes) -> None:
         """Add one leaf with this content."""
-        node, size = leaf_hash(data), self.size
-        while size & 1:
-            node = node_hash(self._nodes.pop(), node)
-            size >>= 1
-        self._nodes.append(node)
-        self.size += 1
+        self.extend((data,))
+
+    def extend(self, leaves: Iterable[bytes]) -> None:
+        """Add leaves with these contents."""
+        sha256, nodes, size = hashlib.sha256, self._nodes, self.size  # written out: it runs for every entry of an audit
+        for data in leaves:
+            node = sha256(b"\0" + data).digest()
+            bits = size
+            while bits & 1:
+                node = sha256(b"\1" + nodes.pop() + node).digest()
+                bits >>= 1
+            nodes.append(node)
+            size += 1
+        self.size = size
 
     def root(self) -> bytes:
         """32 bytes; SHA-256 of nothing for the empty tree."""
@@ -46,8 +54,7 @@ class Frontier:
 def root_of(leaves: Iterable[bytes]) -> bytes:
     """The root over leaves with these contents."""
     frontier = Frontier()
-    for data in leaves:
-        frontier.append(data)
+    frontier.extend(leaves)
     return frontier.root()
 
 

@@ -151,16 +151,17 @@ def signatures_of(signed: Signed) -> list[Check]:
     checks = [Check(key, ROLE_ENTRY, digest, signature) for key, signature in signed.signatures]
     body = signed.entry.body
     if type(body) is Receipt:
-        checks.append(Check(body.voucher.paymaster, ROLE_VOUCHER, voucher_digest(body.voucher), body.signature))
+        voucher, signature = body
+        checks.append(Check(voucher.paymaster, ROLE_VOUCHER, voucher_digest(voucher), signature))
     return checks
 
 
 def verify(signed: Signed) -> None:
     """Verify all its signatures. Raises BadSignature."""
-    for check in signatures_of(signed):
-        if not keys.verify(check.public, check.role, check.digest, check.signature):
-            whose = "the voucher" if check.role == ROLE_VOUCHER else "the entry"
-            raise BadSignature("signature", f"a signature under {whose} does not hold (key {check.public.hex()[:16]}…)")
+    for public, role, digest, signature in signatures_of(signed):
+        if not keys.verify(public, role, digest, signature):
+            whose = "the voucher" if role == ROLE_VOUCHER else "the entry"
+            raise BadSignature("signature", f"a signature under {whose} does not hold (key {public.hex()[:16]}…)")
 
 
 def verify_proof(proof: ForkProof) -> None:
