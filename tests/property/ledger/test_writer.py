@@ -51,7 +51,7 @@ class HonestWriter(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
     @initialize(alone=st.booleans())
-    def begin(self, alone: bool) -> None:
+    def begin(self, alone: bool = True) -> None:
         self.writer = Writer(self.store, KEY, alone=alone)
         self._write_open()
 
@@ -114,8 +114,8 @@ class HonestWriter(RuleBasedStateMachine):
     def peers_sync(self, one: int, other: int) -> None:
         self.peers[one].update(self.peers[other])
 
-    @rule(others=st.sets(st.integers(0, PEERS - 1)), a_liar=st.booleans())
-    def confirm(self, others: set[int], a_liar: bool) -> None:
+    @rule(others=st.sets(st.integers(0, PEERS - 1)), a_liar=st.booleans(), fetches=st.booleans())
+    def confirm(self, others: set[int], a_liar: bool, fetches: bool) -> None:
         best = max(range(PEERS), key=lambda i: len(self.peers[i]))
         asked = {best, *others}
         reports = [self._heads(i) for i in asked]
@@ -123,7 +123,7 @@ class HonestWriter(RuleBasedStateMachine):
             lie = Position(KEY.public, 10**6, bytes(32))
             assert lie.id in self._try_confirm([*reports, [lie]])
         missing = self._try_confirm(reports)
-        if missing:
+        if missing and fetches:
             self.store.append([signed for i in asked for signed in self.peers[i].values()])
             assert self._try_confirm(reports) == []
 
@@ -187,3 +187,30 @@ class HonestWriter(RuleBasedStateMachine):
 
 TestHonestWriter = HonestWriter.TestCase
 TestHonestWriter.settings = settings(max_examples=60, stateful_step_count=30)
+
+
+def test_an_entry_that_nobody_has_seen_is_not_shown_when_the_chain_went_another_way() -> None:
+    """Of all stories the longest: two backups, of which the younger one has an entry that was never published."""
+    machine = HonestWriter()
+    try:
+        machine.begin()
+        machine.publish(0)
+        older = machine.back_up()
+        machine.write(1)
+        younger = machine.back_up()
+        machine.restore(older)
+        machine.confirm({0}, a_liar=False, fetches=True)
+        machine.write(1)
+        machine.publish(0)
+        machine.restore(younger)
+        machine.sync(1)
+        machine.one_entry_a_number()
+        machine.confirm({0}, a_liar=False, fetches=True)
+        assert machine.writer.standing is Standing.FORKED
+        machine.sync(1)
+        machine.write(1)
+        machine.publish(1)
+        machine.one_entry_a_number()
+        assert machine.peers[1] == {}
+    finally:
+        machine.teardown()

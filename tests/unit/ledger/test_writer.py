@@ -227,15 +227,16 @@ def test_an_own_entry_from_elsewhere_takes_the_confirmation_back(store: Store, w
     """A second machine with this key, or peers that were behind: what they did not say arrives later."""
     writer = _confirmed(store, world, owner)
     twin = Author(world.charters.network, KEY, head=writer.head)
-    first = twin.write(0, Checkpoint(1, ZERO, ZERO))
-    request = twin.write(0, Allot(bytes(32), bytes(32), 1))
-    store.append([request])  # waits
+    first, second = (twin.write(0, Checkpoint(size, ZERO, ZERO)) for size in (1, 2))
+    store.append([second])  # waits for the first
     assert writer.standing is Standing.UNCONFIRMED
-    assert _checkpoint(writer, store, 2) is None
+    assert _checkpoint(writer, store, 9) is None
     store.append([first])
+    assert writer.head == second.entry.position
     assert writer.standing is Standing.UNCONFIRMED
-    assert writer.confirm([[first.entry.position]]) == []
-    assert writer.standing is Standing.UNCONFIRMED  # the ALLOT still waits for its REQUEST
+    assert writer.confirm([[second.entry.position]]) == []
+    (written,) = writer.write_drafts(now_s=_now_s(store), offsets_s=[])
+    assert written.signed is not None and written.signed.entry.prev == second.entry.id
 
 
 def test_what_strangers_sign_in_ones_name_stops_nobody(store: Store, world: World, owner: AccountKey) -> None:
