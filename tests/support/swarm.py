@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.support.hosts import Host
 from tests.support.processes import MARK, ended, family, family_ended, signal_all, until
 from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.keys import NodeKey
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 START_S = 30.0  # 1.5 s on an idle machine; tests run beside each other
 GONE_S = 5.0  # a killed node's processes were gone within 0.4 s (measured, docs/design notes)
 STEP_S = 60.0  # for what has no deadline of its own in the protocol: torch's import in a trainer, a restart
-LOOPBACK = '[network]\nlisten = ["/ip4/127.0.0.1/tcp/{port}"]\nnat = "off"\n'
+LISTEN = '[network]\nlisten = ["/ip4/{address}/tcp/{port}"]\nnat = "off"\n'
 TRAINING = '[training]\ndevice = "cpu"\nthreads = 1\n'
 
 Event = dict[str, Any]
@@ -40,11 +41,15 @@ Event = dict[str, Any]
 class Peer:
     """One node, its process and what it has said. `events` only grows, over restarts too."""
 
-    def __init__(self, home: Path, name: str, *, role: str = "up", faulty: bool = True) -> None:
+    def __init__(
+        self, home: Path, name: str, *, role: str = "up", faulty: bool = True, host: Host | None = None
+    ) -> None:
         self.name = name
         self.home = home
         self.role = role
         self.faulty = faulty  # runs tests.support.node, which takes orders to fail; otherwise the `ubcp` program
+        self.prefix = host.prefix if host is not None else ()
+        self.address = host.address if host is not None else "127.0.0.1"
         self.profile = Profile(home / name)
         self.mark = ""
         self.process: subprocess.Popen[bytes] | None = None
@@ -55,7 +60,8 @@ class Peer:
     # -- life -----------------------------------------------------------------------------------------------------
 
     def init(self, *, port: int = 0, more: str = "") -> Peer:
-        create_profile(self.profile, config_text=LOOPBACK.format(port=port) + TRAINING + more)
+        config = LISTEN.format(address=self.address, port=port) + TRAINING + more
+        create_profile(self.profile, config_text=config)
         return self
 
     @property
@@ -82,8 +88,9 @@ class Peer:
         program = "tests.support.node" if self.faulty else "ubcp_p2p"
         output = (self.home / f"{self.name}.output").open("ab")
         with output:
+            command = [sys.executable, "-m", program, self.role, "--profile", str(self.profile.root), *arguments]
             self.process = subprocess.Popen(
-                [sys.executable, "-m", program, self.role, "--profile", str(self.profile.root), *arguments],
+                [*self.prefix, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -252,9 +259,11 @@ class Swarm:
     def join(self) -> list[str]:
         return [word for address in self.seeds for word in ("--peer", address)]
 
-    def add(self, name: str, *, role: str = "up", faulty: bool | None = None, more: str = "") -> Peer:
+    def add(
+        self, name: str, *, role: str = "up", faulty: bool | None = None, more: str = "", host: Host | None = None
+    ) -> Peer:
         """A new node with its own profile, not started yet."""
-        peer = Peer(self.home, name, role=role, faulty=self.faulty if faulty is None else faulty)
+        peer = Peer(self.home, name, role=role, faulty=self.faulty if faulty is None else faulty, host=host)
         self.peers[name] = peer.init(more=more)
         return peer
 

@@ -67,6 +67,7 @@ def test_init_makes_everything_and_overwrites_nothing(tmp_path: Path) -> None:
         "node.key": 0o400,
         "owner.json": 0o600,
         "config.toml": 0o600,
+        "new": 0o600,
         "lock": 0o600,
         "runs": 0o700,
         "log": 0o700,

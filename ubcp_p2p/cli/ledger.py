@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from ubcp_p2p.cli.append import append
 from ubcp_p2p.cli.audit import synth, verify_entry
 
 ledger = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+ledger.command("append")(append)
 ledger.command("synth")(synth)
 ledger.command("verify-entry")(verify_entry)

@@ -88,6 +88,8 @@ def status(profile: ProfileOption = None, json: JsonOption = False) -> None:
         print(f"address    {address}")
     for run in document["runs"]:
         print(f"run        {printable(describe_run(run))}")
+    for line in describe_ledger(document["ledger"], document["ledger_words"]):
+        print(f"ledger     {printable(line)}")
 
 
 def describe_run(run: dict[str, Any]) -> str:
@@ -106,6 +108,25 @@ def describe_run(run: dict[str, Any]) -> str:
         f"{run['name']} ({run['recipe']}): round {run['round']} of {run['rounds']}, {run['phase']}, "
         f"{run['peers']} peers{loss}, {run['retries']} retries{resumed}{trouble}"
     )
+
+
+def describe_ledger(ledger: dict[str, Any] | None, words: str) -> list[str]:
+    """A few lines on the node's ledger."""
+    if ledger is None:
+        return [words]
+    last = ledger["last_sync"]
+    waiting = f", {ledger['pending']} waiting for others" if ledger["pending"] else ""
+    early = f", {ledger['held_back']} held back until their time" if ledger["held_back"] else ""
+    lines = [
+        f"{ledger['community']}: {ledger['entries']} entries of {ledger['accounts']} accounts{waiting}{early}",
+        f"balances root {ledger['balances_root'][:16]}…, "
+        + (f"last compared with {last['with']} {last['ago_s']:.0f} s ago" if last else "not yet compared with a peer"),
+        f"own chain {ledger['writing']['words']}"
+        + (f"; {ledger['writing']['drafts']} drafts" if ledger["writing"]["drafts"] else ""),
+    ]
+    lines += [f"frozen {author}: it has signed two entries with one number" for author in ledger["frozen"]]
+    lines += [f"ignoring {ban['peer']} for {ban['left_s']} s more: {ban['why']}" for ban in ledger["banned"]]
+    return [*lines, *([f"TROUBLE: {ledger['trouble']}"] if ledger["trouble"] else [])]
 
 
 def stop(profile: ProfileOption = None, json: JsonOption = False) -> None:

@@ -83,11 +83,18 @@ class LogConfig(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class LedgerConfig(_Section):
+    """[ledger]: the community whose credits this node takes part in."""
+
+    charter: Annotated[str, Field(max_length=4096)] = ""  # its charter file, from the profile on; empty: no ledger
+
+
 class PeerConfig(_Section):
     """A node's whole configuration; `PeerConfig()` is the default one."""
 
     network: NetworkConfig = NetworkConfig()
     training: TrainingConfig = TrainingConfig()
+    ledger: LedgerConfig = LedgerConfig()
     log: LogConfig = LogConfig()
 
     @classmethod

@@ -6,6 +6,7 @@ A cut-off attempt leaves a prefix of the four files, which the next attempt comp
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,9 @@ CONFIG_TEMPLATE: Final = """\
 # device = "auto"                      # "auto", "cpu", "cuda", "cuda:0"
 # threads = 0                          # 0: as many as torch chooses
 # checkpoints_kept = 3                 # 1 to 100, for each run
+
+[ledger]
+# charter = ""                         # your community's charter file: "charter.toml" in this directory, or a path
 
 [log]
 # level = "info"                       # "debug", "info", "warning", "error"
@@ -86,6 +90,8 @@ def create_profile(
         else:
             node = NodeKey.generate()
             write(profile.node_key, node.to_bytes(), 0o400)
+            with suppress(FileExistsError):
+                create_new(profile.new_file, node.public.hex().encode(), mode=0o600)
         if profile.owner_file.exists():
             _check_owner(profile, account, node)
         else:

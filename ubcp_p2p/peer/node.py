@@ -17,11 +17,13 @@ from ubcp_p2p.keys import NodeKey, Ownership, peer_id_of, to_base58
 from ubcp_p2p.log import fields
 from ubcp_p2p.peer.config import PeerConfig
 from ubcp_p2p.peer.control import ControlServer, Emit
+from ubcp_p2p.peer.ledger import NONE_HERE, OPENING, append, community_of, live_ledger
 from ubcp_p2p.peer.profile import Profile, ProfileLock, runtime_dir
 from ubcp_p2p.peer.sweeper import instance_dir
 
 if TYPE_CHECKING:  # heavy: imported once the control socket answers
     from ubcp_p2p.peer.runs import Runs
+    from ubcp_p2p.swarm.ledger import LiveLedger
     from ubcp_p2p.swarm.network import Network
 
 log = logging.getLogger(__name__)
@@ -46,12 +48,15 @@ class Node:
         self.config = config
         self.key = NodeKey.load(profile.node_key)
         self.owner = Ownership.load(profile.owner_file)
+        self.community = community_of(profile, config.ledger)
         self.network: Network | None = None
         self.runs: Runs | None = None
+        self.ledger: LiveLedger | None = None
         self._join = join
         self._trains = trains
         self._resumes = resume
         self._stage = "starting"
+        self._ledger_words = NONE_HERE if self.community is None else OPENING
         self._started_s = time.monotonic()
         self._stop = asyncio.Event()
         self._loaded = asyncio.Event()
@@ -84,11 +89,17 @@ class Node:
             from ubcp_p2p.peer.runs import Runs
 
             self.runs = Runs(self.profile, self.config.training, network)
+        if self.community is not None:
+            self._stage = "opening the ledger"
+            ledger = live_ledger(self.profile, self.community, network)
+            await ledger.open()
+            self.ledger = ledger
         self._loaded.set()
         serving = asyncio.create_task(network.serve(), name="network")
         stopping = asyncio.create_task(self._stop.wait())
         ready = asyncio.create_task(self._announce_ready(network))
         claiming = asyncio.create_task(self.runs.keep_claiming() if self.runs is not None else asyncio.sleep(0))
+        keeping = asyncio.create_task(self._keep_ledger(), name="ledger")
         try:
             await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
@@ -97,13 +108,23 @@ class Node:
             self._stage = "stopping"
             ready.cancel()
             claiming.cancel()
+            keeping.cancel()
+            self.ledger, self._ledger_words = None, "it is being closed"
             if self.runs is not None:
                 await self.runs.stop()
             stopping.cancel()
             if network.connected:
                 await network.neighbours.remember()
             serving.cancel()
-            await asyncio.gather(serving, stopping, ready, claiming, return_exceptions=True)
+            await asyncio.gather(serving, stopping, ready, claiming, keeping, return_exceptions=True)
+
+    async def _keep_ledger(self) -> None:
+        try:
+            if self.ledger is not None:
+                await self.ledger.serve()
+        except Exception:  # training goes on; `ubcp status` says it
+            log.exception("the ledger has stopped")
+            self.ledger, self._ledger_words = None, "stopped by an error, which is in the log; start the node again"
 
     def _make_network(self, directory: Path) -> Network:
         from ubcp_p2p.swarm.addresses import AddressBook
@@ -164,6 +185,7 @@ class Node:
             "follow": self._follow,
             "leave": self._leave,
             "runs": self._known_runs,
+            "ledger-append": self._ledger_append,
             "sample": self._sample,
             "evaluate": self._evaluate,
         }
@@ -190,7 +212,14 @@ class Node:
             "p2pd_pid": network.p2pd_pid if network is not None else None,
             "p2pd_restarts": network.restarts if network is not None else 0,
             "runs": [run.status() for run in self.runs.all()] if self.runs is not None else [],
+            "ledger": await self.ledger.status() if self.ledger is not None else None,
+            "ledger_words": "" if self.ledger is not None else self._ledger_words,
         }
+
+    async def _ledger_append(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        if self.community is not None:
+            await self._loaded.wait()
+        return await append(self.ledger, request)
 
     async def _on_stop(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         self.stop()

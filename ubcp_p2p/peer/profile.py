@@ -60,6 +60,15 @@ class Profile:
         return self.root / "lock"
 
     @property
+    def ledger_store(self) -> Path:
+        return self.root / "ledger.sqlite3"
+
+    @property
+    def new_file(self) -> Path:
+        """There from the making of the node key until the node first opens a ledger."""
+        return self.root / "new"
+
+    @property
     def runs(self) -> Path:
         return self.root / "runs"
 
