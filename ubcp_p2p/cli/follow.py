@@ -83,7 +83,7 @@ def _tell(kind: str, values: dict[str, Any]) -> None:
     lines = {
         "community": _community_lines, "connected": lambda v: [f"connected to {v['address']}"], "lost": _lost_lines,
         "charter": lambda v: [f"charter version {v['number']}, in force from period {v['effective_period']}"],
-        "conflict": lambda v: [f"WARNING: {v['message']}; {v['hint']}"], "note": lambda v: [f"note: {v['message']}"],
+        "conflict": lambda v: [f"WARNING: {v['message']}; {v['hint']}"],
         "synced": _sync_lines, "fault": _fault_lines,
     }[kind](values)  # fmt: skip
     stamp = time.strftime("%H:%M:%S")

@@ -15,7 +15,7 @@ import trio
 from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
 from ubcp_p2p.codec import MalformedMessage, Value
 from ubcp_p2p.errors import NetworkError
-from ubcp_p2p.ledger.disk import Disk
+from ubcp_p2p.ledger.disk import Disk, is_there
 from ubcp_p2p.ledger.pull import Ask, OtherNetwork, hello, pull
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.sync import CHARTERS, HELLO, NOTHING, bytes_of, fields, hash_of, items
@@ -56,7 +56,7 @@ class Follower:
         self._observe = observe
         self._path = store
         self._started_s = time.monotonic()
-        if store is not None and store.exists():
+        if store is not None and is_there(store):
             network = charters.network if charters is not None else None
             self.replica = Replica(Store.open(store, network=network), observe)
         elif charters is not None:

@@ -30,7 +30,6 @@ SHOWN_MAX: Final = 32  # new entries that one event describes
 WAITING_MAX: Final = 32_768  # twice what a store keeps pending
 
 SENDER: Final = b"node"  # whoever is followed now: Intake's word for whom to blame
-UNCHECKED: Final = "its CHECKPOINTs are not checked any more"
 
 Observer: TypeAlias = Callable[[str, dict[str, Any]], None]
 
@@ -43,7 +42,9 @@ class Log:
     after: int = 0  # what to ask for next
     last: bytes = b""  # id of its newest entry
     tree: Frontier = field(default_factory=Frontier)
+    exchanges: int = 0  # in which it was read: the node may have begun a new log in between
     is_whole: bool = True  # all of it is in our ledger
+    is_doubtful: bool = False
 
 
 class Replica:
@@ -55,13 +56,14 @@ class Replica:
         self.faults: list[Fault] = []
         self.signatures = 0
         self.checkpoints = 0
-        self.checked = 0  # CHECKPOINTs that were recomputed, right or wrong
         self.log: Log | None = None
         self.new: Counter[str] = Counter()  # kinds of entries since `told`
         self.shown: list[dict[str, Any]] = []
         self._observe = observe
         self._seen: set[Fault] = set()
         self._intake = Intake(store)
+        self._followed = b""  # whose log we have read from its beginning
+        self._checked: set[bytes] = set()  # CHECKPOINTs that were recomputed, right or wrong
         self._is_conflict_told = False
         self._authors: dict[bytes, bytes] = {}  # of entries that wait in the store
         self._refused: set[bytes] = set()  # ids
@@ -72,14 +74,15 @@ class Replica:
     # -- taking in ------------------------------------------------------------------------------------------------
 
     def log_after(self, node: bytes) -> int | None:
-        """From where to read this node's log; None where its order cannot be known from its beginning.
+        """From where to read this node's log; None where that would mean to read again what came from elsewhere.
 
         Its newest entry is asked for again, to see that it still is the same log.
         """
-        if self.log is None and self.local.size == 0:
-            self.log = Log(node)
+        if self.log is None and (self.local.size == 0 or self._followed == node):
+            self.log, self._followed = Log(node), node
         if self.log is None or self.log.node != node:
             return None
+        self.log.exchanges += 1
         return max(0, self.log.after - 1)
 
     def take(self, step: Take) -> None:
@@ -99,11 +102,9 @@ class Replica:
 
     def _take_log(self, step: Take) -> None:
         """In the node's order, one CHECKPOINT of its own at a time."""
-        log, self.log = self.log, None  # should anything fail below, nobody knows how far it is read
+        log, self.log = self.log, None  # should anything fail below: the next exchange reads it from its beginning
         entries = list(step.entries)
         if log is None or (log.last and entries[0].entry.id != log.last):
-            if log is not None:
-                self._observe("note", {"message": f"the node has another log than before: {UNCHECKED}"})
             self._put(step)
             return
         batch: list[Signed] = []
@@ -115,7 +116,8 @@ class Replica:
             batch.append(signed)
         self._append_log(log, batch)
         log.after, log.last = step.after, entries[-1].entry.id
-        self.log = log
+        if not log.is_doubtful:
+            self.log = log
 
     def _append_log(self, log: Log, batch: Sequence[Signed]) -> None:
         self._put(Take(sync.IDS, entries=batch))
@@ -184,7 +186,10 @@ class Replica:
         is_root = (body.size, body.root) == (tree.size, tree.root())
         if is_root and not (log.is_whole and self.local.size == tree.size):
             return  # our ledger is not of just these entries
-        self.checked += 1
+        if not is_root and log.exchanges > 1:
+            log.is_doubtful = True  # nobody is accused by a log that was not read in one go
+            return
+        self._checked.add(entry.id)
         if not is_root:
             message = f"not the root of the {tree.size} entries before it"
             self._fault(Fault("checkpoint-root", entry.id, entry.author, message))
@@ -248,7 +253,9 @@ class Replica:
             "entries_root": entries_root(ledger).hex(), "seconds": round(seconds, 3),
             "verified_per_s": round(self.signatures / seconds, 1) if seconds else 0.0, "network": ledger.network.hex(),
             "slice": ledger.slice, "signatures": self.signatures, "pending": len(self.store.pending_missing()),
-            "checkpoints": {"checked": self.checked, "not_checkable_here": self.checkpoints - self.checked},
+            "checkpoints": {
+                "checked": len(self._checked), "not_checkable_here": self.checkpoints - len(self._checked)
+            },
             "frozen": [account.hex() for account in ledger.frozen()],
         }  # fmt: skip
 
