@@ -68,7 +68,7 @@ def audit(
         if network is not None and network.lower() != found:
             raise ConfigError(f"{path} is the ledger of the network {found}, not of {network}")
         charter = source.charters.first
-        limit = None if as_of is None else _slice_of(charter, as_of)
+        limit = None if as_of is None else slice_of(charter, as_of)
         with _progress(source.first, source.last) as progress:
             report = run(
                 source,
@@ -183,7 +183,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _slice_of(charter: Charter, text: str) -> int:
+def slice_of(charter: Charter, text: str) -> int:
     """A slice, or the slice of a date or moment; without a zone it is UTC."""
     from datetime import UTC, datetime
 

@@ -45,7 +45,8 @@ COMMANDS: Final[dict[str, _Command]] = {
     "follow": _Command("ubcp_p2p.cli.follow", "follow", "Follow a live network's ledger and verify it as it comes."),
     "recipe": _Command("ubcp_p2p.cli.recipe", "recipe", "Show what can be trained; check a recipe of your own."),
     "audit": _Command("ubcp_p2p.cli.audit", "audit", "Verify a ledger; name who cheated."),
-    "ledger": _Command("ubcp_p2p.cli.ledger", "ledger", "A ledger as files: make synthetic ones, check an entry."),
+    "credits": _Command("ubcp_p2p.cli.books", "credits_", "Show what an account can spend, and why."),
+    "ledger": _Command("ubcp_p2p.cli.ledger", "ledger", "The ledger: export, import and show it; make one to try."),
     "demo": _Command(
         "ubcp_p2p.cli.demo", "demo", "Show a whole swarm on this machine: peers meet, train, fail, recover."
     ),

@@ -11,7 +11,7 @@ from ubcp_p2p.codec import encode
 from ubcp_p2p.ledger.chain import AccountChain, Enrolment, NodeChain
 from ubcp_p2p.ledger.faults import LedgerError
 from ubcp_p2p.ledger.merkle import root_of
-from ubcp_p2p.ledger.purse import Vintage
+from ubcp_p2p.ledger.purse import Purse
 from ubcp_p2p.ledger.rules import advance, merge
 from ubcp_p2p.ledger.state import History, Ledger
 
@@ -31,10 +31,14 @@ class Balance(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """A Balance, and what it consists of: for people. income: uncollected µcredits per node."""
+    """A Balance, and what it consists of: for people.
+
+    purse: at that time, before debt and what is available are set against each other. income: uncollected µcredits per
+    node.
+    """
 
     balance: Balance
-    vintages: tuple[tuple[Vintage, int], ...]
+    purse: Purse
     enrolment: Enrolment | None
     income: dict[bytes, int]
     frozen: bool
@@ -61,9 +65,7 @@ def statement(ledger: Ledger, account: bytes, history: History, as_of: int | Non
     settled = min(debt, purse.available)
     income = {node: _uncollected(ledger, chain, node, period) for node in sorted(ledger.nodes_of.get(account, ()))}
     balance = Balance(account, purse.available - settled, reserved, sum(income.values()), debt - settled)
-    return Statement(
-        balance, tuple(sorted(purse.vintages.items())), chain.enrolled(period), income, bool(ledger.open_forks(account))
-    )
+    return Statement(balance, purse, chain.enrolled(period), income, bool(ledger.open_forks(account)))
 
 
 def balances(ledger: Ledger, history: History, as_of: int | None = None) -> list[Balance]:

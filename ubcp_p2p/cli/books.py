@@ -1,0 +1,312 @@
+"""`ubcp ledger export`, `import`, `show` and `ubcp credits`: what is in a store, also beside a running node."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, profile_at
+from ubcp_p2p.errors import ConfigError, Exit, UbcpError
+from ubcp_p2p.log import printable
+
+if TYPE_CHECKING:
+    from ubcp_p2p.ledger.store import Store
+
+PREFIX_DIGITS_MIN: Final = 4
+MATCHES_MAX: Final = 8  # named in the error when a prefix fits more than one
+SHOWN_MAX: Final = 20  # refused entries in words; --json has up to 1000
+
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", metavar="FILE", help="The ledger store [default: that of the profile].")
+]
+
+
+def export(
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where to write it [default: stdout].")
+    ] = None,
+    profile: ProfileOption = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write the whole ledger to a file that anybody can audit: `ubcp audit FILE`.
+
+    It has all entries in the order in which this node has got them, the charters, fork proofs and evidence. The node
+    may be running. --json needs --out.
+    """
+    from ubcp_p2p.files import open_atomic
+    from ubcp_p2p.ledger.store import Store
+    from ubcp_p2p.ledger.transfer import export_store
+
+    if out is None and (json or sys.stdout.isatty()):
+        raise ConfigError("an export is no text: it goes to a file", hint="--out FILE, or redirect stdout")
+    path = _store_path(profile, store)
+    with Store.open(path, read_only=True) as opened:
+        log = _log_of(profile, path)
+        if out is None:
+            export_store(opened, sys.stdout.buffer, log=log)
+            sys.stdout.buffer.flush()
+            return
+        with open_atomic(out) as file:
+            count = export_store(opened, file, log=log)
+        network = opened.ledger.network.hex()
+    if json:
+        emit_json({"file": str(out), "network": network, "entries": count, "log": log and log.hex()})
+    else:
+        print(f"{out}: {count} entries")
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `ubcp ledger export` has written.")],
+    profile: ProfileOption = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take an export into the store, and make the store when there is none.
+
+    All signatures and rules are checked; what is refused is left out and named, and the exit code is 1. A file that is
+    damaged anywhere changes nothing. The same file again changes nothing. Stop the node first.
+    """
+    from ubcp_p2p.ledger.transfer import import_export
+
+    opened, done = import_export(_store_path(profile, store), file)
+    with opened:
+        total, path = opened.ledger.entries, opened.path
+    if json:
+        emit_json(
+            {
+                "store": str(path), "created": done.created, "entries": total, "entries_read": done.entries_read,
+                "entries_added": done.entries_added, "proofs_read": done.proofs_read,
+                "proofs_added": done.proofs_added, "charters_added": done.charters_added,
+                "blobs_read": done.blobs_read, "waiting": done.waiting, "refused": done.refused,
+                "faults": [
+                    {"entry": id_.hex(), "code": error.code, "section": error.section, "message": error.message}
+                    for id_, error in done.faults
+                ],
+            }
+        )  # fmt: skip
+    else:
+        print(f"{path}{' (new)' if done.created else ''}: {total} entries, {done.entries_added} of them new")
+        for number, what in (
+            (done.proofs_added, "new fork proofs"),
+            (done.charters_added, "new charter versions"),
+            (done.waiting, "entries that are referred to are missing"),
+        ):
+            if number:
+                print(f"{number} {what}")
+        for id_, error in done.faults[:SHOWN_MAX]:
+            print(printable(f"refused {id_.hex() or '(no entry)'}: {error.message} ({error.code}, §{error.section})"))
+        if done.refused > SHOWN_MAX:
+            print(f"… {done.refused} refused in all")
+    if done.refused:
+        raise typer.Exit(Exit.BAD)
+
+
+def show(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="ENTRY|ACCOUNT", help="The first 4 or more hex digits of an entry, account or node."),
+    ],
+    profile: ProfileOption = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show one entry, account or node. A node may also be given by its peer id (12D3KooW…)."""
+    from ubcp_p2p.ledger.chain import AccountChain
+    from ubcp_p2p.ledger.explain import explain
+    from ubcp_p2p.ledger.store import Store
+    from ubcp_p2p.ledger.views import account_view, entry_words, node_view, when
+
+    with Store.open(_store_path(profile, store), read_only=True) as opened:
+        found = _find(opened, what)
+        signed = opened.entry(found)
+        if signed is not None:
+            document = {**explain(signed.to_bytes()), "words": entry_words(signed.entry)}
+            moment = when(opened.ledger, signed.entry.slice)
+        else:
+            is_account = isinstance(opened.ledger.chains[found][0], AccountChain)
+            document = account_view(opened, found) if is_account else node_view(opened, found)
+            moment = ""
+    if json:
+        emit_json(document)
+    elif moment:
+        _print_entry(document, moment)
+    else:
+        _print_author(document)
+
+
+def credits_(
+    account: Annotated[
+        str | None,
+        typer.Argument(metavar="[ACCOUNT]", help="Its first 4 or more hex digits [default: the profile's account]."),
+    ] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="SLICE|DATE", help="At that time, not before the newest entry [default: now]."),
+    ] = None,
+    profile: ProfileOption = None,
+    store: StoreOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what an account can spend, and the history behind the number.
+
+    Credits are spent oldest first; what is not spent by the date shown is gone. What the account's nodes have earned
+    counts once a request of the account claims it. Amounts in --json are µcredits: millionths of a credit.
+    """
+    from ubcp_p2p.cli.audit import slice_of
+    from ubcp_p2p.ledger.store import Store
+    from ubcp_p2p.ledger.views import credits_view
+
+    path = _store_path(profile, store)
+    wanted = None if account is not None else _own_account(profile)
+    with Store.open(path, read_only=True) as opened:
+        key = wanted or _find(opened, account or "")
+        charter = opened.ledger.charters.first
+        now = slice_of(charter, as_of) if as_of is not None else charter.slice_at(time.time())
+        try:
+            document = credits_view(opened, key, now)
+        except KeyError:
+            raise UbcpError(
+                f"the ledger in {path} has no account {key.hex()}",
+                hint="it is there once the account's first entry (OPEN) has arrived",
+            ) from None
+    if json:
+        emit_json(document)
+    else:
+        _print_credits(document)
+
+
+# -- finding ----------------------------------------------------------------------------------------------------------
+
+
+def _store_path(profile: Path | None, store: Path | None) -> Path:
+    return store if store is not None else profile_at(profile).ledger_store
+
+
+def _own_account(profile: Path | None) -> bytes:
+    from ubcp_p2p.keys import Ownership
+
+    place = profile_at(profile)
+    place.require()
+    return Ownership.load(place.owner_file).account
+
+
+def _log_of(profile: Path | None, path: Path) -> bytes | None:
+    """The node whose append order a store has: that of the profile which it is in."""
+    from ubcp_p2p.keys import Ownership
+
+    place = profile_at(profile)
+    if path.absolute() != place.ledger_store or not place.owner_file.exists():
+        return None
+    return Ownership.load(place.owner_file).node
+
+
+def _find(store: Store, text: str) -> bytes:
+    """The one entry id or author that begins with these hex digits. Raises ConfigError, UbcpError."""
+    from ubcp_p2p.keys import MalformedPeerId, from_base58, public_of
+
+    digits = text.lower()
+    if not set(digits) <= set("0123456789abcdef"):
+        try:
+            digits = public_of(from_base58(text)).hex()
+        except MalformedPeerId:
+            raise ConfigError(f"{text!r:.80} is neither hex digits nor a peer id") from None
+    if not PREFIX_DIGITS_MIN <= len(digits) <= 64:
+        raise ConfigError(f"{text!r:.80} has {len(digits)} hex digits; {PREFIX_DIGITS_MIN} to 64 name an entry")
+    low, high = bytes.fromhex(digits.ljust(64, "0")), bytes.fromhex(digits.ljust(64, "f"))
+    ids, authors = store.starting(low, high, MATCHES_MAX + 1)
+    found = [*authors, *ids]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UbcpError(f"nothing in this ledger begins with {digits}", hint="`ubcp status` says how far the ledger is")
+    names = [f"{key.hex()[:16]}… (author)" for key in authors] + [f"{id_.hex()[:16]}… (entry)" for id_ in ids]
+    more = ", …" if len(found) > MATCHES_MAX else ""
+    raise ConfigError(f"{digits} begins more than one: {', '.join(names[:MATCHES_MAX])}{more}", hint="give more digits")
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+
+def _print_entry(document: dict[str, Any], moment: str) -> None:
+    print(f"{document['what']}  {document['id']}")
+    print(printable(document["words"]))
+    print(f"author    {document['author']}  (number {document['seq']})")
+    print(f"time      slice {document['slice']}, from {moment} UTC")
+    print(f"after     {document['prev']}")
+    for key in document["signed by"]:
+        print(f"signed    {key}")
+    for name, value in document["body"].items():
+        print(printable(f"{name:<14}{_plain(value)}"))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_plain(item) for item in value) or "none"
+    return str(value)
+
+
+def _print_author(document: dict[str, Any]) -> None:
+    from ubcp_p2p.units import credits_text
+
+    print(f"{document['what']:<10}{document[document['what']]}")
+    if document["what"] == "account":
+        print(f"key       {document['key']}")
+        for enrolment in document["enrolments"]:
+            until = enrolment["until"] - 1
+            words = f"{enrolment['class']} of {enrolment['unit']}, periods {enrolment['first']} to {until}"
+            print(printable(f"enrolled  {words}"))
+        for node in document["nodes"]:
+            print(f"node      {node}")
+    else:
+        print(f"owner     {document['owner']}")
+        print(f"earned    {credits_text(document['earned'])} credits in all")
+    print("entries   " + ", ".join(f"{count} {kind}" for kind, count in document["entries"].items()))
+    for head in document["heads"]:
+        print(f"head      {head['id']}  (number {head['seq']})")
+    for fork in document["forks"]:
+        print(f"FROZEN    two entries with number {fork['seq']}: {fork['first']} and {fork['second']}")
+    _print_recent(document["recent"])
+
+
+def _print_credits(document: dict[str, Any]) -> None:
+    from ubcp_p2p.units import credits_text
+
+    def row(amount: int, text: str) -> None:
+        print(printable(f"{credits_text(amount):>18}  {text}"))
+
+    print(f"account {document['account']}")
+    row(document["available"], "credits available")
+    for vintage in document["vintages"]:
+        what = "allowance of" if vintage["source"] == "allowance" else "earned in"
+        row(vintage["amount"], f"  {what} period {vintage['period']}; gone from {vintage['expires'][:10]}")
+    if document["debt"]:
+        row(document["debt"], "debt: repaid before anything new")
+    row(document["reserved"], "reserved")
+    for reserve in document["reserves"]:
+        paid = f", {credits_text(reserve['paid'])} of it paid" if reserve["paid"] else ""
+        row(reserve["amount"], f"  for the run {reserve['run']!r}, until {reserve['expires'][:10]}{paid}")
+    row(document["uncollected"], "earned and not claimed yet")
+    for income in document["income"]:
+        row(income["uncollected"], f"  by the node {income['node'][:16]}…, of {credits_text(income['earned'])} in all")
+    words = {"issued": "allowances", "claimed": "income claimed", "paid": "paid out", "burned": "expired unused"}
+    totals = ", ".join(f"{words[name]} {credits_text(amount)}" for name, amount in document["totals"].items())
+    print(f"so far: {totals}")
+    enrolment = document["enrolment"]
+    if enrolment is None:
+        print("not enrolled now: no allowance, and no requests")
+    else:
+        print(printable(f"enrolled as {enrolment['class']} of {enrolment['unit']} until {enrolment['ends'][:10]}"))
+    if document["frozen"]:
+        print("FROZEN: its chain has forked; `ubcp ledger show` says where")
+    _print_recent(document["recent"])
+
+
+def _print_recent(recent: list[dict[str, Any]]) -> None:
+    for entry in recent:
+        time_ = entry["time"][:16].replace("T", " ")
+        print(printable(f"{time_}  {entry['entry'][:16]}…  {entry['author'][:8]}… {entry['words']}"))
