@@ -283,6 +283,27 @@ def test_another_key_answers_there(serve: Callable[[int], Server]) -> None:
     assert "not the node that the address names" in errors
 
 
+@pytest.mark.parametrize("crash", ["trio.lowlevel.spawn_system_task", "host.get_network().manager.run_task"])
+def test_a_crash_within_py_libp2p_is_one_line(crash: str) -> None:
+    """Whichever of its background tasks it is: none of them may end the program with a traceback."""
+    address = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWRawPbxPtP1eZaJpumGnyWX2DcUyd3RQnydr3eAto4Az7"
+    code = (
+        "import sys, trio\n"
+        "from ubcp_p2p.cli.main import main\n"
+        "from ubcp_p2p.light import dialing\n"
+        "async def crash():\n"
+        "    raise RuntimeError('a mistake')\n"
+        "async def dial(host, address):\n"
+        f"    {crash}(crash)\n"
+        "    await trio.sleep_forever()\n"
+        "dialing._dial = dial\n"
+        f"sys.exit(main(['follow', '--once', {address!r}]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=STEP_S, check=False)
+    assert done.returncode == 3
+    assert done.stderr.splitlines() == [f"ubcp: error: {address}: py-libp2p failed: a mistake"]
+
+
 def test_neither_torch_nor_hivemind_is_loaded(serve: Callable[[int], Server]) -> None:
     code = (
         "import sys\n"

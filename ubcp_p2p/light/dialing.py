@@ -126,7 +126,7 @@ async def connected(address: NodeAddress) -> AsyncIterator[Connection]:
                 failure = error
     except Exception as error:
         if failure is None and not is_done:
-            failure = Unreachable(f"py-libp2p failed: {_innermost(error)}")
+            failure = Unreachable(f"py-libp2p failed: {in_words(error)}")
     if failure is not None:
         raise failure
 
@@ -170,6 +170,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             yield from _causes(cause)
 
 
-def _innermost(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
+    """What was at the bottom of an error of py-libp2p's."""
     last = list(_causes(error))[-1]
     return str(last) or type(last).__name__

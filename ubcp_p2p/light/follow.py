@@ -20,7 +20,7 @@ from ubcp_p2p.ledger.pull import Ask, OtherNetwork, hello, pull
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.sync import CHARTERS, HELLO, NOTHING, bytes_of, fields, hash_of, items
 from ubcp_p2p.light.address import NodeAddress
-from ubcp_p2p.light.dialing import Connection, Unreachable, connected
+from ubcp_p2p.light.dialing import Connection, Unreachable, connected, in_words
 from ubcp_p2p.light.replica import Observer, Replica
 
 POLL_S: Final = 3.0
@@ -72,8 +72,8 @@ class Follower:
                 trio.run(self._main, once)
                 return
             except trio.TrioInternalError as error:  # a mistake of py-libp2p's brought all of it down
-                node = min(self._nodes, key=lambda node: node.not_before_s)
-                self._failed(node, Unreachable(f"py-libp2p failed: {error.__cause__!r}"), once)
+                node = self._next()
+                self._failed(node, Unreachable(f"{node.address.text}: py-libp2p failed: {in_words(error)}"), once)
 
     def close(self) -> None:
         if self.replica is not None:
@@ -106,13 +106,17 @@ class Follower:
 
     async def _follow(self, once: bool) -> None:
         while True:
-            node = min(self._nodes, key=lambda node: node.not_before_s)
+            node = self._next()
             await trio.sleep(max(0.0, node.not_before_s - time.monotonic()))
             try:
                 await self._session(node, once)
                 return
             except NetworkError as error:
                 self._failed(node, error, once)
+
+    def _next(self) -> _Node:
+        """Whose turn it is; it stays so until the node has failed."""
+        return min(self._nodes, key=lambda node: node.not_before_s)
 
     def _failed(self, node: _Node, error: NetworkError, once: bool) -> None:
         """Note it; raises when there is nothing to hope for."""
@@ -151,7 +155,7 @@ class Follower:
         except MalformedMessage as error:
             raise BadNode(
                 f"{node.address.text} does not keep the protocol: {error.message}",
-                hint="nothing of it was believed; follow another node of the community",
+                hint="what it sent was verified like everything; follow another node of the community",
             ) from None
         except OtherNetwork:
             raise OtherNetwork(
