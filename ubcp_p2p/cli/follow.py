@@ -21,7 +21,7 @@ def follow(
     addresses: Annotated[
         list[str],
         typer.Argument(
-            metavar="MULTIADDR...", help="A node of the network, as `ubcp peers` on it prints; more in case."
+            metavar="MULTIADDR", help="A node of the network, as `ubcp peers` on it prints; others for when it fails."
         ),
     ],
     charter: Annotated[
