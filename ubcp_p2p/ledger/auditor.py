@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -28,8 +28,8 @@ from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed, verify_proof
 
 _ID_BYTES: Final = 32
 _RECEIPT: Final = int(Kind.RECEIPT)
-_DECISION: Final = int(Kind.DECISION)
 _CHECKPOINT: Final = int(Kind.CHECKPOINT)
+_NOTED: Final = frozenset({int(Kind.DECISION), int(Kind.CHECKPOINT)})
 
 
 @dataclass
@@ -74,43 +74,47 @@ class Auditor:
         with _without_collector():
             for outcomes in checked(payloads(), jobs):
                 records = window.pop(0)
-                for record, outcome in zip(records, outcomes, strict=True):
-                    self._take(record.offset, outcome, latest, as_of is not None)
+                self._take(records, outcomes, latest, as_of is not None)
                 self.last = records[-1].offset
                 if progress is not None:
                     progress(self.last)
 
-    def _take(self, offset: int, outcome: Outcome, latest: int, is_as_of: bool) -> None:
-        counts = self.counts
-        counts.read += 1
-        if isinstance(outcome, Bad):
-            self._fault(*outcome)
-            return
-        entry = outcome.entry
-        counts.signatures += len(outcome.signatures) + (entry.kind == _RECEIPT)
-        if entry.slice > latest:
-            self._early(entry, latest, is_as_of)
-            return
-        claimed = self._log_state() if entry.kind == _CHECKPOINT and entry.author == self.source.log else None
-        try:
-            added = rules.apply(self.ledger, outcome, self.history)
-        except Pending as pending:
-            self._pending(entry, pending.missing)
-            return
-        except LedgerError as error:
-            self._fault(error.code, entry.id, entry.author, error.message)
-            return
-        if not added:
-            counts.duplicate += 1
-            return
-        if entry.kind == _CHECKPOINT or entry.kind == _DECISION:
-            self._note(entry, claimed)
-        counts.valid += 1
-        self.tail += entry.id
-        places = self.applied.get(entry.author)
-        if places is None:
-            places = self.applied[entry.author] = array("Q")
-        places.append(offset)
+    def _take(self, records: Sequence[Record], outcomes: Sequence[Outcome], latest: int, is_as_of: bool) -> None:
+        """Apply one batch."""
+        ledger, history, applied, tail = self.ledger, self.history, self.applied, self.tail
+        signatures = valid = 0
+        for record, outcome in zip(records, outcomes, strict=True):
+            if isinstance(outcome, Bad):
+                self._fault(*outcome)
+                continue
+            entry = outcome.entry
+            signatures += len(outcome.signatures) + (entry.kind == _RECEIPT)
+            if entry.slice > latest:
+                self._early(entry, latest, is_as_of)
+                continue
+            claimed = self._log_state() if entry.kind == _CHECKPOINT and entry.author == self.source.log else None
+            try:
+                added = rules.apply(ledger, outcome, history)
+            except Pending as pending:
+                self._pending(entry, pending.missing)
+                continue
+            except LedgerError as error:
+                self._fault(error.code, entry.id, entry.author, error.message)
+                continue
+            if not added:
+                self.counts.duplicate += 1
+                continue
+            if entry.kind in _NOTED:
+                self._note(entry, claimed)
+            valid += 1
+            tail += entry.id
+            try:
+                applied[entry.author].append(record.offset)
+            except KeyError:
+                applied[entry.author] = array("Q", (record.offset,))
+        self.counts.read += len(records)
+        self.counts.signatures += signatures
+        self.counts.valid += valid
 
     def _fault(self, code: str, id_: bytes, account: bytes, message: str) -> None:
         self.faults.append(Fault(code, id_, account, message))

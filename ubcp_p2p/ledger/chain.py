@@ -29,6 +29,7 @@ class Chain:
         self.opening = b""  # the id of its OPEN
         self.head_id = b""
         self.slice = 0  # that of the newest entry; 0 for an empty chain
+        self._own = Powers(author, ZERO)
         self._ids = bytearray()
         self._slices = array("I")
 
@@ -46,11 +47,11 @@ class Chain:
     @property
     def powers(self) -> Powers:
         """Who can sign the next entry."""
-        return Powers(self.author, ZERO)
+        return self._own
 
     def powers_at(self, seq: int) -> Powers:
         """Who could sign what follows the entry `seq`."""
-        return Powers(self.author, ZERO)
+        return self._own
 
     def is_before(self, entry: Entry) -> bool:
         """Whether the entry follows the head of this branch."""

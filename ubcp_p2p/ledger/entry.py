@@ -412,7 +412,14 @@ def parse_voucher(value: Any) -> Voucher:
         and len(network) == len(paymaster) == len(request) == len(allot) == len(contributor) == len(evidence) == 32
     ):  # written out: four fifths of a ledger are vouchers
         raise _no_hash()
-    _number(units), _number(credits_), _number(rounds, ROUNDS_MAX), _number(seconds, SECONDS_MAX)
+    if not (
+        type(units) is type(credits_) is type(rounds) is type(seconds) is int
+        and 0 <= units <= AMOUNT_MAX
+        and 0 <= credits_ <= AMOUNT_MAX
+        and 0 <= rounds <= ROUNDS_MAX
+        and 0 <= seconds <= SECONDS_MAX
+    ):
+        raise MalformedEntry("field", "a voucher with a number that is none, or too great")
     _text(device)
     return Voucher._make(value)
 

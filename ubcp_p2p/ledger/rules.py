@@ -8,6 +8,7 @@ signed is checked here.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from ubcp_p2p.ledger.chain import AccountChain, Chain, Enrolment, NodeChain, Paid, Powers
 from ubcp_p2p.ledger.entry import (
@@ -42,6 +43,9 @@ from ubcp_p2p.ledger.state import (
 )
 from ubcp_p2p.ledger.wire import ForkProof, Signed
 
+_OPENINGS: Final = frozenset({OpenAccount, OpenNode})
+_COSIGNED: Final = frozenset({Rotate, Enrol, Heal})
+
 
 def apply(ledger: Ledger, signed: Signed, history: History) -> bool:
     """Add a signed entry whose signatures hold; False when it is there already.
@@ -53,7 +57,7 @@ def apply(ledger: Ledger, signed: Signed, history: History) -> bool:
     if entry.network != ledger.network:  # §5.1
         raise MalformedEntry("network", f"an entry of another community's ledger ({entry.network.hex()[:16]}…)")
     siblings = ledger.chains.get(entry.author, [])
-    is_opening = entry.seq == 0 or isinstance(entry.body, OpenAccount | OpenNode)
+    is_opening = entry.seq == 0 or type(entry.body) in _OPENINGS
     if len(siblings) == 1 and siblings[0].is_before(entry) and not is_opening:  # nearly always
         chain = siblings[0]
         _check_signers(ledger, chain.powers, signed)
@@ -69,7 +73,8 @@ def apply(ledger: Ledger, signed: Signed, history: History) -> bool:
         ledger.chains.setdefault(entry.author, []).append(chain)
     chain.append(entry)
     ledger.entries += 1
-    ledger.slice = max(ledger.slice, entry.slice)
+    if entry.slice > ledger.slice:
+        ledger.slice = entry.slice
     return True
 
 
@@ -109,14 +114,14 @@ def _opened(ledger: Ledger, signed: Signed) -> Chain:
     if entry.seq != 0 or entry.prev != ZERO or not isinstance(body, OpenAccount | OpenNode):
         raise RuleViolation("opening", "a chain begins with OPEN, number 0, which follows nothing")
     if isinstance(body, OpenAccount):
-        _must_sign(signed, {entry.author})
+        _must_sign(signed, entry.author)
         return AccountChain(entry.author, body.recovery)
     owner = ledger.branch_through(body.owner)
     if owner is None:
         raise Pending([body.owner.id])
     if not isinstance(owner, AccountChain):  # §6.1
         raise RuleViolation("reference", "the owner of a node is an account")
-    _must_sign(signed, {entry.author, owner.powers_at(body.owner.seq).key})
+    _must_sign(signed, *{entry.author, owner.powers_at(body.owner.seq).key})
     return NodeChain(entry.author, owner.author)
 
 
@@ -163,18 +168,18 @@ def _replayed(ledger: Ledger, author: bytes, to: Position, history: History) -> 
 def _check_signers(ledger: Ledger, powers: Powers, signed: Signed) -> None:
     """§5.3: exactly the keys that the kind asks for; how many stewards, and the new key, are checked with the kind."""
     body = signed.entry.body
-    if isinstance(body, Rotate):
+    if type(body) not in _COSIGNED:
+        _must_sign(signed, powers.key)
+    elif isinstance(body, Rotate):
         if not _is_answerable(powers, signed):
             raise RuleViolation("signer", "signed by neither the key in force nor the recovery key")
-    elif isinstance(body, Enrol | Heal):
+    else:
         stewards = frozenset(ledger.charter_at(signed.entry.slice).stewards)
         if powers.key not in signed.signers or not signed.signers - {powers.key} <= stewards:
             raise RuleViolation("signer", "signed by somebody who is neither its author nor a steward")
-    else:
-        _must_sign(signed, {powers.key})
 
 
-def _must_sign(signed: Signed, keys: set[bytes]) -> None:
+def _must_sign(signed: Signed, *keys: bytes) -> None:
     if len(signed.signatures) != len(keys) or any(key not in keys for key, _ in signed.signatures):  # §5.3
         raise RuleViolation(
             "signer", "not signed by exactly the key in force of its author, and of the owner for a node"
@@ -497,46 +502,47 @@ def _allot(ledger: Ledger, chain: NodeChain, entry: Entry, body: Allot) -> None:
 
 
 def _receipt(ledger: Ledger, chain: NodeChain, entry: Entry, body: Receipt) -> None:
-    voucher = body.voucher
-    allot = ledger.allots.get(voucher.allot)
+    network, paymaster, request_id, allot_id, contributor, units, credits_, rounds, device, seconds, _ = body.voucher
+    allot = ledger.allots.get(allot_id)
     if allot is None:
-        raise _missing(ledger, voucher.allot, "an ALLOT")
-    if (voucher.network, voucher.request, voucher.paymaster) != (entry.network, allot.request, allot.paymaster) or not (
-        voucher.contributor == entry.author and allot.contributor == chain.opening
+        raise _missing(ledger, allot_id, "an ALLOT")
+    if not (
+        network == entry.network
+        and request_id == allot.request
+        and paymaster == allot.paymaster
+        and contributor == entry.author
+        and allot.contributor == chain.opening
     ):
         raise RuleViolation("receipt-allot", "a voucher that does not belong to its ALLOT or its receiver")
-    request = ledger.requests[allot.request]
+    request, slice_ = ledger.requests[request_id], entry.slice
     _not_before(entry, allot.slice)
     if chain.owner in (allot.owner, request.author):
         raise RuleViolation("receipt-self", "a RECEIPT from a node, or for a REQUEST, of the same owner")
     charter = ledger.charter_at(request.slice)
-    if entry.slice > request.expiry + charter.grace_slices:
-        raise RuleViolation("receipt-late", f"in slice {entry.slice} for a REQUEST that expired in {request.expiry}")
-    if voucher.credits != voucher.units:  # the price is 1 for everybody
-        raise RuleViolation("price", f"{voucher.credits} µcredits for {voucher.units} units")
-    peak = charter.peak_of(voucher.device)
-    if peak is None or voucher.units > peak * voucher.seconds:
-        raise RuleViolation("device", f"{voucher.units} units in {voucher.seconds} s by a {voucher.device!r:.70}")
-    if voucher.credits > allot.credits:
-        raise RuleViolation(
-            "receipt-limit", f"a voucher over {voucher.credits} µcredits; {allot.credits} were allotted"
-        )
-    before = chain.paid.get(allot.request)
+    if slice_ > request.expiry + charter.grace_slices:
+        raise RuleViolation("receipt-late", f"in slice {slice_} for a REQUEST that expired in {request.expiry}")
+    if credits_ != units:  # the price is 1 for everybody
+        raise RuleViolation("price", f"{credits_} µcredits for {units} units")
+    peak = charter.peak_of(device)
+    if peak is None or units > peak * seconds:
+        raise RuleViolation("device", f"{units} units in {seconds} s by a {device!r:.70}")
+    if credits_ > allot.credits:
+        raise RuleViolation("receipt-limit", f"a voucher over {credits_} µcredits; {allot.credits} were allotted")
+    before = chain.paid.get(request_id)
     if before is not None:
-        if entry.slice <= before.slice:
-            raise RuleViolation("receipt-slice", f"a second RECEIPT for one REQUEST in slice {entry.slice}")
-        if voucher.credits <= before.credits or voucher.rounds < before.rounds or voucher.seconds < before.seconds:
+        if slice_ <= before.slice:
+            raise RuleViolation("receipt-slice", f"a second RECEIPT for one REQUEST in slice {slice_}")
+        if credits_ <= before.credits or rounds < before.rounds or seconds < before.seconds:
             raise RuleViolation("receipt-grows", "a voucher that does not grow over the one before")
-        if before.allot != allot.id and not _on_one_branch(ledger, ledger.allots[before.allot], allot):  # §7.3
+        if before.allot != allot_id and not _on_one_branch(ledger, ledger.allots[before.allot], allot):  # §7.3
             raise RuleViolation("two-branches", "takes vouchers from two branches of a paymaster that has forked")
-    elif voucher.credits == 0:
+    elif credits_ == 0:
         raise RuleViolation("receipt-grows", "a RECEIPT over nothing")
-    chain.paid[allot.request] = Paid(
-        voucher.units, voucher.credits, voucher.rounds, voucher.seconds, entry.slice, allot.id
-    )
-    chain.income.append(entry.seq, ledger.period(entry.slice), request.number, voucher.credits)
-    paid = ledger.paid.setdefault(allot.request, {})
-    paid[chain.opening] = max(paid.get(chain.opening, 0), voucher.credits)
+    chain.paid[request_id] = Paid(units, credits_, rounds, seconds, slice_, allot_id)
+    chain.income.append(entry.seq, ledger.period(slice_), request.number, credits_)
+    paid = ledger.paid.setdefault(request_id, {})
+    if credits_ > paid.get(chain.opening, 0):
+        paid[chain.opening] = credits_
 
 
 def _on_one_branch(ledger: Ledger, one: AllotFact, other: AllotFact) -> bool:

@@ -18,7 +18,7 @@ from ubcp_p2p import __version__
 from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.files import open_atomic
 from ubcp_p2p.ledger.auditor import Auditor
-from ubcp_p2p.ledger.chain import AccountChain, Enrolment, Income, NodeChain, Paid
+from ubcp_p2p.ledger.chain import AccountChain, Enrolment, Income, NodeChain, Paid, Powers
 from ubcp_p2p.ledger.entry import Position
 from ubcp_p2p.ledger.faults import LedgerError
 from ubcp_p2p.ledger.merkle import Frontier
@@ -32,7 +32,8 @@ MAGIC: Final = b"ubcp-audit-snapshot/1\n"
 _HASH_BYTES: Final = 32
 _BLOCK_BYTES: Final = 1 << 20
 _ROWS: Final = (
-    Position, Enrolment, Paid, Vintage, Reserve, RequestFact, AllotFact, CloseFact, OpeningFact, Fork, Healing, Fault,
+    Position, Enrolment, Paid, Powers, Vintage, Reserve, RequestFact, AllotFact, CloseFact, OpeningFact, Fork, Healing,
+    Fault,
 )  # fmt: skip
 _OBJECTS: Final[tuple[Callable[[], object], ...]] = (
     Income, Purse, Counts, lambda: AccountChain(b"", b""), lambda: NodeChain(b"", b""),

@@ -19,9 +19,10 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import msgpack
 
+from ubcp_p2p import keys
 from ubcp_p2p.ledger.entry import ENTRY_BYTES_MAX, entry_id
 from ubcp_p2p.ledger.faults import LedgerError
-from ubcp_p2p.ledger.wire import Signed, decode_signed, verify
+from ubcp_p2p.ledger.wire import Signed, decode_signed, signatures_of, verify
 
 BATCH: Final = 128  # entries; some 14 ms of work, and half a megabyte at the most on its way to a worker
 _AHEAD: Final = 4  # batches on their way per worker: enough that none waits while this process applies rules
@@ -43,14 +44,38 @@ _Answer: TypeAlias = tuple[bytes, dict[int, Bad]]  # the ids of a batch one afte
 T = TypeVar("T")
 
 
-def check(data: bytes) -> Outcome:
-    """Decode one signed entry and verify all its signatures."""
+def check(batch: Sequence[bytes]) -> list[Outcome]:
+    """Decode signed entries and verify all their signatures.
+
+    First the one, then the other: taken in turns they evict each other from the processor's caches (5 % of an audit).
+    """
+    outcomes = [_decoded(data) for data in batch]
+    signatures = [
+        (n, signature)
+        for n, outcome in enumerate(outcomes)
+        if isinstance(outcome, Signed)
+        for signature in signatures_of(outcome)
+    ]
+    for n, signature in signatures:
+        if not keys.verify(*signature):
+            outcomes[n] = _unverified(batch[n])
+    return outcomes
+
+
+def _decoded(data: bytes) -> Outcome:
     try:
-        signed = decode_signed(data)
-        verify(signed)
+        return decode_signed(data)
     except LedgerError as error:
         return Bad(error.code, *_name_of(data), error.message)
-    return signed
+
+
+def _unverified(data: bytes) -> Bad:
+    """What is wrong with the signatures of an entry."""
+    try:
+        verify(decode_signed(data))
+    except LedgerError as error:
+        return Bad(error.code, *_name_of(data), error.message)
+    raise AssertionError("a signature that did not hold a moment ago")
 
 
 def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
@@ -64,7 +89,7 @@ def checked(payloads: Iterable[Sequence[bytes]], jobs: int) -> Iterator[list[Out
     """`check` for all payloads of each batch, in order, on `jobs` cores of which this process uses one."""
     if jobs <= 1:
         for batch in payloads:
-            yield [check(data) for data in batch]
+            yield check(batch)
         return
     # Not forked: the caller may have threads. The workers see the end of this process by themselves.
     context = multiprocessing.get_context("spawn")
@@ -88,7 +113,7 @@ def _shared(pool: ProcessPoolExecutor, payloads: Iterator[Sequence[bytes]], ahea
         if first not in done and not future.done():
             own = next((i for i, (_, other) in enumerate(waiting) if first + i not in done and other.cancel()), None)
             if own is not None:
-                done[first + own] = [check(data) for data in waiting[own][0]]
+                done[first + own] = check(waiting[own][0])
                 continue
         waiting.popleft()
         yield done.pop(first) if first in done else _outcomes(batch, future.result())
@@ -126,8 +151,7 @@ def _begin_worker() -> None:
 def _check_batch(batch: Sequence[bytes]) -> _Answer:
     ids = []
     bad = {}
-    for n, data in enumerate(batch):
-        outcome = check(data)
+    for n, outcome in enumerate(check(batch)):
         if isinstance(outcome, Bad):
             bad[n] = outcome
             ids.append(bytes(_ID_BYTES))

@@ -7,8 +7,9 @@ parallel and once. Whether the right keys signed is for rules.py.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ubcp_p2p import keys
 from ubcp_p2p.ledger.entry import (
@@ -130,19 +131,18 @@ def decode_signed(data: bytes, id_: bytes | None = None) -> Signed:
     body, rows = row
     if type(body) is not bytes or type(rows) is not list or not 0 < len(rows) <= SIGNATURES_MAX:
         raise MalformedEntry("encoding", f"a signed entry has 1 to {SIGNATURES_MAX} signatures")
-    last = b""
-    pairs = []
-    for pair in rows:
-        if type(pair) is not list or len(pair) != 2:
-            raise MalformedEntry("encoding", "a signature is a key and 64 bytes")
-        key, signature = pair
-        if type(key) is not bytes or len(key) != 32 or type(signature) is not bytes or len(signature) != 64:
-            raise MalformedEntry("encoding", "a signature is a key and 64 bytes")
-        if key <= last:
-            raise MalformedEntry("encoding", "signatures must be sorted by key, each once")
-        last = key
-        pairs.append((key, signature))
-    return Signed(decode(body, id_), body, tuple(pairs))
+    pairs = tuple([_pair(pair) for pair in rows])
+    if len(pairs) > 1 and any(one[0] >= other[0] for one, other in itertools.pairwise(pairs)):
+        raise MalformedEntry("encoding", "signatures must be sorted by key, each once")
+    return Signed(decode(body, id_), body, pairs)
+
+
+def _pair(value: Any) -> tuple[bytes, bytes]:
+    if type(value) is list and len(value) == 2:
+        key, signature = value
+        if type(key) is type(signature) is bytes and len(key) == 32 and len(signature) == 64:
+            return key, signature
+    raise MalformedEntry("encoding", "a signature is a key and 64 bytes")
 
 
 def signatures_of(signed: Signed) -> list[Check]:
