@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("ubcp", deadline=None, print_blob=True)  # machines differ; pytest-timeout guards the whole
+settings.register_profile("long", settings.get_profile("ubcp"), max_examples=2000)  # `make properties`, `make fuzz`
 settings.load_profile("ubcp")
 
 FIGURES = pytest.StashKey[list[str]]()

@@ -1,0 +1,232 @@
+"""What must hold whatever honest and dishonest people write, and in whatever order it arrives (SPEC §7, §8)."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from tests.support.ledger import Replica, picture, shuffled
+from tests.support.story import Story
+from ubcp_p2p.ledger import balances, entry, rules, wire
+from ubcp_p2p.ledger.chain import AccountChain
+from ubcp_p2p.ledger.faults import LedgerError, Pending
+from ubcp_p2p.ledger.purse import Purse
+
+STEPS = st.lists(st.integers(0, 2**32 - 1), max_size=60)
+LONG = 1024  # periods in which nothing that was earned expires
+
+
+def _replica(story: Story, seed: int, *, everything: bool) -> Replica:
+    """Another peer's ledger, from the same entries in another order."""
+    replica = Replica(story.scene.charters)
+    for part in shuffled(story.told if everything else story.scene.entries, seed):
+        replica.take(part)
+    if everything:
+        replica.take([], story.proofs())
+    return replica
+
+
+@given(STEPS, st.integers(0, 999), st.integers(0, 999))
+def test_any_order_leads_to_the_same_ledger(steps: list[int], one: int, other: int) -> None:
+    """Valid entries alone: forks, heals and debts too."""
+    story = Story(steps)
+    first = _replica(story, one, everything=False)
+    assert first.summary() == _replica(story, other, everything=False).summary()
+    assert first.pending == set()
+    rows = balances.balances(story.scene.ledger, story.scene.history)
+    assert first.summary()[:5] == (
+        rows, balances.balances_root(rows), balances.entries_root(story.scene.ledger), *_forks(story),
+    )  # fmt: skip
+
+
+def _forks(story: Story) -> tuple[Any, Any]:
+    """What a peer that got the valid entries alone says of forks."""
+    replica = Replica(story.scene.charters)
+    replica.take(story.scene.entries)
+    return replica.ledger.frozen(), replica.ledger.findings()
+
+
+@given(STEPS, st.integers(0, 999), st.integers(0, 999))
+def test_what_is_invalid_changes_nothing_for_anybody(steps: list[int], one: int, other: int) -> None:
+    """Invalid entries mixed in, with proofs of every fork: the same verdicts in any order, the same balances."""
+    story = Story(steps)
+    first = _replica(story, one, everything=True)
+    assert first.summary() == _replica(story, other, everything=True).summary()
+    assert first.summary()[:3] == _replica(story, one, everything=False).summary()[:3]
+
+
+@given(STEPS)
+def test_a_refusal_leaves_no_trace(steps: list[int]) -> None:
+    story = Story(steps)
+    ledger, before = story.scene.ledger, picture(story.scene.ledger)
+    for signed in story.told:
+        try:
+            assert not rules.apply(ledger, signed, story.scene.history)
+        except (LedgerError, Pending):
+            pass
+        assert picture(ledger) == before
+
+
+@given(STEPS)
+def test_the_honest_are_never_framed(steps: list[int]) -> None:
+    """Nobody without a key makes a proof against who has written one entry per number."""
+    story = Story(steps)
+    ledger = story.scene.ledger
+    for proof in story.proofs():
+        if proof.author in story.honest:
+            swapped = proof.second._replace(signatures=proof.first.signatures)
+            for attempt in (proof, wire.ForkProof(proof.first, swapped)):
+                assert not _holds(story, attempt)
+    assert not set(story.honest) & set(ledger.frozen())
+
+
+def _holds(story: Story, proof: wire.ForkProof) -> bool:
+    try:
+        wire.verify_proof(wire.ForkProof.from_bytes(proof.to_bytes()))
+        rules.check_proof(story.scene.ledger, proof)
+    except (LedgerError, Pending):
+        return False
+    return True
+
+
+STORY = Story(range(60))
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 255))
+def test_no_flipped_byte_is_taken(which: int, where: int, flip: int) -> None:
+    signed = STORY.scene.entries[which % len(STORY.scene.entries)]
+    data = bytearray(signed.to_bytes())
+    data[where % len(data)] ^= flip
+    try:
+        other = wire.decode_signed(bytes(data))
+        wire.verify(other)
+    except LedgerError:
+        return
+    raise AssertionError(f"{bytes(data).hex()} holds")
+
+
+@given(STEPS)
+def test_entries_survive_their_bytes(steps: list[int]) -> None:
+    for signed in Story(steps).told:
+        assert wire.decode_signed(signed.to_bytes()) == signed
+        assert entry.encode(entry.decode(signed.data)) == signed.data
+
+
+class Adversary(RuleBasedStateMachine):
+    """Everybody colludes; what all of them have together is what the charter gave, whatever they write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.story = Story(earned_periods=LONG)
+
+    @rule(number=st.integers(0, 2**32 - 1))
+    def act(self, number: int) -> None:
+        self.story.step(number)
+
+    @rule(numbers=st.lists(st.integers(0, 2**32 - 1), max_size=10))
+    def act_often(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self.story.step(number)
+
+    @invariant()
+    def nothing_is_made_or_lost(self) -> None:
+        """What was earned is what was paid; what people have is what was issued less what burned (SPEC §8.1)."""
+        ledger, history = self.story.scene.ledger, self.story.scene.history
+        purses = {account: self._purse(account) for account in ledger.accounts()}
+        rows = {row.account: row for row in balances.balances(ledger, history)}
+        paid = sum(amount for by_node in ledger.paid.values() for amount in by_node.values())
+        earned = sum(purse.earned for purse in purses.values())
+        assert earned + sum(row.uncollected for row in rows.values()) == paid
+        have = sum(row.available + row.reserved + row.uncollected - row.debt for row in rows.values())
+        lost = sum(self._lost(account) for account in purses)
+        issued, burned = sum(p.issued for p in purses.values()), sum(p.burned for p in purses.values())
+        assert have + burned + lost == issued
+
+    @invariant()
+    def a_fork_gains_no_more_than_the_cap(self) -> None:
+        """Debt is at most the exposure cap for each branch beyond the first and each period (SPEC §8.4)."""
+        ledger, scene = self.story.scene.ledger, self.story.scene
+        periods = ledger.period(ledger.slice) + 1
+        for account in ledger.accounts():
+            purse, branches = self._purse(account), ledger.chains[account]
+            assert purse.debt <= (len(branches) - 1) * scene.charter.exposure_cap * periods
+            for branch in branches:
+                assert isinstance(branch, AccountChain)
+                assert branch.purse.debt == 0 or any(ledger.healings.values())
+
+    @invariant()
+    def what_is_allotted_was_reserved(self) -> None:
+        ledger = self.story.scene.ledger
+        for id_, by_node in ledger.paid.items():
+            request = ledger.requests[id_]
+            branches = len(ledger.chains[request.paymaster])
+            assert sum(by_node.values()) <= request.credits * branches
+
+    def _purse(self, account: bytes) -> Purse:
+        """As of the newest slice, all branches together."""
+        ledger, history = self.story.scene.ledger, self.story.scene.history
+        chain = rules.merge(ledger, account, [branch.head for branch in ledger.chains[account]], history)
+        rules.advance(ledger, chain, ledger.period(ledger.slice))
+        return chain.purse
+
+    def _lost(self, account: bytes) -> int:
+        """What CLOSEs gave to contributors above what these had been paid."""
+        ledger, history = self.story.scene.ledger, self.story.scene.history
+        chain = rules.merge(ledger, account, [branch.head for branch in ledger.chains[account]], history)
+        return sum(
+            max(0, final - ledger.paid.get(request, {}).get(opening, 0))
+            for request, rows in chain.closed.items()
+            for opening, final in rows
+        )
+
+
+TestAdversary = Adversary.TestCase
+TestAdversary.settings = settings(max_examples=settings().max_examples // 5)  # each has up to 50 rules
+
+
+@given(STEPS)
+def test_one_branch_replayed_is_that_branch(steps: list[int]) -> None:
+    """The fold over all branches (§8.6) of an account that never forked is its own purse."""
+    story = Story(steps)
+    ledger = story.scene.ledger
+    for account in ledger.accounts():
+        branches = ledger.chains[account]
+        if len(branches) == 1 and isinstance(branches[0], AccountChain):
+            merged = rules.merge(ledger, account, [branches[0].head], story.scene.history)
+            assert merged.purse == branches[0].purse
+            assert (merged.claimed, merged.credited) == (branches[0].claimed, branches[0].credited)
+
+
+def test_the_story_is_worth_telling() -> None:
+    """It has forks, heals, debts, claims, closes and refusals of many kinds, else the properties above say little."""
+    codes: set[str] = set()
+    kinds: set[int] = set()
+    found: set[str] = set()
+    healed = debts = 0
+    for n in range(25):
+        story = Story(range(1000 * n, 1000 * n + 120))
+        replica = _replica(story, n, everything=True)
+        codes |= set(replica.refused.values())
+        kinds |= {signed.entry.kind for signed in story.scene.entries}
+        found |= {finding.code for finding in replica.ledger.findings()}
+        healed += sum(map(len, replica.ledger.healings.values()))
+        debts += sum(row.debt > 0 for row in balances.balances(replica.ledger, replica.history))
+    assert kinds == set(range(1, 11))
+    assert found == {"fork", "nullifier", "close-voucher"}
+    assert healed
+    assert debts
+    assert len(codes) >= 20, codes
+
+
+def test_all_pairs_are_tried() -> None:
+    """`Story.proofs` lists each fork once."""
+    proofs = Story(range(3000, 3080)).proofs()
+    assert proofs
+    assert len({proof.id for proof in proofs}) == len(proofs)
+    for proof in itertools.islice(proofs, 20):
+        assert proof.first.entry.id < proof.second.entry.id
