@@ -218,9 +218,9 @@ class Disk:
         """Wire forms, by id."""
         return [data for (data,) in self.rows("SELECT bytes FROM proofs ORDER BY id")]
 
-    def proof_ids(self) -> list[bytes]:
-        """Ascending."""
-        return [id_ for (id_,) in self.rows("SELECT id FROM proofs ORDER BY id")]
+    def proof_ids(self, but_of: bytes | None) -> list[bytes]:
+        """Ascending; without those of one author, where one is given."""
+        return [id_ for (id_,) in self.rows("SELECT id FROM proofs WHERE author IS NOT ? ORDER BY id", but_of)]
 
     def proof(self, id_: bytes) -> bytes | None:
         found = self.rows("SELECT bytes FROM proofs WHERE id = ?", id_)

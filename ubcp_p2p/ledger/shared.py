@@ -8,6 +8,8 @@ from typing import Final
 from ubcp_p2p.ledger import sync
 from ubcp_p2p.ledger.entry import Position
 from ubcp_p2p.ledger.store import Store
+from ubcp_p2p.ledger.wire import ForkProof, decode_signed
+from ubcp_p2p.ledger.writer import Writer
 
 _PAGE: Final = 128  # entries read at once: an answer has at most 512, of which the bytes may allow 40
 
@@ -17,6 +19,15 @@ class Shared:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._writer: Writer | None = None
+
+    def guard(self, writer: Writer) -> None:
+        """From now on nothing of this writer's chain is shown while it is not sure of it (Writer.shows)."""
+        self._writer = writer
+
+    def _hidden(self) -> bytes | None:
+        """The author of whom nothing is shown now."""
+        return self._writer.author if self._writer is not None and not self._writer.shows else None
 
     @property
     def network(self) -> bytes:
@@ -34,17 +45,19 @@ class Shared:
         return versions[number - 1].to_bytes() if 1 <= number <= len(versions) else None
 
     def proof_ids(self) -> list[bytes]:
-        return self._store.proof_ids()
+        return self._store.proof_ids(but_of=self._hidden())
 
     def proof(self, id_: bytes) -> bytes | None:
-        return self._store.proof(id_)
+        data = self._store.proof(id_)
+        return data if data is not None and ForkProof.from_bytes(data).author != self._hidden() else None
 
     def heads(self) -> Iterator[Position]:
-        return self._store.ledger.heads()
+        hidden = self._hidden()
+        return (head for head in self._store.ledger.heads() if head.author != hidden)
 
     def range(self, author: bytes, first: int, last: int) -> Iterator[bytes]:
         """A page at a time; the entries of one number are never split, of which a page may have more than _PAGE."""
-        while first <= last:
+        while first <= last and author != self._hidden():
             page = self._store.chain(author, first, last, _PAGE)
             if len(page) < _PAGE:
                 yield from (signed.to_bytes() for signed in page)
@@ -56,14 +69,17 @@ class Shared:
 
     def entry(self, id_: bytes) -> bytes | None:
         signed = self._store.entry(id_)
-        return signed.to_bytes() if signed is not None else None
+        return signed.to_bytes() if signed is not None and signed.entry.author != self._hidden() else None
 
     def blob(self, hash_: bytes) -> bytes | None:
         return self._store.blob(hash_)
 
     def log(self, after: int) -> Iterator[tuple[int, bytes]]:
+        hidden = self._hidden()
         while page := self._store.after(after, _PAGE):
-            yield from ((row.position, row.data) for row in page)
+            for row in page:
+                if hidden is None or decode_signed(row.data).entry.author != hidden:
+                    yield row.position, row.data
             after = page[-1].position
 
     def contains(self, author: bytes, seq: int, id_: bytes) -> bool:

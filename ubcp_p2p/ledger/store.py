@@ -212,9 +212,9 @@ class Store:
         """All that hold, by id."""
         return [ForkProof.from_bytes(data) for data in self._disk.proofs()]
 
-    def proof_ids(self) -> list[bytes]:
-        """Ascending."""
-        return self._disk.proof_ids()
+    def proof_ids(self, but_of: bytes | None = None) -> list[bytes]:
+        """Ascending; without those of one author, where one is given."""
+        return self._disk.proof_ids(but_of)
 
     def proof(self, id_: bytes) -> bytes | None:
         """The wire form of a proof that holds."""

@@ -89,18 +89,22 @@ class Writer:
         """
         return self.standing is Standing.CONFIRMED
 
-    def confirm(self, reports: Sequence[Iterable[Position]]) -> list[bytes]:
-        """What peers know of this chain: of each that was asked the heads of all branches, none for an unknown chain.
-
-        Ask three peers, or all where there are fewer. Returns the ids that are not in the store: fetch them (they are
-        entries like any other, and prove themselves by their signatures), append them, and call this again; leave out
-        a peer that cannot show what it has claimed. When nothing is missing, and one peer was asked at least, the
-        writer is confirmed. Raises ForkedBackup.
-        """
+    def missing(self, reports: Sequence[Iterable[Position]]) -> list[bytes]:
+        """The ids that peers have named as heads of this chain and that are not in the store; changes nothing."""
         ledger = self._store.ledger
         heads = {head for report in reports for head in report}
         assert all(head.author == self.author for head in heads)
-        missing = sorted(head.id for head in heads if not ledger.contains(*head))
+        return sorted(head.id for head in heads if not ledger.contains(*head))
+
+    def confirm(self, reports: Sequence[Iterable[Position]]) -> list[bytes]:
+        """What peers know of this chain: of each that was asked the heads of all branches, none for an unknown chain.
+
+        Ask three peers, or all where there are fewer, and give all reports at once. Returns what is `missing`: fetch
+        that (they are entries like any other, and prove themselves by their signatures), append it, and call this
+        again; leave out a peer that cannot show what it has claimed. When nothing is missing, and one peer was asked
+        at least, the writer is confirmed. Raises ForkedBackup.
+        """
+        missing = self.missing(reports)
         self._refuse_fork()
         if reports and not missing:
             self._confirmed, self._stands_at = True, self.head

@@ -88,6 +88,7 @@ class LiveLedger:
         """Open the store. Raises ConfigError, LocalIOError, StoreError."""
         await self._books.open()
         self._writer = Writer(self._books.store, self._network.key, alone=self._alone)
+        self._books.shared.guard(self._writer)
         self._unconfirmed.set()
 
     async def serve(self) -> None:
@@ -189,7 +190,9 @@ class LiveLedger:
     def _after(self, taken: Taken) -> None:
         """Tell of what has happened, fork proofs first."""
         for data in taken.proofs:
-            self._gossip.tell(ForkProof.from_bytes(data))
+            proof = ForkProof.from_bytes(data)
+            if proof.author != self._network.public:  # after a restored backup it may be of what nobody has seen
+                self._gossip.tell(proof)
         for author in taken.frozen:
             log.warning("frozen: %s has signed two entries with one number", author.hex())
             self._observe(LedgerEvent("frozen", {"author": author.hex()}))
@@ -287,11 +290,13 @@ class LiveLedger:
             self._words = UNCONFIRMED
             reports = await self._reconciler.heads(self._network.public)
             for peer, heads in list(reports.items()):
-                if not await self._holds([heads]):
+                if await self._lacks(heads):
                     await self._pull(peer)
-                    if not await self._holds([heads]):
+                    if await self._lacks(heads):
                         del reports[peer]  # it cannot show what it has claimed
-            if not reports or not await self._holds(list(reports.values())):
+            if not reports:
+                return False
+            if await self._books.run(self._writer.confirm, list(reports.values())):
                 return False
         for written in await self._books.run(self._write_drafts) if drafts else ():
             if written.signed is not None:
@@ -303,9 +308,9 @@ class LiveLedger:
             self._words = CONFIRMED
         return standing is Standing.CONFIRMED and not drafts
 
-    async def _holds(self, reports: Sequence[Iterable[Position]]) -> bool:
-        """Whether all that peers have reported is here. Raises ForkedBackup."""
-        return not await self._books.run(self._writer.confirm, reports)
+    async def _lacks(self, heads: Iterable[Position]) -> bool:
+        """Whether a peer knows more of this node's chain than is here."""
+        return bool(await self._books.run(self._writer.missing, [heads]))
 
     def _tell_own(self, signed: Signed) -> None:
         self._gossip.tell(signed)

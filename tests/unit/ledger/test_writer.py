@@ -213,6 +213,16 @@ def test_a_restored_backup_that_went_on_is_told_and_signs_no_more(
         assert Writer(store, KEY).standing is Standing.FORKED
 
 
+def test_looking_at_one_report_confirms_nothing(store: Store, world: World, owner: AccountKey) -> None:
+    writer = _confirmed(store, world, owner)
+    assert writer.head is not None
+    again = Writer(store, KEY)
+    assert again.missing([[writer.head]]) == []
+    assert again.standing is Standing.UNCONFIRMED
+    unknown = Position(KEY.public, 3, bytes(32))
+    assert again.missing([[writer.head], [unknown]]) == [unknown.id]
+
+
 def test_a_peer_that_cannot_show_what_it_claims_is_left_out(store: Store, world: World, owner: AccountKey) -> None:
     writer = _confirmed(store, world, owner)
     assert writer.head is not None
