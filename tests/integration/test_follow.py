@@ -25,7 +25,9 @@ from ubcp_p2p.processes import die_with_parent
 pytestmark = pytest.mark.slow
 
 STEP_S = 60.0  # imports of hivemind or libp2p on a busy machine, then polls of 3 s
-SEED, OTHER_SEED = 5, 77  # OTHER_SEED: that of tests.support.ledger_server
+SEED = 5
+
+NOBODY = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWRawPbxPtP1eZaJpumGnyWX2DcUyd3RQnydr3eAto4Az7"
 
 Document = dict[str, Any]
 
@@ -236,7 +238,7 @@ def test_a_lying_node_is_left_with_one_line(serve: Callable[[int], Server], lie:
     assert "Traceback" not in errors
 
 
-def test_another_node_is_tried(serve: Callable[[int], Server], programs: list[Program]) -> None:
+def test_another_node_is_tried(serve: Callable[[int], Server]) -> None:
     honest, liar = serve(SEED + 1), serve(SEED)
     liar.order("lie garbage")
     code, documents, errors = once("--charter", str(honest.charter), liar.address, honest.address)
@@ -269,24 +271,20 @@ def test_a_node_that_goes_away_is_waited_for(programs: list[Program]) -> None:
         assert follow.ended() == 0, follow.errors
 
 
-def test_nobody_there() -> None:
-    address = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWRawPbxPtP1eZaJpumGnyWX2DcUyd3RQnydr3eAto4Az7"
-    code, documents, errors = once(address)
-    assert (code, documents) == (3, [])
-    assert f"ubcp: error: {address}: nothing answers there" in errors
-
-
-def test_another_key_answers_there(serve: Callable[[int], Server]) -> None:
+def test_who_cannot_be_reached_is_told_why(serve: Callable[[int], Server]) -> None:
     there, _, _ = serve(SEED).address.rpartition("/")
-    code, _, errors = once(f"{there}/12D3KooWRawPbxPtP1eZaJpumGnyWX2DcUyd3RQnydr3eAto4Az7")
-    assert code == 3
-    assert "not the node that the address names" in errors
+    addresses = [NOBODY, f"{there}/{NOBODY.rpartition('/')[2]}"]
+    code, documents, errors = once(*addresses)
+    assert (code, [document["event"] for document in documents]) == (3, ["lost", "lost"])
+    assert [document["address"] for document in documents] == addresses
+    assert "nothing answers there" in documents[0]["message"]
+    assert "not the node that the address names" in documents[1]["message"]
+    assert "ubcp: error: none of the 2 nodes could be followed" in errors
 
 
 @pytest.mark.parametrize("crash", ["trio.lowlevel.spawn_system_task", "host.get_network().manager.run_task"])
 def test_a_crash_within_py_libp2p_is_one_line(crash: str) -> None:
     """Whichever of its background tasks it is: none of them may end the program with a traceback."""
-    address = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWRawPbxPtP1eZaJpumGnyWX2DcUyd3RQnydr3eAto4Az7"
     code = (
         "import sys, trio\n"
         "from ubcp_p2p.cli.main import main\n"
@@ -297,11 +295,11 @@ def test_a_crash_within_py_libp2p_is_one_line(crash: str) -> None:
         f"    {crash}(crash)\n"
         "    await trio.sleep_forever()\n"
         "dialing._dial = dial\n"
-        f"sys.exit(main(['follow', '--once', {address!r}]))\n"
+        f"sys.exit(main(['follow', '--once', {NOBODY!r}]))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=STEP_S, check=False)
     assert done.returncode == 3
-    assert done.stderr.splitlines() == [f"ubcp: error: {address}: py-libp2p failed: a mistake"]
+    assert done.stderr.splitlines() == [f"ubcp: error: {NOBODY}: py-libp2p failed: a mistake"]
 
 
 def test_neither_torch_nor_hivemind_is_loaded(serve: Callable[[int], Server]) -> None:
@@ -333,7 +331,7 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     ]
 
 
-def test_a_real_node_is_followed(programs: list[Program], tmp_path: Path) -> None:
+def test_a_real_node_is_followed(programs: list[Program]) -> None:
     """The daemon itself: a community's charter, entries handed in, a fork while it is followed."""
     town = Town(SEED)
     with tempfile.TemporaryDirectory(prefix="ubcp-") as folder:
@@ -343,7 +341,7 @@ def test_a_real_node_is_followed(programs: list[Program], tmp_path: Path) -> Non
         try:
             peer.start()
             hand_in(peer, town)
-            follow = Follow("--charter", str(charter), peer.own()[0])
+            follow = Follow(peer.own()[0])
             programs.append(follow)
             assert follow.wait("synced")["entries"] >= town.ledger.size
             forker = town.fork()

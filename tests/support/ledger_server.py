@@ -69,6 +69,7 @@ async def main() -> None:
             stream._writer.write(framed_answer(town, lie, question))
             await stream._writer.drain()
         await stream.receive(timeout_s=30.0)
+        stream.close()
 
     await network.handle(sync.PROTOCOL, serve)
     serving = asyncio.create_task(network.serve())

@@ -207,9 +207,7 @@ class Follower:
 async def _meet(connection: Connection) -> Charters:
     """The community of a node, by its own word. Raises MalformedMessage, Unreachable."""
     async with connection.open() as stream:
-        network = hash_of(fields(await stream.ask(hello(NOTHING)), 6)[1])
-    async with connection.open() as stream:  # where the first question must be about its own network
-        await stream.ask(hello(network))
+        network = hash_of(fields(await stream.ask(hello(NOTHING)), 6)[1])  # zeros: no network's, so it says its own
         _, rows = fields(await stream.ask([CHARTERS, [1]]), 2)
     if not items(rows, 1):
         raise MalformedMessage("a node without a charter")
