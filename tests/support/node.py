@@ -18,6 +18,8 @@ from typing import Any
 
 import ubcp_p2p.peer.runs as runs_module
 from tests.support.hostile import HostileMember, assault
+from tests.support.hostile_ledger import ledger_assault
+from ubcp_p2p.ledger.entry import Decision
 from ubcp_p2p.log import setup_logging
 from ubcp_p2p.peer.control import Emit
 from ubcp_p2p.peer.node import Node, run_node
@@ -110,6 +112,8 @@ class FaultyNode(Node):
             "behave": self._behave,
             "assault": self._assault,
             "pardon": self._pardon,
+            "ledger-assault": self._ledger_assault,
+            "ledger-write": self._ledger_write,
         }
 
     async def _fail_at(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
@@ -128,6 +132,18 @@ class FaultyNode(Node):
             for member in run.member.view.members.values() if run.member is not None else []:
                 member.strikes, member.struck_until_s = 0, 0.0
         return {}
+
+    async def _ledger_assault(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        assert self.network is not None
+        assert self.community is not None
+        return await ledger_assault(self.network, self.community.network, str(request["how"]))
+
+    async def _ledger_write(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        """Write DECISIONs that accept nothing, by the node's own hand."""
+        assert self.ledger is not None
+        bodies = [Decision(request["slice"], 0, 1, (), (), bytes.fromhex(mark)) for mark in request["marks"]]
+        written = [await self.ledger.write(body) for body in bodies]
+        return {"ids": [signed and signed.entry.id.hex() for signed in written]}
 
     async def _assault(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         assert self.network is not None

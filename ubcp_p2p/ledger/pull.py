@@ -50,7 +50,7 @@ BACK_FIRST: Final = 64  # how far before our end the search for where a branch p
 IDS_ROUNDS_MAX: Final = 64
 # Answers that bring nothing new. An honest peer needs a few hundred for its buckets, and in its log it has at least 32
 # of our entries in each.
-PATIENCE: Final = 1024
+PATIENCE: Final = 256
 PATIENCE_PER: Final = 32
 
 
@@ -142,6 +142,8 @@ def heads_from(value: Value | None, bucket: int, after: bytes) -> dict[bytes, li
         key = hash_of(author)
         if key[0] != bucket or key <= after:
             raise MalformedMessage("authors that were not asked for")
+        if not branches:
+            raise MalformedMessage("an author without entries")
         pairs = [fields(pair, 2) for pair in items(branches, HEADS_MAX)]
         result[key] = [Position(key, number_of(seq, SEQ_MAX), hash_of(id_)) for seq, id_ in pairs]
         after = key

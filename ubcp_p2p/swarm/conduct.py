@@ -63,7 +63,7 @@ class Conduct:
     def __init__(self) -> None:
         self._records: dict[bytes, _Record] = {}
 
-    def strike(self, peer: bytes, why: str, now_s: float) -> float | None:
+    def strike(self, peer: bytes, why: str, now_s: float, strikes: int = 1) -> float | None:
         """Note junk from a peer. Returns the seconds of the ban that this makes, if it does."""
         record = self._records.get(peer)
         if record is None:
@@ -72,7 +72,7 @@ class Conduct:
             record = self._records[peer] = _Record()
         if now_s - record.struck_s > FORGIVEN_S:
             record.strikes = 0
-        record.strikes, record.struck_s, record.why = record.strikes + 1, now_s, why
+        record.strikes, record.struck_s, record.why = record.strikes + strikes, now_s, why
         if record.strikes < STRIKES_MAX or record.until_s > now_s:
             return None
         seconds = min(BAN_S_MAX, BAN_S * float(1 << record.bans))

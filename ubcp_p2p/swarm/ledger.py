@@ -23,7 +23,7 @@ from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed
 from ubcp_p2p.ledger.writer import ForkedBackup, Standing, Writer, Written, WrongClock
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.books import Books
-from ubcp_p2p.swarm.conduct import Conduct
+from ubcp_p2p.swarm.conduct import STRIKES_MAX, Conduct
 from ubcp_p2p.swarm.entry_gossip import EntryGossip
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.reconcile import Reconciler
@@ -73,7 +73,7 @@ class LiveLedger:
             network, is_banned=self._is_banned, on_junk=self._on_junk, on_lost=self._wants
         )  # fmt: skip
         self._reconciler = Reconciler(
-            network, self._books, is_banned=self._is_banned, on_junk=self._on_junk, on_taken=self._on_pulled
+            network, self._books, is_banned=self._is_banned, on_junk=self._on_liar, on_taken=self._on_pulled
         )
         self._loop = asyncio.get_running_loop()
         self._gap, self._unconfirmed = asyncio.Event(), asyncio.Event()
@@ -334,8 +334,12 @@ class LiveLedger:
     def _is_banned(self, peer: bytes) -> bool:
         return self._conduct.is_banned(peer, time.monotonic())
 
-    def _on_junk(self, peer: bytes, why: str) -> None:
-        seconds = self._conduct.strike(peer, why, time.monotonic())
+    def _on_liar(self, peer: bytes, why: str) -> None:
+        """Junk on a stream, which no accident makes."""
+        self._on_junk(peer, why, STRIKES_MAX)
+
+    def _on_junk(self, peer: bytes, why: str, strikes: int = 1) -> None:
+        seconds = self._conduct.strike(peer, why, time.monotonic(), strikes)
         log.debug("%s sent junk to the ledger: %s", short(peer), why)
         if seconds is not None:
             log.warning("%s is ignored for %.0f s: %s", short(peer), seconds, why)

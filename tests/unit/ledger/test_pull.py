@@ -261,6 +261,7 @@ HOSTILE: dict[str, Reply] = {
     "heads twice": change(sync.HEADS, lambda honest: [sync.HEADS, honest[1] * 2]),
     "heads without place": change(sync.HEADS, lambda honest: [sync.HEADS, [[honest[1][0][0], [[0]]]]]),
     "a huge number": change(sync.HEADS, lambda honest: [sync.HEADS, [[honest[1][0][0], [[2**32, bytes(32)]]]]]),
+    "an author without heads": change(sync.HEADS, lambda honest: [sync.HEADS, [[honest[1][0][0], []]]]),
     "65 heads": change(sync.HEADS, lambda honest: [sync.HEADS, [[honest[1][0][0], [[1, bytes(32)]] * 65]]]),
     "ranges of another kind": change(sync.RANGES, lambda honest: [sync.IDS, honest[1]]),
     "ranges of nothing asked": change(sync.RANGES, lambda honest: [sync.RANGES, [_entry(), *honest[1]]]),
@@ -326,8 +327,11 @@ def test_authors_without_end_end() -> None:
         if question[0] == sync.LOG:
             return [sync.LOG, question[1], []]
         if question[0] == sync.HEADS:
-            rows = [[bytes([question[1]]) + next(names).to_bytes(31, "big"), []] for _ in range(sync.AUTHORS_MAX)]
+            heads: Value = [[0, bytes(32)]]
+            rows = [[bytes([question[1]]) + next(names).to_bytes(31, "big"), heads] for _ in range(sync.AUTHORS_MAX)]
             return [sync.HEADS, rows]  # type: ignore[list-item]
+        if question[0] == sync.RANGES:
+            return [sync.RANGES, []]
         return None
 
     asked = []
