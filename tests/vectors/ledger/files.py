@@ -71,6 +71,14 @@ class Vectors:
             entries_root=root_of(sorted(s.entry.id for s in entries)).hex(), balances_root=balances_root(table).hex(),
         )  # fmt: skip
 
+    def question(self, name: str, shows: str, scene: Scene, question: bytes, answer: bytes | None) -> None:
+        """What a ledger with all entries of `scene` answers; None: nothing, for the question is malformed."""
+        self.add(
+            name, shows, "11", charters=self._charters_of(scene), entries=self._names_of(scene.entries),
+            question=question.hex(), answer=answer.hex() if answer is not None else "",
+            expected="ok" if answer is not None else "malformed",
+        )  # fmt: skip
+
     def _charters_of(self, scene: Scene) -> list[str]:
         names = []
         for version in scene.charters.versions:

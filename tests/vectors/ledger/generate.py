@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from tests.vectors.ledger import accounts, balances, chains, charters, forks, forms, nodes, signatures, trees
+from tests.vectors.ledger import accounts, balances, chains, charters, forks, forms, nodes, signatures, syncs, trees
 from tests.vectors.ledger.files import Vectors
 
 FOLDER = Path(__file__).parents[3] / "ledger" / "vectors"
@@ -36,6 +36,7 @@ FILES = {
     "rules": rules,
     "forks": forks.vectors,
     "balances": balances.vectors,
+    "sync": syncs.vectors,
 }
 
 

@@ -6,10 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from tests.support.ledgers import MemoryLedger
 from tests.vectors.ledger.files import FORMAT
-from ubcp_p2p import keys
+from ubcp_p2p import codec, keys
 from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
-from ubcp_p2p.ledger import balances, entry, merkle, rules, wire
+from ubcp_p2p.ledger import balances, entry, merkle, rules, sync, wire
 from ubcp_p2p.ledger.faults import LedgerError, Pending
 from ubcp_p2p.ledger.state import Ledger
 
@@ -31,6 +32,7 @@ KEYS: dict[str, tuple[set[str], ...]] = {
     "balances": (
         {"charters", "entries", "proofs", "as_of", "rows", "frozen", "findings", "entries_root", "balances_root"},
     ),
+    "sync": ({"charters", "entries", "question", "answer", "expected"},),
 }
 
 
@@ -184,6 +186,19 @@ def _state(document: Json, vector: Json) -> None:
     assert balances.balances_root(rows).hex() == vector["balances_root"]
 
 
+def _sync(document: Json, vector: Json) -> None:
+    versions = [SignedCharter.from_bytes(_bytes(document["charters"][name])) for name in vector["charters"]]
+    entries = [wire.decode_signed(_bytes(document["entries"][name])) for name in vector["entries"]]
+    source = MemoryLedger(versions, entries)
+    try:
+        question = codec.decode(_bytes(vector["question"]), bytes_max=sync.FRAME_BYTES_MAX)
+        answer = codec.encode(sync.answer(question, source)).hex()
+    except codec.MalformedMessage:
+        assert (vector["expected"], vector["answer"]) == ("malformed", "")
+    else:
+        assert (vector["expected"], vector["answer"]) == ("ok", answer)
+
+
 CHECKS: dict[str, Callable[[Json, Json], None]] = {
     "worked": _worked,
     "encoding": _form,
@@ -196,4 +211,5 @@ CHECKS: dict[str, Callable[[Json, Json], None]] = {
     "rules": _entry,
     "forks": _state,
     "balances": _state,
+    "sync": _sync,
 }
