@@ -42,6 +42,7 @@ class Log:
     after: int = 0  # what to ask for next
     last: bytes = b""  # id of its newest entry
     tree: Frontier = field(default_factory=Frontier)
+    overlaps: bool = False  # the next entries begin with the newest one again
     exchanges: int = 0  # in which it was read: the node may have begun a new log in between
     is_whole: bool = True  # all of it is in our ledger
     is_doubtful: bool = False
@@ -54,11 +55,11 @@ class Replica:
         self.store = store
         self.local = Shared(store)
         self.faults: list[Fault] = []
-        self.signatures = 0
-        self.checkpoints = 0
-        self.log: Log | None = None
-        self.new: Counter[str] = Counter()  # kinds of entries since `told`
-        self.shown: list[dict[str, Any]] = []
+        self._signatures = 0
+        self._checkpoints = 0
+        self._log: Log | None = None
+        self._new: Counter[str] = Counter()  # kinds of entries since the last `state`
+        self._shown: list[dict[str, Any]] = []
         self._observe = observe
         self._seen: set[Fault] = set()
         self._intake = Intake(store)
@@ -78,12 +79,13 @@ class Replica:
 
         Its newest entry is asked for again, to see that it still is the same log.
         """
-        if self.log is None and (self.local.size == 0 or self._followed == node):
-            self.log, self._followed = Log(node), node
-        if self.log is None or self.log.node != node:
+        if self._log is None and (self.local.size == 0 or self._followed == node):
+            self._log, self._followed = Log(node), node
+        if self._log is None or self._log.node != node:
             return None
-        self.log.exchanges += 1
-        return max(0, self.log.after - 1)
+        self._log.exchanges += 1
+        self._log.overlaps = self._log.after > 0
+        return max(0, self._log.after - 1)
 
     def take(self, step: Take) -> None:
         """Verify, and keep what holds. Raises MalformedMessage for what only the sender can be blamed for."""
@@ -102,22 +104,22 @@ class Replica:
 
     def _take_log(self, step: Take) -> None:
         """In the node's order, one CHECKPOINT of its own at a time."""
-        log, self.log = self.log, None  # should anything fail below: the next exchange reads it from its beginning
+        log, self._log = self._log, None  # should anything fail below: the next exchange reads it from its beginning
         entries = list(step.entries)
-        if log is None or (log.last and entries[0].entry.id != log.last):
+        if log is None or (log.overlaps and entries[0].entry.id != log.last):
             self._put(step)
             return
         batch: list[Signed] = []
-        for signed in entries[1:] if log.last else entries:
+        for signed in entries[1:] if log.overlaps else entries:
             if signed.entry.author == log.node and signed.entry.kind == Kind.CHECKPOINT:
                 self._append_log(log, batch)
                 batch = []
                 self._check(log, signed.entry)
             batch.append(signed)
         self._append_log(log, batch)
-        log.after, log.last = step.after, entries[-1].entry.id
+        log.after, log.last, log.overlaps = step.after, entries[-1].entry.id, False
         if not log.is_doubtful:
-            self.log = log
+            self._log = log
 
     def _append_log(self, log: Log, batch: Sequence[Signed]) -> None:
         self._put(Take(sync.IDS, entries=batch))
@@ -162,11 +164,11 @@ class Replica:
     def _note(self, signed: Signed) -> None:
         entry = signed.entry
         self._authors.pop(entry.id, None)
-        self.signatures += len(signatures_of(signed))
-        self.new[Kind(entry.kind).name] += 1
-        self.checkpoints += entry.kind == Kind.CHECKPOINT
-        if len(self.shown) < SHOWN_MAX:
-            self.shown.append(_described(entry))
+        self._signatures += len(signatures_of(signed))
+        self._new[Kind(entry.kind).name] += 1
+        self._checkpoints += entry.kind == Kind.CHECKPOINT
+        if len(self._shown) < SHOWN_MAX:
+            self._shown.append(_described(entry))
 
     def _refuse(self, id_: bytes, error: LedgerError, signed: Signed | None) -> None:
         author = self._authors.pop(id_, signed.entry.author if signed is not None else b"")
@@ -233,10 +235,10 @@ class Replica:
         ledger = self.store.ledger
         document = {
             "entries": ledger.entries, "accounts": len(ledger.accounts()), "heads": sum(1 for _ in ledger.heads()),
-            "pending": len(self.store.pending_missing()), "added": self.new.total(),
-            "kinds": dict(sorted(self.new.items())), "new": self.shown,
+            "pending": len(self.store.pending_missing()), "added": self._new.total(),
+            "kinds": dict(sorted(self._new.items())), "new": self._shown,
         }  # fmt: skip
-        self.new, self.shown = Counter(), []
+        self._new, self._shown = Counter(), []
         return document
 
     def summary(self, seconds: float) -> dict[str, Any]:
@@ -251,10 +253,10 @@ class Replica:
             "entries": ledger.entries + len(self._refused), "accounts": len(ledger.accounts()), "valid": ledger.entries,
             "faults": [fault.to_json() for fault in self.faults], "balances_root": root.hex(),
             "entries_root": entries_root(ledger).hex(), "seconds": round(seconds, 3),
-            "verified_per_s": round(self.signatures / seconds, 1) if seconds else 0.0, "network": ledger.network.hex(),
-            "slice": ledger.slice, "signatures": self.signatures, "pending": len(self.store.pending_missing()),
+            "verified_per_s": round(self._signatures / seconds, 1) if seconds else 0.0, "network": ledger.network.hex(),
+            "slice": ledger.slice, "signatures": self._signatures, "pending": len(self.store.pending_missing()),
             "checkpoints": {
-                "checked": len(self._checked), "not_checkable_here": self.checkpoints - len(self._checked)
+                "checked": len(self._checked), "not_checkable_here": self._checkpoints - len(self._checked)
             },
             "frozen": [account.hex() for account in ledger.frozen()],
         }  # fmt: skip

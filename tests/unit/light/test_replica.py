@@ -156,6 +156,24 @@ def test_right_checkpoints_are_recomputed(town: Town, watch: Watch) -> None:
     assert watch.faults() == []
 
 
+def test_a_log_that_comes_in_many_answers_is_one_log(town: Town, watch: Watch) -> None:
+    def in_threes(question: list[Any]) -> Value | None:
+        if question[0] != sync.LOG:
+            return None
+        rows = town.ledger.order[question[1] : question[1] + 3]
+        return [sync.LOG, question[1] + len(rows), [signed.to_bytes() for signed in rows]]
+
+    for _ in range(3):
+        town.checkpoint()
+        town.receipt()
+        assert watch.exchange(in_threes).count(sync.LOG) >= 1
+    assert watch.replica.summary(1.0)["checkpoints"] == {"checked": 3, "not_checkable_here": 0}
+    town.orders()["bad root"]()
+    watch.exchange(in_threes)
+    watch.exchange(in_threes)
+    assert watch.faults() == [("checkpoint-root", town.node.public.hex())]
+
+
 @pytest.mark.parametrize(("order", "code"), [("bad root", "checkpoint-root"), ("bad state", "checkpoint-state")])
 def test_a_wrong_checkpoint_is_a_fault_of_the_node(town: Town, watch: Watch, order: str, code: str) -> None:
     town.orders()[order]()
