@@ -38,9 +38,7 @@ def audit(
     ] = None,
     as_of: Annotated[
         str | None,
-        typer.Option(
-            "--as-of", metavar="SLICE|DATE", help="Leave out later entries."
-        ),
+        typer.Option("--as-of", metavar="SLICE|DATE", help="Leave out later entries."),
     ] = None,
     network: Annotated[
         str | None, typer.Option("--network", metavar="HEX", help="Refuse another community's ledger.")
@@ -222,9 +220,7 @@ def _progress(first: int, last: int) -> Iterator[Callable[[int], None] | None]:
 
 def _print(report: Report) -> None:
     counts = report.counts
-    print(
-        f"entries        {counts.read} of {report.accounts} accounts, {counts.valid} valid, up to slice {report.slice}"
-    )
+    print(f"entries        {counts.read}, {counts.valid} valid; {report.accounts} accounts; up to slice {report.slice}")
     for name, number, text in (
         ("dependent", counts.dependent, "not judged: they refer to a faulty or missing entry"),
         ("duplicate", counts.duplicate, "there twice"),
@@ -266,19 +262,19 @@ def _list_frauds(json: bool) -> None:
 
 
 def _bytes_of(what: str) -> bytes:
-    """The bytes themselves, or their hex digits, from the argument, a file or stdin."""
+    """From hex digits, or from a file or stdin that has the bytes or their hex digits."""
     if what == "-":
         data = sys.stdin.buffer.read(INPUT_BYTES_MAX + 1)
-    elif (path := Path(what)).is_file():
-        try:
-            with path.open("rb") as file:
-                data = file.read(INPUT_BYTES_MAX + 1)
-        except OSError as error:
-            raise LocalIOError(f"cannot read {what}: {error.strerror}") from None
+    elif (given := _unhex(what.encode())) is not None:
+        data = given
     else:
-        data = what.encode()
-        if _unhex(data) is None:
-            raise ConfigError(f"{what!r:.80} is neither a file nor hex digits")
+        try:
+            with Path(what).open("rb") as file:
+                data = file.read(INPUT_BYTES_MAX + 1)
+        except FileNotFoundError:
+            raise ConfigError(f"{what!r:.80} is neither a file nor hex digits") from None
+        except OSError as error:
+            raise LocalIOError(f"cannot read {what:.80}: {error.strerror}") from None
     if len(data) > INPUT_BYTES_MAX:
         raise ConfigError(f"more than {INPUT_BYTES_MAX} bytes: not one entry", hint="`ubcp audit` reads whole ledgers")
     return _unhex(data) or data
