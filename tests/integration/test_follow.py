@@ -203,7 +203,8 @@ def test_follow_sees_what_happens_and_ends_with_the_same_roots(
 
 def test_a_kept_ledger_goes_on_where_it_was(serve: Callable[[int], Server], tmp_path: Path) -> None:
     server = serve(SEED + 1)
-    arguments = ["--charter", str(server.charter), "--store", str(tmp_path / "ledger.sqlite3"), server.address]
+    by_name = server.address.replace("/ip4/127.0.0.1/", "/dns4/localhost/")
+    arguments = ["--charter", str(server.charter), "--store", str(tmp_path / "ledger.sqlite3"), by_name]
     code, documents, errors = once(*arguments)
     assert (code, documents[-1]["in_sync"]) == (0, True), errors
     assert documents[0]["charter_known"] is True
