@@ -23,6 +23,7 @@ from ubcp_p2p.ledger.wire import Signed
 from ubcp_p2p.ledger.world import secret
 
 FILE = "ledger.sqlite3"
+TOGETHER = 16  # children at once: they wait for the disk most of the time
 
 
 class Life:
@@ -95,6 +96,17 @@ def _play_until(life: Life, folder: Path, at: int) -> int:
     return points
 
 
+def _child(life: Life, root: Path, at: int) -> int:
+    """Its pid."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _play_until(life, root / str(at), at)
+        finally:
+            os._exit(1)  # not killed: who waits for it says so
+    return pid
+
+
 def main(root: Path) -> None:
     life = Life()
     connect = sqlite3.connect
@@ -104,15 +116,11 @@ def main(root: Path) -> None:
 
     sqlite3.connect = counting  # type: ignore[assignment]  # the same, with another class of connection
     points = _play_until(life, root / "whole", -1)
-    for at in range(points):
-        pid = os.fork()
-        if pid == 0:
-            try:
-                _play_until(life, root / str(at), at)
-            finally:
-                os._exit(1)  # not killed: the check below says so
-        _, status = os.waitpid(pid, 0)
-        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, at
+    for group in range(0, points, TOGETHER):
+        pids = [_child(life, root, at) for at in range(group, min(group + TOGETHER, points))]
+        for pid in pids:
+            _, status = os.waitpid(pid, 0)
+            assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, group
     print(points)
 
 

@@ -78,7 +78,7 @@ def test_killed_at_every_statement(tmp_path: Path, life: Life, figure: Callable[
 
 
 @pytest.mark.slow
-def test_a_power_cut_at_every_sector_of_the_log(tmp_path: Path, life: Life) -> None:
+def test_a_power_cut_anywhere_in_the_log(tmp_path: Path, life: Life) -> None:
     """A WAL that ends anywhere, or in rubbish: each commit is there whole or not at all, and in order."""
     states: list[Known] = []
     cuts = tmp_path / "cut"
@@ -96,7 +96,7 @@ def test_a_power_cut_at_every_sector_of_the_log(tmp_path: Path, life: Life) -> N
     log = (cuts / "log").read_bytes()
     assert logs == sorted(set(logs)), "a checkpoint came in between: the lengths say nothing then"
     seen = set()
-    for size in sorted({*range(logs[0], len(log), 512), *logs}):
+    for size in sorted({*range(logs[0], len(log), 1031), *logs}):  # a prime: in headers of frames and in pages
         for number, tail in enumerate((b"", b"\xff" * 700)):
             path = cuts / f"{size}-{number}"
             shutil.copy(cuts / "db", path)
