@@ -53,6 +53,11 @@ def add_rules(file: Vectors) -> None:
     for slice_, expected in ((6, "slice-reference"), (7, "ok")):
         file.entry("5.4", f"HEAL in slice {slice_} of a branch in slice 8", "a slice at most 1 below", s,
                    s.draft(a, Heal(((2, third.entry.id),), ()), s.stewards[:2], slice_=slice_), expected)  # fmt: skip
+    thief = s.key("thief")
+    for branch, after in (("first", s.id_at(a, 2)), ("second", second.entry.id)):
+        for who, key, expected in (("its author", a.key, "ok"), ("a stranger", thief, "signer")):
+            file.entry("5.3", f"the {branch} branch goes on, by {who}", "a fork changes nothing about who signs", s,
+                       s.raw(a.public, 3, after, s.ask(s.names["pay"], 100), [key]), expected)  # fmt: skip
     s, first, second = _twice(42, RICH)
     a, pay = s.names["a"], s.names["pay"]
     s.now = 2
@@ -317,6 +322,9 @@ def _rotations(file: Vectors) -> None:
     rows = {"a": P, "b": P}
     file.state("7.2", "a proof with a stranger's ROTATE", "nobody but the author can make a fork of it", s, rows,
                proofs=[(ForkProof.of(ask, stolen), "freeze")])  # fmt: skip
+    saving = s.raw(a.public, 2, head, s.ask(pay, 200), [recovery])
+    file.state("7.2", "a proof with a REQUEST by the recovery key", "which signs nothing but a ROTATE", s, rows,
+               proofs=[(ForkProof.of(ask, saving), "freeze")])  # fmt: skip
     saved = s.raw(a.public, 2, head, Rotate(new.public, hash_), [recovery, new])
     file.state("7.2", "a proof with a ROTATE by the recovery key", "it is the author's too", s, rows,
                proofs=[(ForkProof.of(ask, saved), "ok")], frozen=[a.public], findings=[_fork(ask, saved)])  # fmt: skip
@@ -324,6 +332,15 @@ def _rotations(file: Vectors) -> None:
     s.take(saved)
     file.state("7.2", "a fork by the recovery key", "both branches count", s, {"a": (900, 100, 0, 0), "b": P},
                frozen=[a.public], findings=[_fork(ask, saved)])  # fmt: skip
+    s = Scene(65)
+    a, b = s.account("a"), s.account("b")
+    pay, new = s.node(b, "pay"), s.key("new")
+    old, head = a.key, s.id_at(a, 1)
+    ask = s.raw(a.public, 2, head, s.ask(pay, 100), [old])
+    turned = s.write(a, Rotate(new.public, ZERO), [new])
+    file.state("7.2", "a proof of a ROTATE and a REQUEST beside it", "the key in force after prev", s,
+               {"a": P, "b": P}, proofs=[(ForkProof.of(ask, turned), "ok")], frozen=[a.public],
+               findings=[_fork(ask, turned)])  # fmt: skip
     s = Scene(64)
     a, b = s.account("a"), s.account("b")
     pay, new = s.node(b, "pay"), s.key("new")
