@@ -249,10 +249,10 @@ class Disk:
 
     # -- pending --------------------------------------------------------------------------------------------------
 
-    def put_pending(self, what: int, digest: bytes, author: bytes, missing: bytes, data: bytes) -> int:
-        """Its number; the one that it has when the same bytes are there already."""
-        sql = "INSERT OR IGNORE INTO pending (what, digest, author, missing, bytes) VALUES (?, ?, ?, ?, ?)"
-        self.rows(sql, what, digest, author, missing, data)
+    def put_pending(self, what: int, digest: bytes, author: bytes, signers: bytes, missing: bytes, data: bytes) -> int:
+        """Its number; the one that it has when the same bytes are there already. signers: keys, joined."""
+        sql = "INSERT OR IGNORE INTO pending (what, digest, author, signers, missing, bytes) VALUES (?, ?, ?, ?, ?, ?)"
+        self.rows(sql, what, digest, author, signers, missing, data)
         return int(self.rows("SELECT number FROM pending WHERE digest = ?", digest)[0][0])
 
     def set_missing(self, number: int, missing: bytes) -> None:
@@ -262,10 +262,10 @@ class Disk:
         sql = "SELECT number, what, missing, bytes FROM pending WHERE number = ?"
         return PendingRow(*self.rows(sql, number)[0])
 
-    def pending_of(self, author: bytes, what: int) -> list[bytes]:
-        """The data of all of this kind, oldest first."""
-        sql = "SELECT bytes FROM pending WHERE author = ? AND what = ? ORDER BY number"
-        return [data for (data,) in self.rows(sql, author, what)]
+    def is_pending(self, author: bytes, signer: bytes) -> bool:
+        """Whether something of this author is pending that `signer` has signed."""
+        sql = "SELECT 1 FROM pending WHERE author = ? AND instr(signers, ?) LIMIT 1"
+        return bool(self.rows(sql, author, signer))
 
     def pending_sizes(self) -> list[tuple[int, bytes, int]]:
         """(number, missing, bytes of data) of each, oldest first."""

@@ -29,7 +29,7 @@ def _to_format_1(db: sqlite3.Connection) -> None:
     db.execute(
         """CREATE TABLE pending (
             number INTEGER PRIMARY KEY AUTOINCREMENT, what INTEGER NOT NULL, digest BLOB NOT NULL UNIQUE,
-            author BLOB NOT NULL, missing BLOB NOT NULL, bytes BLOB NOT NULL)"""
+            author BLOB NOT NULL, signers BLOB NOT NULL, missing BLOB NOT NULL, bytes BLOB NOT NULL)"""
     )
     db.execute("CREATE INDEX pending_by_author ON pending (author)")
     db.execute("CREATE TABLE blobs (hash BLOB PRIMARY KEY, bytes BLOB NOT NULL)")

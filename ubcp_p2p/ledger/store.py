@@ -229,9 +229,9 @@ class Store:
         """The ids that pending entries and proofs wait for, sorted: what to ask for."""
         return self._waiting.missing()
 
-    def pending_of(self, author: bytes) -> list[Signed]:
-        """An author's pending entries. Who signed them was not checked against its chain."""
-        return [decode_signed(data) for data in self._disk.pending_of(author, _ENTRY)]
+    def is_pending(self, author: bytes, signer: bytes) -> bool:
+        """Whether an entry of this author is pending that `signer` has signed."""
+        return self._disk.is_pending(author, signer)
 
     def blob(self, hash_: bytes) -> bytes | None:
         return self._disk.blob(hash_)
@@ -366,9 +366,12 @@ class Store:
         return Verdict(proof.id, Outcome.ADDED)
 
     def _park(self, item: Item, missing: Iterable[bytes]) -> int:
-        what, author = (_ENTRY, item.entry.author) if isinstance(item, Signed) else (_PROOF, item.author)
         data, ids = item.to_bytes(), list(missing)[:MISSING_MAX]
-        number = self._disk.put_pending(what, hashlib.sha256(data).digest(), author, b"".join(ids), data)
+        if isinstance(item, Signed):
+            what, author, signers = _ENTRY, item.entry.author, b"".join(key for key, _ in item.signatures)
+        else:
+            what, author, signers = _PROOF, item.author, b""
+        number = self._disk.put_pending(what, hashlib.sha256(data).digest(), author, signers, b"".join(ids), data)
         self._disk.set_missing(number, b"".join(ids))
         self._waiting.add(number, ids, len(data))
         return number

@@ -77,7 +77,9 @@ class Writer:
     def standing(self) -> Standing:
         if self._store.ledger.open_forks(self.author):
             return Standing.FORKED
-        is_known = self._confirmed and self.head == self._stands_at and not self._waits()
+        is_known = self._confirmed and self.head == self._stands_at
+        if is_known and self._store.is_pending(self.author, self._key.public):
+            is_known = False  # more of the chain exists than is here: this key has signed it
         return Standing.CONFIRMED if is_known else Standing.UNCONFIRMED
 
     @property
@@ -167,10 +169,6 @@ class Writer:
         befores = (healing.positions[0] for healing in ledger.healings.get(self.author, ()))
         before = max(befores, key=lambda position: position.seq, default=branches[0].head)
         return next((c for c in branches if c.has(before) and len(c) > before.seq + 1), branches[0])
-
-    def _waits(self) -> bool:
-        """Whether an entry that our key has signed is pending: more of the chain exists than the ledger has."""
-        return any(self._key.public in signed.signers for signed in self._store.pending_of(self.author))
 
     def _refuse_fork(self) -> None:
         forks = self._store.ledger.open_forks(self.author)

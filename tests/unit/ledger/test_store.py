@@ -445,7 +445,7 @@ CREATE INDEX entries_by_author ON entries (author, seq);
 CREATE TABLE proofs (id BLOB PRIMARY KEY, author BLOB NOT NULL, bytes BLOB NOT NULL);
 CREATE INDEX proofs_by_author ON proofs (author);
 CREATE TABLE pending (number INTEGER PRIMARY KEY AUTOINCREMENT, what INTEGER NOT NULL, digest BLOB NOT NULL UNIQUE,
-    author BLOB NOT NULL, missing BLOB NOT NULL, bytes BLOB NOT NULL);
+    author BLOB NOT NULL, signers BLOB NOT NULL, missing BLOB NOT NULL, bytes BLOB NOT NULL);
 CREATE INDEX pending_by_author ON pending (author);
 CREATE TABLE blobs (hash BLOB PRIMARY KEY, bytes BLOB NOT NULL);
 CREATE TABLE drafts (number INTEGER PRIMARY KEY AUTOINCREMENT, author BLOB NOT NULL, bytes BLOB NOT NULL);
