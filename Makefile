@@ -5,17 +5,31 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test faults check bench clean
+.PHONY: demo test faults properties mutants fuzz vectors check bench clean
 
 demo: $(STAMP)  ## a swarm on this machine
 	$(BIN)/ubcp demo
 
 test: $(STAMP)
-	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors
+	$(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors tests/fuzz
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not full" --reruns 1 tests/integration tests/faults
 
 faults: $(STAMP)  ## every fault at every step of a round, every lie of a hostile peer: about 8 minutes
 	$(BIN)/pytest -q tests/faults
+
+properties: $(STAMP)  ## the property tests with 20 times as many examples
+	$(BIN)/pytest -q -n 2 --timeout 3600 --hypothesis-profile long tests/property
+
+FUZZ_SECONDS ?= 30
+fuzz: $(STAMP)  ## changed bytes into every decoder of the ledger, FUZZ_SECONDS for each
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+mutants: $(STAMP)  ## does a test notice every small change of the ledger's rules? (docs/mutation.md)
+	$(BIN)/python -m tests.mutation
+
+vectors: $(STAMP)  ## rewrite the test vectors, after a deliberate change of a format or rule
+	$(BIN)/python -m tests.vectors.generate
+	$(BIN)/python -m tests.vectors.ledger.generate
 
 check: $(STAMP)
 	$(BIN)/ruff check --quiet .
