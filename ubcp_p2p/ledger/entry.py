@@ -214,13 +214,9 @@ def make(network: bytes, author: bytes, seq: int, prev: bytes, slice_: int, body
     return decode(data), data
 
 
-def decode(data: bytes, id_: bytes | None = None) -> Entry:
-    """The entry with these canonical bytes. Raises MalformedEntry.
-
-    id_: its id, when these bytes were decoded before: that they are canonical is then known, and only the form is
-    checked.
-    """
-    row = unpack(data, ENTRY_BYTES_MAX) if id_ is None else _UNPACK(data)
+def decode(data: bytes) -> Entry:
+    """The entry with these canonical bytes. Raises MalformedEntry."""
+    row = unpack(data, ENTRY_BYTES_MAX)
     if type(row) is not list or not row:
         raise MalformedEntry("encoding", "an entry is an array")
     if row[0] != VERSION or type(row[0]) is not int:
@@ -237,7 +233,14 @@ def decode(data: bytes, id_: bytes | None = None) -> Entry:
         raise MalformedEntry("field", f"unknown kind of entry {_number_text(kind)}")
     if type(body) is not list:
         raise MalformedEntry("field", "an entry's body is an array")
-    return Entry(network, author, seq, prev, slice_, kind, parse(body), entry_id(data) if id_ is None else id_)
+    return Entry(network, author, seq, prev, slice_, kind, parse(body), entry_id(data))
+
+
+def decode_again(data: bytes, id_: bytes) -> Entry:
+    """The entry with bytes that `decode` has accepted before, in whatever process, and its id: nothing is checked."""
+    _, network, author, seq, prev, slice_, kind, body = _UNPACK(data)
+    parsed = Receipt(Voucher._make(body[0]), body[1]) if kind == Kind.RECEIPT else _PARSERS[kind](body)
+    return Entry(network, author, seq, prev, slice_, kind, parsed, id_)
 
 
 def encode(entry: Entry) -> bytes:

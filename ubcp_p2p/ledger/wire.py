@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from ubcp_p2p import keys
 from ubcp_p2p.ledger.entry import (
@@ -20,6 +20,7 @@ from ubcp_p2p.ledger.entry import (
     Voucher,
     _pack,
     decode,
+    decode_again,
     parse_voucher,
     unpack,
     voucher_digest,
@@ -32,6 +33,8 @@ PROOF_BYTES_MAX: Final = 2 * SIGNED_BYTES_MAX + 16
 VOUCHER_BYTES_MAX: Final = 1024
 ROLE_ENTRY: Final = "entry"
 ROLE_VOUCHER: Final = "voucher"
+
+Check: TypeAlias = tuple[bytes, str, bytes, bytes]  # the arguments of keys.verify: key, role, digest, signature
 
 
 class Signed(NamedTuple):
@@ -48,15 +51,6 @@ class Signed(NamedTuple):
     def to_bytes(self) -> bytes:
         """The wire form `[bytes, [[key, signature]…]]`."""
         return _pack([self.data, [[key, signature] for key, signature in self.signatures]])
-
-
-class Check(NamedTuple):
-    """One signature to verify."""
-
-    public: bytes
-    role: str
-    digest: bytes
-    signature: bytes
 
 
 class SignedVoucher(NamedTuple):
@@ -120,12 +114,9 @@ def sign(entry: Entry, data: bytes, signers: Iterable[keys.AccountKey | keys.Nod
     return Signed(entry, data, tuple(sorted((key.public, key.sign(ROLE_ENTRY, entry.id)) for key in signers)))
 
 
-def decode_signed(data: bytes, id_: bytes | None = None) -> Signed:
-    """The signed entry with these wire bytes; signatures are not verified here. Raises MalformedEntry.
-
-    id_: as for entry.decode, when these bytes were decoded before.
-    """
-    row = unpack(data, SIGNED_BYTES_MAX) if id_ is None else _UNPACK(data)
+def decode_signed(data: bytes) -> Signed:
+    """The signed entry with these wire bytes; signatures are not verified here. Raises MalformedEntry."""
+    row = unpack(data, SIGNED_BYTES_MAX)
     if type(row) is not list or len(row) != 2:
         raise MalformedEntry("encoding", "a signed entry has an entry and its signatures")
     body, rows = row
@@ -134,7 +125,13 @@ def decode_signed(data: bytes, id_: bytes | None = None) -> Signed:
     pairs = tuple([_pair(pair) for pair in rows])
     if len(pairs) > 1 and any(one[0] >= other[0] for one, other in itertools.pairwise(pairs)):
         raise MalformedEntry("encoding", "signatures must be sorted by key, each once")
-    return Signed(decode(body, id_), body, pairs)
+    return Signed(decode(body), body, pairs)
+
+
+def decode_signed_again(data: bytes, id_: bytes) -> Signed:
+    """The same for bytes that `decode_signed` has accepted before, and the entry's id: nothing is checked."""
+    body, rows = _UNPACK(data)
+    return Signed(decode_again(body, id_), body, tuple([(key, signature) for key, signature in rows]))
 
 
 def _pair(value: Any) -> tuple[bytes, bytes]:
@@ -146,13 +143,13 @@ def _pair(value: Any) -> tuple[bytes, bytes]:
 
 
 def signatures_of(signed: Signed) -> list[Check]:
-    """All signatures that must hold for this entry, the voucher's in a RECEIPT included."""
+    """All that keys.verify must find to hold for this entry, the voucher's signature in a RECEIPT included."""
     digest = signed.entry.id
-    checks = [Check(key, ROLE_ENTRY, digest, signature) for key, signature in signed.signatures]
+    checks = [(key, ROLE_ENTRY, digest, signature) for key, signature in signed.signatures]
     body = signed.entry.body
     if type(body) is Receipt:
         voucher, signature = body
-        checks.append(Check(voucher.paymaster, ROLE_VOUCHER, voucher_digest(voucher), signature))
+        checks.append((voucher.paymaster, ROLE_VOUCHER, voucher_digest(voucher), signature))
     return checks
 
 

@@ -17,6 +17,7 @@ from ubcp_p2p.ledger.entry import Receipt
 from ubcp_p2p.ledger.export import RecordKind, read_export
 from ubcp_p2p.ledger.faults import FAULTS
 from ubcp_p2p.ledger.frauds import FRAUDS
+from ubcp_p2p.ledger.verifying import BATCH
 from ubcp_p2p.ledger.wire import ForkProof, SignedVoucher, decode_signed
 
 SMALL = ("--accounts", "5", "--entries", "200", "--seed", "7")
@@ -109,15 +110,18 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_as_a_process_on_several_cores(valid: Path, tmp_path: Path) -> None:
-    done = ubcp("audit", str(valid), "--jobs", "3", "--json")
+def test_as_a_process_on_several_cores(tmp_path: Path) -> None:
+    path, count = tmp_path / "x", 6 * BATCH  # fewer, and no worker would start
+    assert ubcp("ledger", "synth", "--accounts", "9", "--entries", str(count), "--out", str(path)).returncode == 0
+    done = ubcp("audit", str(path), "--jobs", "3", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     report = json.loads(done.stdout)
-    assert (report["entries"], report["valid"], report["faults"]) == (200, 200, [])
-    (tmp_path / "x").write_bytes(valid.read_bytes()[:5000])
-    done = ubcp("audit", str(tmp_path / "x"), "--jobs", "3")
+    assert (report["entries"], report["valid"], report["faults"]) == (count, count, [])
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[:-1])
+    done = ubcp("audit", str(path), "--jobs", "3")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "at byte 5000" in done.stderr
+    assert f"(at byte {size - 1})" in done.stderr
 
 
 @pytest.mark.slow
