@@ -76,7 +76,7 @@ class LiveLedger:
             network, self._books, is_banned=self._is_banned, on_junk=self._on_liar, on_taken=self._on_pulled
         )
         self._loop = asyncio.get_running_loop()
-        self._gap, self._unconfirmed = asyncio.Event(), asyncio.Event()
+        self._gap, self._unconfirmed, self._met = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._gap_from: set[bytes] = set()
         self._writer: Writer
         self._words = UNCONFIRMED
@@ -234,6 +234,7 @@ class LiveLedger:
                 connected = self._network.connected
                 for peer in connected - known:
                     self._reconciler.met(peer)
+                    self._met.set()
                     tasks.create_task(self._pull(peer))
                 known = connected
                 await asyncio.sleep(LOOK_S)
@@ -241,7 +242,7 @@ class LiveLedger:
     async def _keep_pulling(self) -> None:
         while True:
             await asyncio.sleep(random.uniform(*PULL_EVERY_S))
-            for peer in self._reconciler.askable(self._network.connected)[:1]:
+            for peer in self._reconciler.idle(self._network.connected)[:1]:
                 await self._pull(peer)
 
     def _wants(self, sender: bytes) -> None:
@@ -256,7 +257,7 @@ class LiveLedger:
             self._gap.clear()
             senders, self._gap_from = self._gap_from, set()
             connected = self._network.connected
-            among = self._reconciler.askable(senders & connected) or self._reconciler.askable(connected)
+            among = self._reconciler.idle(senders & connected) or self._reconciler.idle(connected)
             for peer in among[:1]:
                 await self._pull(peer)
             await asyncio.sleep(GAP_S)
@@ -280,7 +281,10 @@ class LiveLedger:
                 log.error("%s", self._words)
                 done = False
             if not done:
-                await asyncio.sleep(CONFIRM_EVERY_S)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CONFIRM_EVERY_S):
+                        await self._met.wait()
+                self._met.clear()
                 self._unconfirmed.set()
 
     async def _confirm(self) -> bool:
@@ -304,8 +308,11 @@ class LiveLedger:
             else:
                 log.warning("a draft breaks a rule by now and is dropped: %s", written.error)
         standing, drafts = await self._books.run(self._standing)
-        if standing is Standing.CONFIRMED:
+        if standing is Standing.CONFIRMED and self._words != CONFIRMED:
             self._words = CONFIRMED
+            # Until now the own chain was shown to nobody: who lacks what comes before this will ask for it.
+            for signed in await self._books.run(self._books.store.newest, self._writer.author, 1):
+                self._gossip.tell(signed)
         return standing is Standing.CONFIRMED and not drafts
 
     async def _lacks(self, heads: Iterable[Position]) -> bool:

@@ -79,13 +79,13 @@ class Reconciler:
         """Those that may answer now, in random order."""
         now_s = time.monotonic()
         self._avoided = {peer: until_s for peer, until_s in self._avoided.items() if until_s > now_s}
-        peers = [
-            peer
-            for peer in among
-            if peer not in self._avoided and peer not in self._pulling and not self._is_banned(peer)
-        ]
+        peers = [peer for peer in among if peer not in self._avoided and not self._is_banned(peer)]
         random.shuffle(peers)
         return peers
+
+    def idle(self, among: Iterable[bytes]) -> list[bytes]:
+        """Those of `askable` that no pull is going on with."""
+        return [peer for peer in self.askable(among) if peer not in self._pulling]
 
     def met(self, peer: bytes) -> None:
         """It has just connected: whatever it did not answer before may be over."""
@@ -107,6 +107,7 @@ class Reconciler:
                     while question is not None:
                         question = await self._books.run(puller.advance, await _ask(stream, question))
                 self.last = Pulled(peer, puller.new, time.monotonic())
+                log.debug("%d entries are new, from %s", puller.new, short(peer))
                 return self.last
         except TimeoutError:
             log.info("%s: what it has took longer than %.0f s; the next exchange goes on", short(peer), PULL_S)
@@ -125,6 +126,7 @@ class Reconciler:
             try:
                 async with self._asking(peer) as stream:
                     found[peer] = await self._heads_at(stream, author)
+                    log.debug("%s knows %d heads of %s", short(peer), len(found[peer]), author.hex()[:16])
             except _Failed:
                 continue
         return found
