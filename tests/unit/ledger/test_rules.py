@@ -8,7 +8,7 @@ from tests.support.ledger import picture
 from tests.vectors.ledger.scene import Scene
 from ubcp_p2p.ledger import rules
 from ubcp_p2p.ledger.author import Author
-from ubcp_p2p.ledger.entry import CONTRIBUTORS_MAX, ZERO, Allot, Close, OpenAccount, Rotate
+from ubcp_p2p.ledger.entry import CONTRIBUTORS_MAX, ZERO, Allot, Close, Heal, OpenAccount, Rotate
 from ubcp_p2p.ledger.faults import LedgerError, MalformedEntry, Pending, RuleViolation
 from ubcp_p2p.ledger.state import Fork
 from ubcp_p2p.ledger.wire import ForkProof, Signed
@@ -48,6 +48,10 @@ def test_what_is_pending_is_named() -> None:
         with pytest.raises(Pending) as pending:
             rules.apply(s.ledger, signed, s.history)
         assert pending.value.missing == (missing,)
+    unknown = [(1, missing), (2, missing)]
+    with pytest.raises(Pending) as pending:
+        rules.apply(s.ledger, s.draft(a, Heal(tuple(unknown), ()), s.stewards), s.history)
+    assert len(pending.value.missing) == 2  # all of them are asked for at once
 
 
 def test_a_refused_entry_of_another_network_names_it() -> None:
@@ -141,3 +145,4 @@ def test_a_third_branch_from_the_middle_is_a_branch_of_its_own() -> None:
     amounts = sorted(chain.purse.reserved for chain in chains)  # type: ignore[attr-defined]
     assert amounts == [110, 220, 300]
     assert first.entry.id in s.ledger.requests
+    assert sorted(s.ledger.request_ids) == sorted(s.ledger.requests)  # replaying a branch numbers nothing again

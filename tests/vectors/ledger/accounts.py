@@ -49,6 +49,10 @@ def _enrolments(file: Vectors) -> None:
     case("enrol again within the first", "first is not below the until before", body._replace(first=4), "enrolment")
     case("enrol again after the first", "", body._replace(first=5))
     case("enrol again with a gap", "", body._replace(first=6))
+    s.write(a, body._replace(first=6, until=7), s.stewards[:2])
+    case("enrol a third time within the second", "what counts is the ENROL before", body._replace(first=6),
+         "enrolment")  # fmt: skip
+    case("enrol a third time after the second", "", body._replace(first=7))
     open_ = Scene(12, threshold=0)
     b = open_.account("b", enrol=False)
     file.entry("6.2", "enrol in an open network", "threshold 0: no steward need sign", open_,
@@ -232,9 +236,8 @@ def _income(file: Vectors) -> None:
                    s.draft(b, s.ask(pay, 10, income=(place,))), expected)  # fmt: skip
     s.now = 5
     on = s.write(node, s.pay(node, pay, allot, 160))
-    file.entry(
-        "7.3", "income of the branch claimed before", "", s, s.draft(b, s.ask(pay, 10, income=(on.entry.position,)))
-    )
+    file.entry("7.3", "income of the branch claimed before", "the other branch is there too, and changes nothing", s,
+               s.draft(b, s.ask(pay, 10, income=(on.entry.position,))), also=[longer])  # fmt: skip
 
 
 def _two_owners(file: Vectors) -> None:
@@ -289,6 +292,9 @@ def _closes_claimed(file: Vectors) -> None:
     own = s.write(a, Close(requests[1].entry.id, (), 200))
     case("the close by the account itself", "only a paymaster's is claimed", 100, own.entry.id, expected="reference")
     case("a paymaster's close after the own", "", 100, ids[1], expected="close-again")
+    fork = s.back(a, 1)
+    file.entry("8.5", "the close of a REQUEST on another branch", "its reserve is not open on this one", s,
+               s.draft(fork, s.ask(pay, 10, closes=(ids[1],))), "close-again")  # fmt: skip
     s.now = 20
     case("what came back of an expired vintage", "all of it was of period 0: 1000 + 1000 are left", 2000)
     case("one more than what is not expired", "", 2001, expected="expired")

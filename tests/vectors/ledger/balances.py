@@ -6,7 +6,7 @@ from tests.vectors.ledger.files import Vectors
 from tests.vectors.ledger.scene import Scene
 from ubcp_p2p.charter.values import Allowance
 from ubcp_p2p.ledger.author import Author
-from ubcp_p2p.ledger.entry import Close
+from ubcp_p2p.ledger.entry import Close, Enrol
 from ubcp_p2p.ledger.wire import Signed
 
 RICH = 10**9
@@ -116,6 +116,10 @@ def _earning(file: Vectors) -> None:
     file.state("8.6", "two nodes of one owner", "both are paid for one REQUEST", s,
                {"a": (400, 470, 0, 0), "b": (1000, 0, 130, 0), "p": P})  # fmt: skip
 
+    s, _, pay, node = _paid(84, 1)
+    file.state("8.6", "earned 1 µcredit", "the least that there is", s,
+               {"a": (400, 599, 0, 0), "b": (1000, 0, 1, 0), "p": P})  # fmt: skip
+
 
 def _closing(file: Vectors) -> None:
     for name, shows, final, row, found in (
@@ -161,3 +165,22 @@ def _nullifiers(file: Vectors) -> None:
     found = [("nullifier", signed, signed.entry.author.hex()) for signed in (second, more)]
     file.state("6.2", "one person enrolled three times", "the first is not at fault", s,
                {"a": P, "twin": P, "triplet": P}, findings=found)  # fmt: skip
+
+    s = Scene(80)
+    s.account("a")
+    twin = s.account("twin", enrol=False)
+    s.now = 1
+    first = s.enrol(twin, "a", periods=1)
+    number = s.draft(twin, first.entry.body).entry.body
+    assert isinstance(number, Enrol)
+    later = [number._replace(first=n, until=n + 1) for n in range(1, 6)]
+    smaller = [body for body in later if s.draft(twin, body).entry.id < first.entry.id]
+    rows = {"a": P, "twin": P}
+    second = s.write(twin, smaller[0], s.stewards[:2])
+    file.state("6.2", "a nullifier three times, twice by one account in one slice",
+               "the finding names its use with the smaller id", s, rows,
+               findings=[("nullifier", second, twin.public.hex())])  # fmt: skip
+    s.now = 2
+    s.write(twin, number._replace(first=6, until=7), s.stewards[:2])
+    file.state("6.2", "a nullifier used again in a later slice", "the finding names the earliest use", s, rows,
+               findings=[("nullifier", second, twin.public.hex())])  # fmt: skip

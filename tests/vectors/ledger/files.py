@@ -33,12 +33,22 @@ class Vectors:
         self._vectors.append({"name": name, "shows": shows, "section": section, **fields})
 
     def entry(
-        self, section: str, name: str, shows: str, scene: Scene, signed: Signed, expected: str = "ok", **fields: Any
+        self,
+        section: str,
+        name: str,
+        shows: str,
+        scene: Scene,
+        signed: Signed,
+        expected: str = "ok",
+        *,
+        also: Iterable[Signed] = (),
     ) -> None:
-        """May `signed` follow its past in `scene`? expected: ok, pending, or the code of the refusal."""
+        """May `signed` follow its past in `scene`, and `also`? expected: ok, pending, or the code of the refusal."""
+        past = {other.entry.id for one in (signed, *also) for other in (*scene.past(one), one)} - {signed.entry.id}
+        before = [other for other in scene.entries if other.entry.id in past]
         self.add(
-            name, shows, section, charters=self._charters_of(scene), before=self._names_of(scene.past(signed)),
-            entry=signed.to_bytes().hex(), expected=expected, **fields,
+            name, shows, section, charters=self._charters_of(scene), before=self._names_of(before),
+            entry=signed.to_bytes().hex(), expected=expected,
         )  # fmt: skip
 
     def state(
@@ -92,3 +102,8 @@ class Vectors:
             names.append(signed.entry.id.hex()[:16])
             self._entries[names[-1]] = signed.to_bytes().hex()
         return names
+
+
+def forked(one: Signed, other: Signed) -> Finding:
+    """The finding names the entry with the greater id."""
+    return "fork", max(one, other, key=lambda signed: signed.entry.id), one.entry.author.hex()

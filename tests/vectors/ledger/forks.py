@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from tests.vectors.ledger.files import Finding, Vectors
-from tests.vectors.ledger.scene import Key, Scene
+from tests.vectors.ledger import proofs
+from tests.vectors.ledger.files import Vectors, forked
+from tests.vectors.ledger.scene import Scene
 from ubcp_p2p.ledger.author import Author
-from ubcp_p2p.ledger.entry import ZERO, Allot, Close, Enrol, Heal, OpenAccount, OpenNode, Rotate, recovery_hash
+from ubcp_p2p.ledger.entry import Allot, Close, Enrol, Heal, OpenNode
 from ubcp_p2p.ledger.wire import ForkProof, Signed
 
 RICH = 10**9
@@ -18,9 +19,9 @@ def vectors() -> Vectors:
     _refused(file)
     _nodes(file)
     _branches_together(file)
+    _claimed_twice(file)
     _closed_after(file)
-    _proofs(file)
-    _rotations(file)
+    proofs.add_to(file)
     return file
 
 
@@ -84,6 +85,18 @@ def add_rules(file: Vectors) -> None:
         file.entry("7.4", f"{credits_} more in the period of a HEAL", "700 and 600 were reserved on the two branches",
                    s, s.draft(a, s.ask(pay, credits_)), expected)  # fmt: skip
 
+    s = Scene(44, exposure_cap=800)
+    a, p = s.account("a"), s.account("p")
+    pay = s.node(p, "pay")
+    fork = s.back(a, 1)
+    s.request(a, pay, 700)
+    s.now = 11
+    second = s.request(fork, pay, 600)
+    s.write(a, Heal(((2, second.entry.id),), ()), s.stewards[:2])
+    for credits_, expected in ((200, "ok"), (201, "exposure")):
+        file.entry("7.4", f"{credits_} more after a HEAL in the next period", "600 were reserved in it, and 700 before",
+                   s, s.draft(a, s.ask(pay, credits_)), expected)  # fmt: skip
+
 
 def _twice(seed: int, cap: int = 1500) -> tuple[Scene, Signed, Signed]:
     """`a` has 1000, and reserves 800 in slice 0 and 700 in slice 1, on two branches."""
@@ -96,15 +109,10 @@ def _twice(seed: int, cap: int = 1500) -> tuple[Scene, Signed, Signed]:
     return s, first, s.request(fork, pay, 700, slices=1)
 
 
-def _fork(one: Signed, other: Signed) -> Finding:
-    """The finding names the entry with the greater id."""
-    return "fork", max(one, other, key=lambda signed: signed.entry.id), one.entry.author.hex()
-
-
 def _spent_twice(file: Vectors) -> None:
     s, first, second = _twice(51)
     a, pay = s.names["a"], s.names["pay"]
-    found = [_fork(first, second)]
+    found = [forked(first, second)]
     file.state("8.6", "reserved twice", "800 and 700 of 1000: both count, 500 are debt; the author is frozen", s,
                {"a": (0, 1500, 0, 500), "p": P}, frozen=[a.public], findings=found)  # fmt: skip
     file.state("8.6", "debt is repaid", "by the next allowance, before anything new", s,
@@ -132,7 +140,7 @@ def _refused(file: Vectors) -> None:
     proof = ForkProof.of(first, over)
     rows = {"a": (200, 800, 0, 0), "p": P}
     file.state("7.2", "one entry of the fork keeps no rule", "the proof holds, and freezes", s, rows,
-               proofs=[(proof, "ok")], frozen=[a.public], findings=[_fork(first, over)])  # fmt: skip
+               proofs=[(proof, "ok")], frozen=[a.public], findings=[forked(first, over)])  # fmt: skip
     s.write(a, Heal((), (over.entry.id,)), s.stewards[:2])
     file.state("7.4", "healed by refusing", "an entry that is in no ledger is settled by naming it", s, rows,
                proofs=[(proof, "ok")])  # fmt: skip
@@ -142,7 +150,7 @@ def _refused(file: Vectors) -> None:
     s.now = 2
     s.write(a, Heal((), (second.entry.id,)), s.stewards[:2])
     file.state("7.4", "refused, and yet there", "a refused entry that is valid and known is not settled", s,
-               {"a": (0, 1500, 0, 500), "p": P}, frozen=[a.public], findings=[_fork(first, second)])  # fmt: skip
+               {"a": (0, 1500, 0, 500), "p": P}, frozen=[a.public], findings=[forked(first, second)])  # fmt: skip
     s, first, second = _twice(54)
     a = s.names["a"]
     s.now = 2
@@ -150,7 +158,7 @@ def _refused(file: Vectors) -> None:
     s.write(a, Heal(((2, second.entry.id),), ()), s.stewards[:2])
     file.state("7.4", "one of three branches not healed", "its forks with the other two stay open", s,
                {"a": (0, 1510, 0, 510), "p": P}, frozen=[a.public],
-               findings=[_fork(first, third), _fork(second, third)])  # fmt: skip
+               findings=[forked(first, third), forked(second, third)])  # fmt: skip
 
 
 def _paid(seed: int) -> tuple[Scene, Signed]:
@@ -170,7 +178,17 @@ def _nodes(file: Vectors) -> None:
     first, second = s.write(node, s.pay(node, pay, allot, 100)), s.write(fork, s.pay(node, pay, allot, 150))
     file.state("8.6", "an earner that has forked", "the greatest RECEIPT for a REQUEST counts, once", s,
                {"a": (600, 250, 0, 0), "b": (1000, 0, 150, 0), "p": P}, frozen=[node.public],
-               findings=[_fork(first, second)])  # fmt: skip
+               findings=[forked(first, second)])  # fmt: skip
+
+    s, request = _paid(70)
+    pay, node = s.names["pay"], s.names["node"]
+    allot = s.allot(pay, request, node, 400)
+    fork = s.back(node, 0)
+    s.now = 1
+    first, second = s.write(node, s.pay(node, pay, allot, 150)), s.write(fork, s.pay(node, pay, allot, 1))
+    file.state("8.6", "an earner that has forked and earned less on the second branch", "", s,
+               {"a": (600, 250, 0, 0), "b": (1000, 0, 150, 0), "p": P}, frozen=[node.public],
+               findings=[forked(first, second)])  # fmt: skip
 
     s, request = _paid(56)
     pay, node, second_node = s.names["pay"], s.names["node"], s.names["second"]
@@ -181,7 +199,7 @@ def _nodes(file: Vectors) -> None:
     s.write(second_node, s.pay(second_node, pay, two, 300))
     file.state("8.6", "a paymaster that has forked", "400 and 300 of 400: who asked owes what is too much", s,
                {"a": (300, 0, 0, 0), "b": (1000, 0, 700, 0), "p": P}, frozen=[pay.public],
-               findings=[_fork(one, two)])  # fmt: skip
+               findings=[forked(one, two)])  # fmt: skip
 
     s, request = _paid(57)
     pay, node = s.names["pay"], s.names["node"]
@@ -196,10 +214,32 @@ def _nodes(file: Vectors) -> None:
     s.write(twin, s.pay(twin, pay, theirs, 100))
     file.state("6.6", "a node with two owners", "each is paid by ALLOTs to its own OPEN", s,
                {"a": (600, 150, 0, 0), "b": (1000, 0, 150, 0), "c": (1000, 0, 100, 0), "p": P}, frozen=[node.public],
-               findings=[_fork(s.history(node.public)[0], opened)])  # fmt: skip
+               findings=[forked(s.history(node.public)[0], opened)])  # fmt: skip
 
 
 def _branches_together(file: Vectors) -> None:
+    s = Scene(68)
+    a = s.account("a")
+    fork = s.back(a, 0)
+    s.now = 1
+    once = s.write(fork, Enrol(True, "lab", 1, 2, bytes([1]) * 32), s.stewards[:2])
+    s.now = 2
+    s.write(fork, Enrol(True, "lab", 2, 6, bytes([1]) * 32), s.stewards[:2])
+    file.state("8.6", "enrolments that were all counted before", "they change nothing, not even for what follows them",
+               s, {"a": (2000, 0, 0, 0)}, frozen=[a.public], findings=[forked(s.history(a.public)[1], once)],
+               as_of=25)  # fmt: skip
+    s = Scene(69)
+    a = s.account("a", enrol=False)
+    fork = s.back(a, 0)
+    one = s.write(a, Enrol(False, "lab", 0, 2, bytes([1]) * 32), s.stewards[:2])
+    s.write(a, Enrol(False, "lab", 2, 4, bytes([1]) * 32), s.stewards[:2])
+    s.now = 1
+    two = s.write(fork, Enrol(True, "lab", 1, 6, bytes([1]) * 32), s.stewards[:2])
+    for as_of, available in ((35, 2000), (45, 1400), (55, 800)):
+        file.state("8.6", f"enrolled after two enrolments, as of slice {as_of}",
+                   "the other branch's ENROL counts after the newest before: periods 4 and 5", s,
+                   {"a": (available, 0, 0, 0)}, frozen=[a.public], findings=[forked(one, two)], as_of=as_of)  # fmt: skip
+
     s, request = _paid(58)
     pay, node, b = s.names["pay"], s.names["node"], s.names["b"]
     allot = s.allot(pay, request, node, 400)
@@ -211,14 +251,14 @@ def _branches_together(file: Vectors) -> None:
     second = s.request(fork, pay, 1100, income=[earned])
     file.state("8.6", "income claimed on two branches", "it counts once", s,
                {"a": (600, 300, 0, 0), "b": (0, 2200, 0, 1100), "p": P}, frozen=[b.public],
-               findings=[_fork(first, second)])  # fmt: skip
+               findings=[forked(first, second)])  # fmt: skip
 
     s = Scene(59)
     a = s.account("a")
     fork = s.back(a, 0)
     s.now = 1
     again = s.write(fork, Enrol(True, "lab", 1, 7, bytes([1]) * 32), s.stewards[:2])
-    found = [_fork(s.history(a.public)[1], again)]
+    found = [forked(s.history(a.public)[1], again)]
     for as_of, available in ((10, 2000), (60, 1400), (70, 400)):
         file.state("8.6", f"enrolled on two branches, as of slice {as_of}",
                    "periods 0 to 5 as a member; the other ENROL counts for period 6 alone", s,
@@ -236,7 +276,39 @@ def _branches_together(file: Vectors) -> None:
     high = s.write(fork, Close(request.entry.id, ((s.opening(node), 100),), 300))
     file.state("8.6", "closed on two branches", "the first counts; a RECEIPT above it is owed", s,
                {"a": (900, 0, 0, 0), "b": (1000, 0, 100, 0), "p": P}, frozen=[a.public],
-               findings=[_fork(low, high), ("close-voucher", low, a.public.hex())])  # fmt: skip
+               findings=[forked(low, high), ("close-voucher", low, a.public.hex())])  # fmt: skip
+
+
+def _claimed_twice(file: Vectors) -> None:
+    s, request = _paid(66)
+    a, pay = s.names["a"], s.names["pay"]
+    fork = s.back(a, 2)
+    s.now = 7
+    close = s.write(pay, Close(request.entry.id, (), 400)).entry.id
+    first = s.request(a, pay, 10, closes=[close])
+    s.now = 8
+    second = s.request(fork, pay, 20, closes=[close])
+    file.state("8.6", "a close claimed on two branches", "it counts once", s,
+               {"a": (970, 30, 0, 0), "b": P, "p": P}, frozen=[a.public], findings=[forked(first, second)])  # fmt: skip
+
+    s = Scene(67, exposure_cap=RICH)
+    a, b, p = s.account("a"), s.account("b"), s.account("p")
+    pay, node = s.node(p, "pay"), s.node(b, "node")
+    allot = s.allot(pay, s.request(a, pay, 400, slices=20), node, 400)
+    s.now = 1
+    s.write(node, s.pay(node, pay, allot, 100))
+    fork = s.back(b, 1)
+    s.now = 11
+    earned = s.write(node, s.pay(node, pay, allot, 250)).entry.position
+    first = s.request(b, pay, 1, income=[earned])
+    s.now = 12
+    second = s.request(fork, pay, 1, income=[earned])
+    found = [forked(first, second)]
+    for as_of, a_has, b_has in ((12, 1600, 2248), (30, 2000, 2150)):
+        file.state("8.6", f"income of two periods claimed on two branches, as of slice {as_of}",
+                   "100 of period 0 and 150 of period 1: each once, and each expires by itself", s,
+                   {"a": (a_has, 150, 0, 0), "b": (b_has, 2, 0, 0), "p": (2000, 0, 0, 0)}, frozen=[b.public],
+                   findings=found, as_of=as_of)  # fmt: skip
 
 
 def _closed_after(file: Vectors) -> None:
@@ -259,96 +331,3 @@ def _closed_after(file: Vectors) -> None:
         s.write(a, Close(second.entry.id, ((s.opening(node), final),) if final else (), 700 - final))
         p = (2000, 0, 0, 0) if slice_ > 10 else P
         file.state("8.5", name, shows, s, {"a": row, "p": p})
-
-
-def _proofs(file: Vectors) -> None:
-    """One proof each, in a ledger where nothing else is wrong."""
-    s = Scene(62)
-    a, b = s.account("a"), s.account("b")
-    pay = s.node(b, "pay")
-    head, thief = s.id_at(a, 1), s.key("thief")
-    rows = {"a": P, "b": P}
-    asks = [s.ask(pay, credits_) for credits_ in (100, 200)]
-
-    def pair(*, keys: tuple[Key, Key] = (a.key, a.key), prev: bytes = head) -> tuple[Signed, Signed]:
-        one, two = (s.raw(a.public, 2, prev, ask, [key]) for ask, key in zip(asks, keys, strict=True))
-        first, second = sorted((one, two), key=lambda signed: signed.entry.id)
-        return first, second
-
-    def case(name: str, shows: str, proof: ForkProof | bytes, expected: str, found: Finding | None = None) -> None:
-        file.state("7.2", name, shows, s, rows, proofs=[(proof, expected)],
-                   frozen=[bytes.fromhex(found[2])] if found else [], findings=[found] if found else [])  # fmt: skip
-
-    first, second = pair()
-    case("a proof", "two REQUESTs after one ENROL, neither in the ledger", ForkProof(first, second), "ok",
-         _fork(first, second))  # fmt: skip
-    case("a proof the wrong way round", "ids rise", ForkProof(second, first), "freeze")
-    case("a proof of one entry", "the same entry twice", ForkProof(first, first), "freeze")
-    case("a proof by a stranger", "both signed, by a key of nobody", ForkProof(*pair(keys=(thief, thief))), "freeze")
-    case("a proof half by a stranger", "", ForkProof(*pair(keys=(a.key, thief))), "freeze")
-    case("a proof after what nobody knows", "", ForkProof(*pair(prev=bytes([9]) * 32)), "pending")
-    then = s.raw(a.public, 3, first.entry.id, asks[0], [a.key])
-    case("a proof of two numbers", "one follows the other", ForkProof.of(first, then), "freeze")
-    theirs = s.raw(b.public, 2, s.id_at(b, 1), asks[0], [b.key])
-    case("a proof of two authors", "", ForkProof.of(first, theirs), "freeze")
-    elsewhere = s.raw(a.public, 2, s.id_at(a, 0), asks[1], [a.key])
-    case("a proof of two predecessors", "", ForkProof.of(first, elsewhere), "freeze")
-    foreign = [s.raw(a.public, 2, head, ask, [a.key], network=bytes([8]) * 32) for ask in asks]
-    case("a proof of another network", "", ForkProof.of(*foreign), "network")
-    case("a proof of two networks", "", ForkProof.of(first, foreign[1]), "freeze")
-    key, signature = second.signatures[0]
-    flipped = signature[:50] + bytes([signature[50] ^ 8]) + signature[51:]
-    altered = second._replace(signatures=((key, flipped),))
-    case("a proof with a flipped bit in a signature", "", ForkProof(first, altered), "signature")
-    case("a proof that ends early", "", ForkProof(first, second).to_bytes()[:-1], "encoding")
-    case("an entry as a proof", "", first.to_bytes(), "field")
-    new = [s.raw(thief.public, 0, ZERO, OpenAccount(recovery), [thief]) for recovery in (ZERO, head)]
-    case("a proof of two OPENs", "of an author that is not known yet", ForkProof.of(*new), "ok", _fork(*new))
-    node = [s.raw(pay.public, 1, s.id_at(pay, 0), ask, [pay.key]) for ask in asks]
-    case("a proof of a node's fork", "neither entry may a node write", ForkProof.of(*node), "ok", _fork(*node))
-
-
-def _rotations(file: Vectors) -> None:
-    """Which keys answer for a fork: that in force, and for a ROTATE the recovery key."""
-    s = Scene(63)
-    recovery, new, thief = s.key("recovery"), s.key("new"), s.key("thief")
-    a, b = s.account("a", recovery=recovery_hash(recovery.public)), s.account("b")
-    pay = s.node(b, "pay")
-    old = a.key
-    head = s.id_at(a, 1)
-    hash_ = recovery_hash(recovery.public)
-    stolen = s.raw(a.public, 2, head, Rotate(thief.public, hash_), [thief, s.key("another")])
-    ask = s.raw(a.public, 2, head, s.ask(pay, 100), [old])
-    rows = {"a": P, "b": P}
-    file.state("7.2", "a proof with a stranger's ROTATE", "nobody but the author can make a fork of it", s, rows,
-               proofs=[(ForkProof.of(ask, stolen), "freeze")])  # fmt: skip
-    saving = s.raw(a.public, 2, head, s.ask(pay, 200), [recovery])
-    file.state("7.2", "a proof with a REQUEST by the recovery key", "which signs nothing but a ROTATE", s, rows,
-               proofs=[(ForkProof.of(ask, saving), "freeze")])  # fmt: skip
-    saved = s.raw(a.public, 2, head, Rotate(new.public, hash_), [recovery, new])
-    file.state("7.2", "a proof with a ROTATE by the recovery key", "it is the author's too", s, rows,
-               proofs=[(ForkProof.of(ask, saved), "ok")], frozen=[a.public], findings=[_fork(ask, saved)])  # fmt: skip
-    s.take(ask)
-    s.take(saved)
-    file.state("7.2", "a fork by the recovery key", "both branches count", s, {"a": (900, 100, 0, 0), "b": P},
-               frozen=[a.public], findings=[_fork(ask, saved)])  # fmt: skip
-    s = Scene(65)
-    a, b = s.account("a"), s.account("b")
-    pay, new = s.node(b, "pay"), s.key("new")
-    old, head = a.key, s.id_at(a, 1)
-    ask = s.raw(a.public, 2, head, s.ask(pay, 100), [old])
-    turned = s.write(a, Rotate(new.public, ZERO), [new])
-    file.state("7.2", "a proof of a ROTATE and a REQUEST beside it", "the key in force after prev", s,
-               {"a": P, "b": P}, proofs=[(ForkProof.of(ask, turned), "ok")], frozen=[a.public],
-               findings=[_fork(ask, turned)])  # fmt: skip
-    s = Scene(64)
-    a, b = s.account("a"), s.account("b")
-    pay, new = s.node(b, "pay"), s.key("new")
-    old = a.key
-    s.write(a, Rotate(new.public, ZERO), [new])
-    pair = [s.raw(a.public, 3, s.id_at(a, 2), s.ask(pay, credits_), [old]) for credits_ in (1, 2)]
-    file.state("7.2", "a proof by an old key", "after the ROTATE it says nothing", s, {"a": P, "b": P},
-               proofs=[(ForkProof.of(*pair), "freeze")])  # fmt: skip
-    pair = [s.raw(a.public, 3, s.id_at(a, 2), s.ask(pay, credits_), [new]) for credits_ in (1, 2)]
-    file.state("7.2", "a proof by the new key", "", s, {"a": P, "b": P}, proofs=[(ForkProof.of(*pair), "ok")],
-               frozen=[a.public], findings=[_fork(*pair)])  # fmt: skip
