@@ -237,8 +237,9 @@ def _branches_together(file: Vectors) -> None:
     two = s.write(fork, Enrol(True, "lab", 1, 6, bytes([1]) * 32), s.stewards[:2])
     for as_of, available in ((35, 2000), (45, 1400), (55, 800)):
         file.state("8.6", f"enrolled after two enrolments, as of slice {as_of}",
-                   "the other branch's ENROL counts after the newest before: periods 4 and 5", s,
-                   {"a": (available, 0, 0, 0)}, frozen=[a.public], findings=[forked(one, two)], as_of=as_of)  # fmt: skip
+                   "the other branch's ENROL counts for periods 4 and 5 alone", s,
+                   {"a": (available, 0, 0, 0)}, frozen=[a.public], findings=[forked(one, two)],
+                   as_of=as_of)  # fmt: skip
 
     s, request = _paid(58)
     pay, node, b = s.names["pay"], s.names["node"], s.names["b"]
