@@ -12,6 +12,7 @@ import pytest
 from tests.support.community import Community, community, known, new_store, second_charter
 from ubcp_p2p.cli import main as cli
 from ubcp_p2p.keys import NodeKey, to_base58
+from ubcp_p2p.ledger import transfer
 from ubcp_p2p.ledger.entry import Kind
 from ubcp_p2p.ledger.export import MAGIC
 from ubcp_p2p.ledger.store import Store
@@ -154,6 +155,28 @@ def test_another_community(capsys: pytest.CaptureFixture[str], path: Path) -> No
     _run(capsys, "ledger", "export", "--store", str(path), "--out", str(out))
     new_store(other, community(seed=9).world).close()
     assert "another community" in _refused(capsys, "ledger", "import", str(out), "--store", str(other), code=2)
+
+
+def test_a_header_that_names_another_community(capsys: pytest.CaptureFixture[str], path: Path, town: Community) -> None:
+    out, again = path.with_name("a.ubcp"), path.with_name("b.sqlite3")
+    _run(capsys, "ledger", "export", "--store", str(path), "--out", str(out))
+    out.write_bytes(out.read_bytes().replace(town.world.charters.network, bytes(32), 1))
+    said = _refused(capsys, "ledger", "import", str(out), "--store", str(again), code=2)
+    assert "not the one that its header names" in said
+    assert not again.exists()
+
+
+def test_an_import_goes_in_parts(path: Path, town: Community, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, again = path.with_name("a.ubcp"), path.with_name("b.sqlite3")
+    with Store.open(path, read_only=True) as store, out.open("wb") as file:
+        transfer.export_store(store, file)
+    monkeypatch.setattr(transfer, "BATCH", 4)
+    offsets: list[int] = []
+    imported, done = transfer.import_export(again, out, progress=offsets.append)
+    imported.close()
+    assert len(offsets) == -(-len(town.entries) // 4)
+    assert offsets == sorted(offsets)
+    assert done.entries_added == len(town.entries)
 
 
 def test_a_charter_that_contradicts(capsys: pytest.CaptureFixture[str], path: Path, town: Community) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import sqlite3
 from collections.abc import Iterator
@@ -22,11 +23,12 @@ from tests.support.community import (
 )
 from ubcp_p2p.charter.values import CharterConflict, CharterError, SignedCharter
 from ubcp_p2p.errors import ConfigError, LocalIOError
-from ubcp_p2p.ledger import disk, pending
+from ubcp_p2p.ledger import disk, pending, rules
 from ubcp_p2p.ledger import store as store_module
 from ubcp_p2p.ledger.balances import entries_root
 from ubcp_p2p.ledger.disk import StoreError
-from ubcp_p2p.ledger.entry import Kind, OpenAccount, Request
+from ubcp_p2p.ledger.entry import Kind, OpenAccount, Request, Rotate, recovery_hash
+from ubcp_p2p.ledger.state import History, Ledger
 from ubcp_p2p.ledger.store import Outcome, Store
 from ubcp_p2p.ledger.wire import Signed, sign
 from ubcp_p2p.ledger.world import World
@@ -210,6 +212,23 @@ def test_a_refused_entry_that_forks_freezes_its_author_for_good(path: Path) -> N
         same_after_reopening(store).close()
 
 
+def test_a_fork_that_no_pair_of_signatures_proves_to_others(path: Path) -> None:
+    """One side is signed by the recovery key, the other by the lost key: who has both entries sees the fork."""
+    world = World(5)
+    recovery, new = World(6).stewards[:2]
+    ann = world.account("ann", recovery=recovery_hash(recovery.public))
+    pc = world.node(ann, "pc")
+    thief = copy.copy(ann)
+    ann.key = recovery
+    rotation = ann.write(world.now, Rotate(new.public, recovery_hash(recovery.public)), [new])
+    stolen = thief.write(world.now, _request(world, pc.public, credits_=MICROCREDITS))
+    with new_store(path, world) as store:
+        store.append(world.entries)
+        assert set(_outcomes(store, [rotation, stolen])) == {Outcome.ADDED}
+        assert store.ledger.frozen() == [ann.public]
+        same_after_reopening(store).close()
+
+
 def test_proofs_of_one_author_are_bounded(store: Store, town: Community, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "PROOFS_PER_AUTHOR_MAX", 0)
     store.append(town.entries)
@@ -253,6 +272,24 @@ def test_a_charter_that_comes_late_judges_again(path: Path) -> None:
         assert [row.position for row in store.after(0, ALL)] == list(range(1, store.ledger.entries + 1))
         (verdict,) = store.append([first])
         assert verdict.error is not None and verdict.error.code == "exposure"
+        same_after_reopening(store).close()
+
+
+def test_a_proof_whose_past_a_late_charter_refuses_waits(path: Path) -> None:
+    world = World(3)
+    ann = world.account("ann")
+    world.now = world.charter.period_slices
+    pc = world.node(ann, "pc")
+    first = world.request(ann, pc, 600 * MICROCREDITS)
+    twin = copy.copy(ann)
+    world.request(ann, pc, 1 * MICROCREDITS)
+    world.request(twin, pc, 2 * MICROCREDITS)
+    with new_store(path, world) as store:
+        store.append(world.entries)
+        assert store.ledger.frozen() == [ann.public] and len(store.proofs()) == 1
+        store.add_charter(second_charter(world.charters, world, effective=1, exposure_cap=100 * MICROCREDITS))
+        assert store.ledger.frozen() == [] and store.proofs() == []
+        assert first.entry.id in store.pending_missing()
         same_after_reopening(store).close()
 
 
@@ -316,6 +353,26 @@ def test_a_full_disk_is_told_as_such(store: Store, town: Community) -> None:
     same_after_reopening(store).close()
 
 
+def test_a_mistake_in_the_middle_of_a_batch_keeps_nothing_of_it(
+    store: Store, town: Community, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.append(town.entries[:2])
+    before, apply = known(store), rules.apply
+
+    def fails_late(ledger: Ledger, signed: Signed, history: History) -> bool:
+        if signed == town.entries[7]:
+            raise ZeroDivisionError
+        return apply(ledger, signed, history)
+
+    monkeypatch.setattr(rules, "apply", fails_late)
+    with pytest.raises(ZeroDivisionError):
+        store.append(town.entries)
+    monkeypatch.undo()
+    assert known(store) == before
+    store.append(town.entries)
+    same_after_reopening(store).close()
+
+
 def _many_purposes(charter: SignedCharter) -> tuple[str, ...]:
     return tuple(sorted({*charter.charter.purposes, *(f"purpose {i:04}" + "x" * 40 for i in range(500))}))
 
@@ -339,6 +396,7 @@ def test_there_is_one_already(store: Store, path: Path, town: Community) -> None
     store.close()
     with pytest.raises(ConfigError, match="already; nothing was changed"):
         new_store(path, town.world)
+    Store.open(path).close()  # it holds no lock
 
 
 def test_a_blank_file_is_one_whose_making_was_cut_off(path: Path, town: Community) -> None:
@@ -360,6 +418,11 @@ def test_something_else(path: Path, read_only: bool) -> None:
     path.unlink()
     db = sqlite3.connect(path)
     db.execute("CREATE TABLE other (x)")
+    db.close()
+    with pytest.raises(ConfigError, match="is no ledger store"):
+        Store.open(path, read_only=read_only)
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 1")
     db.close()
     with pytest.raises(ConfigError, match="is no ledger store"):
         Store.open(path, read_only=read_only)
@@ -406,10 +469,11 @@ def test_a_damaged_file_is_refused_in_words(store: Store, path: Path, town: Comm
     db.execute(DAMAGE[what])
     db.commit()
     db.close()
-    with pytest.raises(StoreError) as caught:
-        Store.open(path)
-    assert "\n" not in caught.value.message
-    assert caught.value.hint
+    for _ in range(2):  # the first attempt holds no lock
+        with pytest.raises(StoreError) as caught:
+            Store.open(path)
+        assert "\n" not in caught.value.message
+        assert caught.value.hint
 
 
 def test_overwritten_pages_are_seen(store: Store, path: Path, town: Community) -> None:
