@@ -58,7 +58,8 @@ def add_rules(file: Vectors) -> None:
     for branch, after in (("first", s.id_at(a, 2)), ("second", second.entry.id)):
         for who, key, expected in (("its author", a.key, "ok"), ("a stranger", thief, "signer")):
             file.entry("5.3", f"the {branch} branch goes on, by {who}", "a fork changes nothing about who signs", s,
-                       s.raw(a.public, 3, after, s.ask(s.names["pay"], 100), [key]), expected)  # fmt: skip
+                       s.raw(a.public, 3, after, s.ask(s.names["pay"], 100), [key]), expected,
+                       also=[s.history(a.public)[2], second])  # fmt: skip
     s, first, second = _twice(42, RICH)
     a, pay = s.names["a"], s.names["pay"]
     s.now = 2

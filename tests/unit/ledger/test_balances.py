@@ -1,0 +1,99 @@
+"""Statements, and what is found without making an entry invalid; rows are in ledger/vectors/balances.json."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.vectors.ledger.scene import Scene
+from ubcp_p2p.ledger.author import Author
+from ubcp_p2p.ledger.balances import Balance, balances, balances_root, entries_root, statement
+from ubcp_p2p.ledger.entry import Close
+from ubcp_p2p.ledger.merkle import EMPTY, root_of
+from ubcp_p2p.ledger.purse import ALLOWANCE, EARNED, Vintage
+from ubcp_p2p.ledger.state import Ledger
+
+
+def _earned() -> tuple[Scene, Author, Author, Author]:
+    """`b` has earned 70 with its first node and 20 with its second, and claimed 50."""
+    s = Scene()
+    a, b, p = s.account("a"), s.account("b"), s.account("p")
+    pay, one, two = s.node(p, "pay"), s.node(b, "one"), s.node(b, "two")
+    request = s.request(a, pay, 500)
+    allots = [s.allot(pay, request, node, 200) for node in (one, two)]
+    s.now = 1
+    s.write(one, s.pay(one, pay, allots[0], 50))
+    s.write(two, s.pay(two, pay, allots[1], 20))
+    assert one.head is not None
+    s.request(b, pay, 10, income=[one.head])
+    s.now = 2
+    s.write(one, s.pay(one, pay, allots[0], 70))
+    return s, b, one, two
+
+
+def test_a_statement_says_what_a_balance_consists_of() -> None:
+    s, b, one, two = _earned()
+    found = statement(s.ledger, b.public, s.history)
+    assert found.balance == Balance(b.public, 1040, 10, 40, 0)
+    assert found.purse.vintages == {Vintage(2, 0, ALLOWANCE): 990, Vintage(3, 0, EARNED): 50}
+    assert found.income == {one.public: 20, two.public: 20}
+    assert found.enrolment is not None
+    assert found.enrolment.covers(0)
+    assert not found.frozen
+
+
+def test_a_statement_is_as_of_the_newest_slice_at_least() -> None:
+    s, b, _, _ = _earned()
+    now = statement(s.ledger, b.public, s.history)
+    assert statement(s.ledger, b.public, s.history, 0) == now
+    later = statement(s.ledger, b.public, s.history, 30)
+    assert later.balance == Balance(b.public, 2000, 10, 0, 0)
+    assert statement(s.ledger, b.public, s.history) == now  # asking changes nothing
+
+
+def test_who_is_no_account_has_no_statement() -> None:
+    s, _, one, _ = _earned()
+    for stranger in (bytes(32), one.public):
+        with pytest.raises(KeyError):
+            statement(s.ledger, stranger, s.history)
+
+
+def test_the_frozen_are_said_to_be() -> None:
+    s, b, _, _ = _earned()
+    s.write(s.back(b, 1), s.ask(b, 1))
+    assert statement(s.ledger, b.public, s.history).frozen
+    assert not statement(s.ledger, s.names["a"].public, s.history).frozen
+
+
+def test_roots() -> None:
+    s, _, _, _ = _earned()
+    assert entries_root(s.ledger) == root_of(sorted(signed.entry.id for signed in s.entries))
+    assert entries_root(Ledger(s.charters)) == balances_root([]) == EMPTY
+    rows = balances(s.ledger, s.history)
+    assert [row.account for row in rows] == sorted(author.public for author in s.names.values())
+    assert balances_root(rows) != balances_root(rows[::-1])
+    assert balances_root(rows) != balances_root([rows[0]._replace(debt=1), *rows[1:]])
+
+
+def test_heads_and_ids_of_a_ledger_that_forked() -> None:
+    s, b, one, _ = _earned()
+    s.write(s.back(b, 1), s.ask(b, 1))
+    assert sorted(s.ledger.ids()) == sorted(signed.entry.id for signed in s.entries)
+    assert len(list(s.ledger.heads())) == len(s.ledger.chains) + 1
+    assert s.ledger.accounts() == sorted(author.public for author in s.names.values())
+    assert s.ledger.contains_id(s.id_at(one, 2))
+    assert not s.ledger.contains_id(bytes(32))
+
+
+def test_findings_speak_to_people() -> None:
+    s, b, one, _ = _earned()
+    fork = s.write(s.back(b, 1), s.ask(b, 1))
+    request = next(iter(s.ledger.requests.values()))
+    s.now = 40
+    close = s.write(s.names["a"], Close(request.id, ((s.opening(one), 0),), 500))
+    found = {finding.code: finding for finding in s.ledger.findings()}
+    assert set(found) == {"fork", "close-voucher"}
+    assert found["fork"].author == b.public
+    assert "two entries with number 2" in found["fork"].message
+    assert fork.entry.id.hex()[:16] in found["fork"].message
+    assert (found["close-voucher"].entry, found["close-voucher"].author) == (close.entry.id, s.names["a"].public)
+    assert "says 0 where a voucher over" in found["close-voucher"].message
