@@ -40,9 +40,7 @@ class Log:
 
     node: bytes
     after: int = 0  # what to ask for next
-    last: bytes = b""  # id of its newest entry
     tree: Frontier = field(default_factory=Frontier)
-    overlaps: bool = False  # the next entries begin with the newest one again
     exchanges: int = 0  # in which it was read: the node may have begun a new log in between
     is_whole: bool = True  # all of it is in our ledger
     is_doubtful: bool = False
@@ -75,17 +73,13 @@ class Replica:
     # -- taking in ------------------------------------------------------------------------------------------------
 
     def log_after(self, node: bytes) -> int | None:
-        """From where to read this node's log; None where that would mean to read again what came from elsewhere.
-
-        Its newest entry is asked for again, to see that it still is the same log.
-        """
+        """From where to read this node's log; None where that would mean to read again what came from elsewhere."""
         if self._log is None and (self.local.size == 0 or self._followed == node):
             self._log, self._followed = Log(node), node
         if self._log is None or self._log.node != node:
             return None
         self._log.exchanges += 1
-        self._log.overlaps = self._log.after > 0
-        return max(0, self._log.after - 1)
+        return self._log.after
 
     def take(self, step: Take) -> None:
         """Verify, and keep what holds. Raises MalformedMessage for what only the sender can be blamed for."""
@@ -105,19 +99,18 @@ class Replica:
     def _take_log(self, step: Take) -> None:
         """In the node's order, one CHECKPOINT of its own at a time."""
         log, self._log = self._log, None  # should anything fail below: the next exchange reads it from its beginning
-        entries = list(step.entries)
-        if log is None or (log.overlaps and entries[0].entry.id != log.last):
+        if log is None:
             self._put(step)
             return
         batch: list[Signed] = []
-        for signed in entries[1:] if log.overlaps else entries:
+        for signed in step.entries:
             if signed.entry.author == log.node and signed.entry.kind == Kind.CHECKPOINT:
                 self._append_log(log, batch)
                 batch = []
                 self._check(log, signed.entry)
             batch.append(signed)
         self._append_log(log, batch)
-        log.after, log.last, log.overlaps = step.after, entries[-1].entry.id, False
+        log.after = step.after
         if not log.is_doubtful:
             self._log = log
 

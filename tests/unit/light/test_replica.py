@@ -15,8 +15,9 @@ from ubcp_p2p.charter.values import SignedCharter
 from ubcp_p2p.codec import MalformedMessage, Value
 from ubcp_p2p.ledger import sync
 from ubcp_p2p.ledger.disk import Disk
-from ubcp_p2p.ledger.entry import Decision, OpenAccount
-from ubcp_p2p.ledger.pull import Ask, pull
+from ubcp_p2p.ledger.entry import Checkpoint, Decision, OpenAccount
+from ubcp_p2p.ledger.merkle import root_of
+from ubcp_p2p.ledger.pull import Ask, Take, pull
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.wire import ForkProof, Signed, verify_proof
 from ubcp_p2p.light.replica import REFUSED_MAX, Replica
@@ -32,9 +33,13 @@ class Watch:
         charters = [signed.to_bytes() for signed in town.world.charters.versions]
         self.town = town
         self.said: list[tuple[str, dict[str, Any]]] = []
-        self.replica = Replica(
-            store or Store(Disk.in_memory(charters)), lambda kind, values: self.said.append((kind, values))
-        )
+        self.sizes: list[int] = []  # of the ledger when something was said
+        self.store = store or Store(Disk.in_memory(charters))
+        self.replica = Replica(self.store, self._hear)
+
+    def _hear(self, kind: str, values: dict[str, Any]) -> None:
+        self.said.append((kind, values))
+        self.sizes.append(self.store.ledger.entries)
 
     def exchange(self, lie: Lie = lambda question: None, ledger: MemoryLedger | None = None) -> list[int]:
         """One, with the town's node; returns which questions were asked."""
@@ -108,7 +113,7 @@ def with_more(town: Town, *more: Signed) -> Lie:
 def test_it_ends_with_the_same_roots_and_asks_little_when_nothing_is_new(town: Town, watch: Watch) -> None:
     watch.exchange()
     assert watch.roots() == roots_of(town.ledger)
-    assert watch.exchange() == [sync.HELLO, sync.LOG]
+    assert watch.exchange() == [sync.HELLO]
     town.receipt()
     assert watch.exchange() == [sync.HELLO, sync.LOG]
     assert watch.roots() == roots_of(town.ledger)
@@ -156,21 +161,27 @@ def test_right_checkpoints_are_recomputed(town: Town, watch: Watch) -> None:
     assert watch.faults() == []
 
 
-def test_a_log_that_comes_in_many_answers_is_one_log(town: Town, watch: Watch) -> None:
-    def in_threes(question: list[Any]) -> Value | None:
+def in_threes(town: Town) -> Lie:
+    """No lie: the log in small answers."""
+
+    def answer(question: list[Any]) -> Value | None:
         if question[0] != sync.LOG:
             return None
         rows = town.ledger.order[question[1] : question[1] + 3]
         return [sync.LOG, question[1] + len(rows), [signed.to_bytes() for signed in rows]]
 
+    return answer
+
+
+def test_a_log_that_comes_in_many_answers_is_one_log(town: Town, watch: Watch) -> None:
     for _ in range(3):
         town.checkpoint()
         town.receipt()
-        assert watch.exchange(in_threes).count(sync.LOG) >= 1
+        assert watch.exchange(in_threes(town)).count(sync.LOG) >= 1
     assert watch.replica.summary(1.0)["checkpoints"] == {"checked": 3, "not_checkable_here": 0}
     town.orders()["bad root"]()
-    watch.exchange(in_threes)
-    watch.exchange(in_threes)
+    watch.exchange(in_threes(town))
+    watch.exchange(in_threes(town))
     assert watch.faults() == [("checkpoint-root", town.node.public.hex())]
 
 
@@ -220,6 +231,25 @@ def test_a_lie_about_a_log_read_in_parts_is_seen_when_it_is_read_again(town: Tow
     assert watch.faults() == [("checkpoint-root", town.node.public.hex())]
 
 
+def test_a_log_with_an_invalid_entry_says_nothing_of_our_balances(town: Town, watch: Watch) -> None:
+    """Although our ledger has as many entries as that log."""
+    bad = town.asker.draft(town.world.now, OpenAccount(bytes(32)))
+    watch.exchange(with_more(town, bad))
+    ids = [signed.entry.id for signed in (*town.ledger.order, bad)]
+    checkpoint = town.node.draft(town.world.now, Checkpoint(len(ids), root_of(ids), bytes(32)))
+    extra = town.other.draft(town.world.now, Decision(town.world.now, 0, 1, (), (), bytes(32)))
+    watch.replica.take(Take(sync.IDS, entries=[extra]))
+    watch.exchange(with_more(town, bad, checkpoint))
+    assert [code for code, _ in watch.faults()] == ["opening"]
+    assert watch.replica.summary(1.0)["checkpoints"] == {"checked": 0, "not_checkable_here": 1}
+
+
+def test_only_the_log_of_the_first_node_is_read(town: Town, watch: Watch) -> None:
+    watch.exchange()
+    assert watch.replica.log_after(town.other.public) is None
+    assert watch.replica.log_after(town.node.public) == town.ledger.size
+
+
 # -- frauds -----------------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +265,17 @@ def test_a_fork_is_told_once_with_a_proof(town: Town, watch: Watch) -> None:
     assert proof.author == forker
     assert [entry["id"] for entry in told["entries"]] == [proof.first.entry.id.hex(), proof.second.entry.id.hex()]
     assert watch.replica.summary(1.0)["frozen"] == [forker.hex()]
+
+
+def test_a_fork_is_told_before_the_rest_has_come(town: Town, watch: Watch) -> None:
+    town.fork()
+    for _ in range(6):
+        town.node.head = town.world.write(town.node, Decision(town.world.now, 0, 1, (), (), bytes(32))).entry.position
+    town.share()
+    town.ledger.proofs.clear()  # so that only the entries show it
+    watch.exchange(in_threes(town))
+    assert [code for code, _ in watch.faults()] == ["fork"]
+    assert watch.sizes[0] < town.ledger.size
 
 
 def test_a_fork_shows_by_its_proof_alone(town: Town, watch: Watch) -> None:
@@ -279,6 +320,14 @@ def test_a_node_that_serves_many_invalid_entries_is_left(town: Town, watch: Watc
     assert len(watch.faults()) == REFUSED_MAX + 1
 
 
+def test_some_invalid_entries_in_each_exchange_are_borne(town: Town, watch: Watch) -> None:
+    half = REFUSED_MAX // 2 + 1
+    bad = [town.asker.draft(town.world.now, OpenAccount(bytes([n]) * 32)) for n in range(2 * half)]
+    watch.exchange(with_more(town, *bad[:half]))
+    watch.exchange(with_more(town, *bad))
+    assert len(watch.faults()) == 2 * half
+
+
 def test_a_person_enrolled_twice_is_told(town: Town, watch: Watch) -> None:
     second = town.world.account("another name", enrol=False)
     town.world.enrol(second, "asker")
@@ -301,6 +350,14 @@ def test_an_early_entry_is_told_held_back_and_taken_in_later(
     watch.exchange()
     assert watch.roots() == roots_of(town.ledger)
     assert len(watch.said) == 1
+
+
+def test_one_slice_ahead_is_not_early(town: Town, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ubcp_p2p.light.replica.time.time", lambda: float(EPOCH))
+    assert max(signed.entry.slice for signed in town.world.entries) == 1
+    watch.exchange()
+    assert watch.said == []
+    assert watch.roots() == roots_of(town.ledger)
 
 
 # -- lies -------------------------------------------------------------------------------------------------------------
