@@ -23,7 +23,7 @@ from ubcp_p2p.ledger.merkle import Frontier
 from ubcp_p2p.ledger.report import Counts, Fault, Report
 from ubcp_p2p.ledger.sources import Source
 from ubcp_p2p.ledger.state import Ledger
-from ubcp_p2p.ledger.verifying import Bad, Outcome, batches, checked
+from ubcp_p2p.ledger.verifying import BATCH, BATCH_ALONE, Bad, Outcome, batches, checked
 from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed, verify_proof
 
 _ID_BYTES: Final = 32
@@ -67,7 +67,7 @@ class Auditor:
         window: list[list[Record]] = []
 
         def payloads() -> Iterator[list[bytes]]:
-            for batch in batches(self.source.entries(place)):
+            for batch in batches(self.source.entries(place), BATCH if jobs > 1 else BATCH_ALONE):
                 window.append(batch)
                 yield [record.payload for record in batch]
 

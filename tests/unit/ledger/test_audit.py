@@ -230,8 +230,12 @@ def test_junk_has_no_name(data: bytes) -> None:
 
 
 def test_batches() -> None:
-    assert list(batches(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    small = [Record(RecordKind.ENTRY, bytes([n]), n) for n in range(7)]
+    assert list(batches(small, 3)) == [small[:3], small[3:6], small[6:]]
+    assert list(batches(small[:6], 3)) == [small[:3], small[3:6]]
     assert list(batches([], 3)) == []
+    large = [Record(RecordKind.ENTRY, bytes(1 << 20), n) for n in range(9)]
+    assert [len(batch) for batch in batches(large, 100)] == [4, 4, 1]
 
 
 # -- snapshots --------------------------------------------------------------------------------------------------------
