@@ -68,7 +68,7 @@ class MemoryLedger:
 
     def _note(self, proof: ForkProof) -> None:
         try:
-            rules.check_proof(self.ledger, proof, self.history)
+            rules.check_proof(self.ledger, proof)
         except (LedgerError, Pending):
             return
         self.proofs[proof.id] = proof
