@@ -89,7 +89,8 @@ class Disk:
         """
         if not path.is_file():
             raise ConfigError(
-                f"there is no ledger store in {path}", hint="`ubcp ledger import FILE` makes one from an export"
+                f"there is no ledger store in {path}",
+                hint="a node of a community makes it (`ubcp up`); so does `ubcp ledger import FILE`, from an export",
             )
         lock = None if read_only else _take_lock(path)
         try:

@@ -212,8 +212,8 @@ def test_a_refused_entry_that_forks_freezes_its_author_for_good(path: Path) -> N
         same_after_reopening(store).close()
 
 
-def test_a_fork_that_no_pair_of_signatures_proves_to_others(path: Path) -> None:
-    """One side is signed by the recovery key, the other by the lost key: who has both entries sees the fork."""
+def test_a_fork_by_the_recovery_key_is_proven_too(path: Path) -> None:
+    """One side is signed by the recovery key, the other by the lost key."""
     world = World(5)
     recovery, new = World(6).stewards[:2]
     ann = world.account("ann", recovery=recovery_hash(recovery.public))
@@ -226,6 +226,8 @@ def test_a_fork_that_no_pair_of_signatures_proves_to_others(path: Path) -> None:
         store.append(world.entries)
         assert set(_outcomes(store, [rotation, stolen])) == {Outcome.ADDED}
         assert store.ledger.frozen() == [ann.public]
+        (proof,) = store.proofs()
+        assert {proof.first, proof.second} == {rotation, stolen}
         same_after_reopening(store).close()
 
 
