@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,8 @@ def open_atomic(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
         sync_dir(path.parent)
     except OSError as error:
         raise LocalIOError(
-            f"cannot write {path}: {error.strerror}", hint="check free space and permissions; nothing was changed"
+            f"cannot write {path}: {error.strerror}",
+            hint="check free space and permissions; what was there before is untouched",
         ) from None
 
 
@@ -62,7 +64,10 @@ def read_limited(path: Path, *, bytes_max: int) -> bytes:
     Raises FileNotFoundError when it is absent, LocalIOError when it is unreadable, no plain file, or larger.
     """
     try:
-        with path.open("rb") as file:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # else a named pipe is waited for
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise LocalIOError(f"{path} is no plain file", hint="name a file")
             data = file.read(bytes_max + 1)
     except FileNotFoundError:
         raise
@@ -98,7 +103,8 @@ def _write(path: Path, data: bytes, mode: int, *, replace: bool) -> None:
         raise
     except OSError as error:
         raise LocalIOError(
-            f"cannot write {path}: {error.strerror}", hint="check free space and permissions; nothing was changed"
+            f"cannot write {path}: {error.strerror}",
+            hint="check free space and permissions; what was there before is untouched",
         ) from None
 
 

@@ -83,6 +83,15 @@ def test_a_port_in_use_is_one_clear_error(swarm: Swarm) -> None:
         taken.listen()
         peer = Peer(swarm.home, "a", faulty=False).init(port=taken.getsockname()[1])
         refused(ubcp(peer, "up"), 3, "the port is in use", "network.listen")
+        refused(ubcp(peer, "up", "--detach"), 3, "the port is in use", "network.listen")
+        refused(ubcp(peer, "status"), 2, "no node is running", "ubcp up")
+
+
+def test_an_address_of_another_machine_is_told_from_a_taken_port(swarm: Swarm) -> None:
+    peer = Peer(swarm.home, "a", faulty=False).init()
+    text = peer.profile.config_file.read_text()
+    peer.profile.config_file.write_text(text.replace("/ip4/127.0.0.1/tcp/", "/ip4/192.0.2.1/tcp/"))
+    refused(ubcp(peer, "up"), 3, "does not have the address", "network.listen")
 
 
 def test_what_is_wrong_is_said_and_loses_nothing(swarm: Swarm, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.processes import until
 from tests.support.swarm import STEP_S, Peer, Swarm, assert_agreed, tiny, together
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -157,11 +158,13 @@ def test_alone_for_a_while_then_one_again(swarm: Swarm) -> None:
     assert c.status()["p2pd_restarts"] == 2
 
 
-def test_a_full_disk_is_said_and_the_run_goes_on(swarm: Swarm, tmp_path: Path) -> None:
+@pytest.fixture
+def tiny_disk(swarm: Swarm) -> Iterator[tuple[Peer, Path]]:
+    """A peer whose runs lie on a disk of 192 KiB, and a file there that can fill it."""
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a tiny tmpfs")
-    a, b = swarm.of("ab")
-    runs = a.profile.runs
+    peer = swarm.of("a")[0]
+    runs = peer.profile.runs
     mount, umount = shutil.which("mount"), shutil.which("umount")
     if mount is None or umount is None:
         pytest.skip("needs mount and umount")
@@ -169,26 +172,64 @@ def test_a_full_disk_is_said_and_the_run_goes_on(swarm: Swarm, tmp_path: Path) -
     if mounted.returncode:
         pytest.skip(f"cannot mount a tmpfs here: {mounted.stderr.decode().strip()}")
     try:
-        for peer in (a, b):
-            peer.train(tiny(100_000), peers_min=2, checkpoint_every_s=0.0)
-        a.wait("checkpointed")
-        folder = next(runs.iterdir())
-        with (runs / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
-            while True:  # all that is left
-                ballast.write(b"\0" * 4096)
-        failed = a.wait("checkpoint failed")
-        assert "No space left" in failed["reason"]
-        assert "intact" in failed["hint"]
-        older = {path.name: path.read_bytes() for path in folder.glob("round-*.safetensors")}
-        assert older
-        assert a.run()["checkpoint_trouble"] == failed["reason"]
-        mark = a.mark_now()
-        for _ in range(3):
-            mark = a.events.index(a.wait("committed", after=mark), mark) + 1
-        assert {path.name: path.read_bytes() for path in folder.glob("round-*.safetensors")} == older
-        (runs / "ballast").unlink()
-        a.wait("checkpointed", after=a.mark_now())
-        assert a.run()["checkpoint_trouble"] is None
+        yield peer, runs / "ballast"
     finally:
-        a.stop()
+        peer.stop()
         subprocess.run([umount, str(runs)], check=True)
+
+
+def fill(ballast: Path) -> None:
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:  # all that is left
+            file.write(b"\0" * 4096)
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on(swarm: Swarm, tiny_disk: tuple[Peer, Path]) -> None:
+    a, ballast = tiny_disk
+    (b,) = swarm.of("b")
+    for peer in (a, b):
+        peer.train(tiny(100_000), peers_min=2, checkpoint_every_s=0.0)
+    a.wait("checkpointed")
+    folder = next(path for path in a.profile.runs.iterdir() if path.is_dir())
+    fill(ballast)
+    failed = a.wait("checkpoint failed")
+    assert "No space left" in failed["reason"]
+    assert "intact" in failed["hint"]
+    older = {path.name: path.read_bytes() for path in folder.glob("round-*.safetensors")}
+    assert older
+    assert a.run()["checkpoint_trouble"] == failed["reason"]
+    mark = a.mark_now()
+    for _ in range(3):
+        mark = a.events.index(a.wait("committed", after=mark), mark) + 1
+    assert {path.name: path.read_bytes() for path in folder.glob("round-*.safetensors")} == older
+    ballast.unlink()
+    a.wait("checkpointed", after=a.mark_now())
+    assert a.run()["checkpoint_trouble"] is None
+
+
+def test_a_model_that_is_done_is_kept_as_soon_as_there_is_room(swarm: Swarm, tiny_disk: tuple[Peer, Path]) -> None:
+    a, ballast = tiny_disk
+    (b,) = swarm.of("b")
+    recipe = tiny(3)
+    a.train(recipe, peers_min=2, checkpoint_every_s=0.0)
+    a.wait("waiting")
+    fill(ballast)
+    b.train(recipe, peers_min=2)
+    a.wait("done")
+    run = a.run()
+    assert run["stage"] == "done"
+    assert "No space left" in run["checkpoint_trouble"]
+    kept = list(a.profile.runs.glob("*.json"))
+    assert kept  # a node that is killed now goes on with it
+    ballast.unlink()
+    until(lambda: a.run()["checkpoint_trouble"] is None, STEP_S, "the model is kept")
+    assert list(a.profile.runs.glob("*/round-00000003.safetensors"))
+    until(lambda: not list(a.profile.runs.glob("*.json")), STEP_S, "the run needs to go on no more")
+
+
+def test_the_wish_for_company_can_be_changed(swarm: Swarm) -> None:
+    (a,) = swarm.of("a")
+    a.train(tiny(3), peers_min=2)
+    a.wait("waiting")
+    a.train(tiny(3), peers_min=1)
+    a.wait("done")

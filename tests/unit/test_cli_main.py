@@ -101,7 +101,7 @@ def test_a_missing_extra(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     assert cli.main(["needs", "peer"]) == 2
     error, hint = capsys.readouterr().err.splitlines()
     assert error == "ubcp: error: this command needs the extra 'peer' (no_such_module not installed)"
-    assert hint == "ubcp: hint: pip install 'ubcp-p2p[peer]'"
+    assert hint == "ubcp: hint: in the folder of ubcp's source: pip install -c constraints.txt '.[peer]'"
 
 
 def test_help_of_a_command_is_its_line_and_the_rest_of_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,6 +167,13 @@ def test_atomic_write_and_create_new(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(LocalIOError, match="no plain file"):
+        read_limited(pipe, bytes_max=10)
+
+
 def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     atomic_write(path, b"old")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ubcp_p2p.peer.profile import Profile
 
 STOP_S = 30.0  # a stop keeps checkpoints; the largest of ours takes under 10 s
+START_S = 60.0  # a start takes 1 s; on a machine that is busy beyond words, `--detach` returns before
+POLL_S = 0.05
 PEER_FILE_BYTES_MAX = 1 << 20
 
 JoinOption = Annotated[
@@ -135,6 +137,11 @@ def stop(profile: ProfileOption = None, json: JsonOption = False) -> None:
     from ubcp_p2p.peer.profile import read_holder
 
     place = profile_at(profile)
+    for run in call(place, "status", timeout_s=10.0)["runs"]:
+        if run["checkpoint_trouble"]:
+            say(
+                f"the run {printable(run['name'])} has no checkpoint so far ({run['checkpoint_trouble']}); trying again"
+            )
     pid = call(place, "stop", timeout_s=10.0)["pid"]
     deadline_s = time.monotonic() + STOP_S
     while True:
@@ -194,7 +201,7 @@ def _run(
 
 
 def _detach(place: Profile, join: tuple[str, ...], *words: str) -> None:
-    """Start the same command in the background and wait until it answers or ends."""
+    """Start the same command in the background and wait until the network is up, or it ends."""
     from ubcp_p2p.peer.control import NotRunning, call
 
     command = [sys.executable, "-m", "ubcp_p2p", *words, "--quiet", "--profile", str(place.root)]
@@ -206,18 +213,23 @@ def _detach(place: Profile, join: tuple[str, ...], *words: str) -> None:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True, cwd="/"
         )
+    deadline_s = time.monotonic() + START_S
     while process.poll() is None:
+        time.sleep(POLL_S)
         try:
             document = call(place, "status", timeout_s=2.0)
         except (NotRunning, LocalIOError):
             continue
-        if document["pid"] == process.pid:
-            say(f"running in the background (pid {process.pid}); `ubcp status` says more")
+        late = time.monotonic() > deadline_s
+        if document["pid"] == process.pid and (not document["loading"] or late):
+            stage = f", still {document['stage']}" if late else ""
+            say(f"running in the background (pid {process.pid}{stage}); `ubcp status` says more")
             return
     text = output.read_text(errors="replace").strip().splitlines()
     reason = next((line.removeprefix("ubcp: error: ") for line in text if line.startswith("ubcp: error: ")), "")
     hint = next((line.removeprefix("ubcp: hint: ") for line in text if line.startswith("ubcp: hint: ")), str(output))
-    raise LocalIOError(reason or f"the node ended with code {process.returncode}", hint=hint)
+    kind = ConfigError if process.returncode == ConfigError.exit_code else LocalIOError
+    raise kind(reason or f"the node ended with code {process.returncode}", hint=hint)
 
 
 def _read_peers(path: Path | None) -> list[str]:

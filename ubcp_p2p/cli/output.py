@@ -58,7 +58,7 @@ def print_error(error: UbcpError) -> None:
 
 
 def require_extra(extra: str) -> None:
-    """Raise ConfigError with the pip command when what `pip install 'ubcp-p2p[extra]'` brings is not installed.
+    """Raise ConfigError with the pip command when what the extra brings is not installed.
 
     Call it first in a command, before the import that needs it. Imports nothing itself.
     """
@@ -66,5 +66,5 @@ def require_extra(extra: str) -> None:
     if missing:
         raise ConfigError(
             f"this command needs the extra '{extra}' ({', '.join(missing)} not installed)",
-            hint=f"pip install 'ubcp-p2p[{extra}]'",
+            hint=f"in the folder of ubcp's source: pip install -c constraints.txt '.[{extra}]'",
         )

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, profile_at, require_extra, say
-from ubcp_p2p.errors import TrainingError
+from ubcp_p2p.errors import LocalIOError, TrainingError
 from ubcp_p2p.log import printable
 
 RunOption = Annotated[
@@ -99,7 +99,7 @@ def _show(event: dict[str, Any]) -> None:
     terminal = sys.stderr.isatty()
     if kind == "progress":
         if terminal:
-            text = f"round {round_}: step {event['step']}/{event['steps']}, loss {event['loss']:.3f}"
+            text = f"round {round_ + 1}: step {event['step']}/{event['steps']}, loss {event['loss']:.3f}"
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
         return
     line = {
@@ -107,13 +107,13 @@ def _show(event: dict[str, Any]) -> None:
         "joined": lambda: f"joined with {event['peers']} peer(s)",
         "waiting": lambda: f"waiting for peers: {event['peers']} of {event['wanted']}",
         "committed": lambda: (
-            f"round {round_ - 1} committed by {len(event['members'])}: loss {event['loss']:.3f}, "
+            f"round {round_} committed by {len(event['members'])}: loss {event['loss']:.3f}, "
             f"train {event['train_s']:.2f} s, group {event['match_s']:.2f} s, exchange {event['exchange_s']:.2f} s"
         ),
-        "retry": lambda: f"round {round_} is tried again: {event['reason']}",
+        "retry": lambda: f"round {round_ + 1} is tried again: {event['reason']}",
         "adopted": lambda: f"caught up: now at round {round_} ({event['how']})",
         "mismatch": lambda: f"round {round_}: our result differed from the majority's; repaired",
-        "rejected": lambda: f"round {round_}: an offer was left out: {event['reason']}",
+        "rejected": lambda: f"round {round_ + 1}: an offer was left out: {event['reason']}",
         "evaluated": lambda: f"held-out loss after round {round_}: {event['loss']:.4f} ± {event['stderr']:.4f}",
         "checkpoint failed": lambda: f"NO CHECKPOINT: {event['reason']}; {event['hint']}",
     }.get(kind)
@@ -129,6 +129,11 @@ def _finish(status: dict[str, Any], json: bool) -> None:
             f"the run {status['name']!r} failed: {status['error']['message']}", hint=status["error"]["hint"]
         )
     _print_status(status, json)
+    if status["checkpoint_trouble"]:
+        raise LocalIOError(
+            f"the run {status['name']!r} is done, but not kept: {status['checkpoint_trouble']}",
+            hint="make room: the node tries again every few seconds, and `ubcp status` says when it is kept",
+        )
 
 
 def _print_status(status: dict[str, Any], json: bool) -> None:

@@ -167,6 +167,8 @@ def _reason(fault: Any) -> str:
     reason = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "string_pattern_mismatch":
         reason = "should be 'auto', 'cpu', 'cuda' or 'cuda:N'"  # device is the only key with a pattern
+    if fault["type"] == "too_short":
+        reason = f"should have at least {fault['ctx']['min_length']} item"
     value = fault["input"]
     return f"{reason}, not {value!r}" if isinstance(value, str | int | float) and repr(value) not in reason else reason
 

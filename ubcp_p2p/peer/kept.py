@@ -56,7 +56,10 @@ class _Document(BaseModel):
 def check_name(name: str) -> None:
     """Raise ConfigError for what cannot be a run's name."""
     if not name or len(name.encode("utf-8", "surrogatepass")) > NAME_CHARS_MAX or not name.isprintable():
-        raise ConfigError(f"a run's name has 1 to {NAME_CHARS_MAX} bytes of printable characters, not {name[:80]!r}")
+        raise ConfigError(
+            f"a run's name has 1 to {NAME_CHARS_MAX} bytes of printable characters, not {name[:80]!r}",
+            hint="give a short word: --run plays",
+        )
 
 
 def keep(folder: Path, run: KeptRun) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import signal
@@ -83,7 +84,9 @@ class Node:
 
     async def _serve_until_stopped(self, directory: Path) -> None:
         self._stage = "loading the network code"
-        await asyncio.sleep(0)  # let `status` be answered before half a second of imports
+        await asyncio.to_thread(
+            self._load
+        )  # half a second of imports, on an idle machine: `status` is answered meanwhile
         self.network = network = self._make_network(directory)
         if self._trains:
             from ubcp_p2p.peer.runs import Runs
@@ -125,6 +128,15 @@ class Node:
         except Exception:  # training goes on; `ubcp status` says it
             log.exception("the ledger has stopped")
             self.ledger, self._ledger_words = None, "stopped by an error, which is in the log; start the node again"
+
+    def _load(self) -> None:
+        modules = [
+            "swarm.network",
+            *(["peer.runs"] if self._trains else []),
+            *(["swarm.ledger"] if self.community else []),
+        ]
+        for name in modules:
+            importlib.import_module(f"ubcp_p2p.{name}")
 
     def _make_network(self, directory: Path) -> Network:
         from ubcp_p2p.swarm.addresses import AddressBook

@@ -164,7 +164,9 @@ class ProfileLock:
             os.pwrite(fd, json.dumps(record).encode(), 0)
         except OSError as error:
             os.close(fd)
-            raise LocalIOError(f"cannot lock {self._profile.lock_file}: {error.strerror}") from None
+            raise LocalIOError(
+                f"cannot lock {self._profile.lock_file}: {error.strerror}", hint="check free space and permissions"
+            ) from None
         except BaseException:
             os.close(fd)
             raise

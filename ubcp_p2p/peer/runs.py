@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -108,6 +109,14 @@ class Run:
         finally:
             self._followers.discard(queue)
 
+    def choose(self, options: RunOptions) -> None:
+        """Change what this peer may choose for itself, from the next round on."""
+        self.options = options
+        if self.member is not None:
+            self.member.settings = replace(
+                self.member.settings, peers_min=options.peers_min, checkpoint_every_s=options.checkpoint_every_s
+            )
+
     def status(self) -> dict[str, Any]:
         """JSON for people and programs."""
         member = self.member
@@ -117,7 +126,7 @@ class Run:
             "run_id": self.run_id.hex(),
             "stage": self.stage,
             "resumed": self.resumed,
-            "phase": member.phase.name.lower() if member else None,
+            "phase": None if member is None else self.stage if self.stage in ENDED else member.phase.name.lower(),
             "round": member.round if member else None,
             "rounds": self.recipe.rounds.total,
             "step": member.step if member else None,
@@ -169,6 +178,9 @@ class Runs:
             await self._refuse_other_recipe(name, recipe)
             present = self._present(name, recipe)  # it may have been resumed meanwhile
         if present is not None:
+            if present.options != options:
+                present.choose(options)
+                keep(self._profile.runs, KeptRun(name, recipe, options))
             return present
         keep(self._profile.runs, KeptRun(name, recipe, options))
         return self._begin(Run(name, recipe, options))
@@ -341,7 +353,7 @@ class Runs:
 
     def _observe(self, run: Run, event: Event) -> None:
         run.observe(event)
-        if event.kind == "done":
+        if run.stage == "done" and event.kind in ("done", "checkpointed") and run.checkpoint_trouble is None:
             self._forget(run)  # a trainer of hundreds of MB, only to serve a state that others have too
 
     def _forget(self, run: Run) -> None:

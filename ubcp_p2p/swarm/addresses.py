@@ -107,6 +107,11 @@ def reachability(listening: Iterable[str], dialled_back: bool | None) -> tuple[s
     return "loopback", "reachable on this machine only: fine for a demo or a test"
 
 
+def farthest_first(listening: Iterable[str]) -> list[str]:
+    """The multiaddrs that most others can reach first: the one that a person copies should work elsewhere."""
+    return sorted(listening, key=lambda address: ("public", "local", "loopback").index(_scope(address)))
+
+
 def _scope(multiaddr: str) -> str:
     parts = multiaddr.split("/")
     try:

@@ -19,7 +19,7 @@ from typing import Any
 from ubcp_p2p.codec import MalformedMessage, Value
 from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError
 from ubcp_p2p.keys import MalformedPeerId, NodeKey, peer_id_of, public_of, to_base58
-from ubcp_p2p.swarm.addresses import AddressBook, reachability, short
+from ubcp_p2p.swarm.addresses import AddressBook, farthest_first, reachability, short
 from ubcp_p2p.swarm.frames import DeadlineExceeded, Stream, Unreachable
 from ubcp_p2p.swarm.hivemind_parts import (
     P2P,
@@ -31,7 +31,7 @@ from ubcp_p2p.swarm.hivemind_parts import (
 )
 from ubcp_p2p.swarm.neighbours import Neighbours
 from ubcp_p2p.swarm.p2pd import P2pd, P2pdSettings
-from ubcp_p2p.swarm.ports import Ports
+from ubcp_p2p.swarm.ports import Ports, not_heard
 from ubcp_p2p.swarm.pubsub import OnMessage, PubSub
 from ubcp_p2p.swarm.records import Claim, Ed25519Validator
 
@@ -156,7 +156,10 @@ class Network:
             if public != self.public:
                 raise ConfigError("p2pd runs under another key than this profile's", hint="is node.key damaged?")
             self.addresses = tuple(str(a) for a in (await p2p._client.identify())[1])
-            self._ports.note(listen, (address for address in self.addresses if address not in announce))
+            heard = [address for address in self.addresses if address not in announce]
+            self._ports.note(listen, heard)
+            for address in not_heard(listen, heard):
+                log.warning("this node does not listen on %s: is it taken, or no address of this machine?", address)
             self.stage = "joining the DHT"
             dht = await DHTNode.create(
                 p2p=p2p,
@@ -343,7 +346,8 @@ class Network:
 
     def multiaddrs(self) -> list[str]:
         """This node's own full multiaddrs, for a friend to join through."""
-        return [f"{address}/p2p/{to_base58(peer_id_of(self.public))}" for address in self.addresses]
+        own = to_base58(peer_id_of(self.public))
+        return [f"{address}/p2p/{own}" for address in farthest_first(self.addresses)]
 
     @property
     def p2pd_pid(self) -> int | None:
@@ -442,6 +446,11 @@ async def _shut(session: Session) -> None:
 def _explain(error: Exception, settings: P2pdSettings) -> None:
     """Turn a hopeless first start into an error for people."""
     text = str(error)
+    if "cannot assign requested address" in text:
+        raise LocalIOError(
+            f"this machine does not have the address: cannot listen on {', '.join(settings.listen)}",
+            hint="set network.listen in config.toml to an address of this machine; /ip4/0.0.0.0/… is all of them",
+        ) from None
     if "address already in use" in text or "failed to listen on any addresses" in text:
         raise LocalIOError(
             f"the port is in use: cannot listen on {', '.join(settings.listen)}",

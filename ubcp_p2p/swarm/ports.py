@@ -59,6 +59,22 @@ class Ports:
                 log.warning("the ports of this node were not kept: %s", error)
 
 
+def not_heard(listen: Sequence[str], actual: Sequence[str]) -> list[str]:
+    """Those TCP addresses of `listen` that nothing in `actual` answers to: p2pd says nothing while it has another."""
+    found = [match for text in actual if (match := _TCP.fullmatch(text)) is not None]
+    missing = []
+    for address in listen:
+        wanted = _TCP.fullmatch(address)
+        if wanted is None:
+            continue
+        family, host, port, tail = wanted.groups()
+        if not any(
+            m[1] == family and host in (*_ANY_HOST, m[2]) and port in ("0", m[3]) and m[4] == tail for m in found
+        ):
+            missing.append(address)
+    return missing
+
+
 def _port_of(address: str, actual: Iterable[str]) -> int | None:
     """The port that `address` got, when there is one answer: two such addresses of one host have two."""
     wanted = _TCP.fullmatch(address)

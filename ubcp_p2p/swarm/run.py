@@ -58,6 +58,7 @@ class RunMember(Follower):
         self._matchmaker: Matchmaker | None = None
         self._absences: Counter[bytes] = Counter()  # searches in a row to which a ready peer did not come
         self._checkpointed_s = time.monotonic()
+        self._unsaved = False  # the last checkpoint could not be written
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -86,6 +87,8 @@ class RunMember(Follower):
             await self._wait_heard(BEAT_S)
             if self._strangers() and await self._catch_up():
                 return
+            if self._unsaved:
+                await self.keep_checkpoint()
             await asyncio.sleep(ASK_AGAIN_S)
 
     async def close(self) -> None:
@@ -162,10 +165,11 @@ class RunMember(Follower):
                     self._trainer.finish_early()
             offer = await training
         finally:
-            if not training.done():
-                training.cancel()
-                with suppress(asyncio.CancelledError, TrainingError):
-                    await training
+            training.cancel()
+            with suppress(
+                asyncio.CancelledError, TrainingError
+            ):  # awaited also when it has failed: else asyncio complains
+                await training
         self._train_s, self.loss = offer.seconds, offer.loss
         return offer
 
@@ -394,8 +398,10 @@ class RunMember(Follower):
         extra = {"certificate": self.certificate.to_bytes().hex()} if self.certificate else {}
         try:
             path = await self._trainer.checkpoint(extra)
+            self._unsaved = False
             self._say("checkpointed", path=str(path))
         except (LocalIOError, ConfigError) as error:
+            self._unsaved = True
             log.error("no checkpoint: %s", error)
             self._say("checkpoint failed", reason=error.message, hint=error.hint or "")
         self._checkpointed_s = time.monotonic()

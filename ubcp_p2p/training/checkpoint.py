@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -94,10 +95,10 @@ def write(folder: Path, kept: int, checkpoint: Checkpoint) -> Path:
             raise
         sync_dir(folder)
     except OSError as error:
+        megabytes = math.ceil(sum(v.nbytes for v in tensors.values()) / 1e5) / 10
         raise LocalIOError(
             f"cannot write the checkpoint {path}: {error.strerror or error}",
-            hint=f"free {sum(v.nbytes for v in tensors.values()) / 1e6:.1f} MB there or make the folder writable; "
-            "the checkpoints written before are intact",
+            hint=f"free {megabytes} MB there or make the folder writable; the checkpoints written before are intact",
         ) from None
     _tidy(folder, checkpoint.round, kept)
     return path

@@ -29,7 +29,7 @@ STATUS: dict[str, Any] = {
     "version": "0", "pid": 42, "role": "peer", "stage": "up", "loading": [], "uptime_s": 3.0, "peer_id": "12D3KooWx",
     "account": "ef" * 32, "addresses": ["/ip4/127.0.0.1/tcp/1/p2p/12D3KooWx"], "clock_offset_s": None,
     "reachability": {"kind": "loopback", "words": "this machine only"}, "connected": 2, "p2pd_pid": 9,
-    "p2pd_restarts": 0, "runs": [RUN],
+    "p2pd_restarts": 0, "runs": [RUN], "ledger": None, "ledger_words": "none: this node is in no community",
 }  # fmt: skip
 COMMITTED = {
     "kind": "committed", "round": 50, "time": 1.0, "members": ["a", "b"], "loss": 0.5, "weight": 8, "attempts": 1,
@@ -236,7 +236,7 @@ def test_train_sends_the_recipe_and_shows_what_happens(node: FakeNode, capsys: p
     assert 'name = "digits-tiny"' in request["recipe"]
     err = capsys.readouterr().err
     for words in ("joined with 2", "waiting for peers: 1 of 2", "tried again", "now at round 4", "repaired",
-                  "not finite", "1.5000 ± 0.0100", "NO CHECKPOINT: disk full", "round 49 committed by 2"):  # fmt: skip
+                  "not finite", "1.5000 ± 0.0100", "NO CHECKPOINT: disk full", "round 50 committed by 2"):  # fmt: skip
         assert words in err
     assert "step 1/4" not in err  # progress is for terminals
 

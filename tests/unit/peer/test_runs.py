@@ -14,11 +14,11 @@ from tests.unit.swarm.made import KEYS, digest
 from ubcp_p2p.errors import ConfigError, TrainingError, UbcpError
 from ubcp_p2p.models.recipe import load_recipe, run_id
 from ubcp_p2p.peer.config import TrainingConfig
-from ubcp_p2p.peer.kept import RunOptions
+from ubcp_p2p.peer.kept import RunOptions, kept_runs
 from ubcp_p2p.peer.profile import Profile
 from ubcp_p2p.peer.runs import OtherData, Run, Runs
 from ubcp_p2p.swarm.directory import KEY
-from ubcp_p2p.swarm.events import Event, Observer
+from ubcp_p2p.swarm.events import Event, Observer, RunSettings
 from ubcp_p2p.swarm.membership import Phase
 from ubcp_p2p.swarm.records import Claim
 from ubcp_p2p.training.process import TrainerProcess
@@ -72,7 +72,8 @@ class FakeMember:
 
     phase, round, step, loss, retries, base_hash, certificate = Phase.TRAINING, 0, 0, None, 0, bytes(32), None
 
-    def __init__(self, running: asyncio.Event) -> None:
+    def __init__(self, settings: RunSettings, running: asyncio.Event) -> None:
+        self.settings = settings
         self._running = running
 
     async def run(self) -> None:
@@ -114,9 +115,9 @@ class House:
         network: Any = self.network
         made = Runs(self.profile, TrainingConfig(), network)
 
-        def member(settings: object, trainer: object, observe: Observer) -> Any:
+        def member(settings: RunSettings, trainer: object, observe: Observer) -> Any:
             self.observe = observe
-            return FakeMember(self.running)
+            return FakeMember(settings, self.running)
 
         made.member = member  # type: ignore[method-assign]  # takes the place of a method
         return made
@@ -173,6 +174,9 @@ async def test_a_stopped_node_goes_on_with_its_runs_and_one_that_left_does_not(h
     assert run.status()["resumed"]
     assert (await house.begun(run)).stage == "running"
     assert await after.start("r", RECIPE, RunOptions()) is run  # `ubcp train` finds it there
+    assert run.member is not None
+    assert run.member.settings.peers_min == 1  # and may ask for less company
+    assert kept_runs(house.profile.runs, 1)[0][0].options == RunOptions()
     await after.stop()
 
 

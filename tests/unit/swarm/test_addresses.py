@@ -138,3 +138,8 @@ def test_reachability_in_one_word_and_a_sentence(listening: list[str], dialled_b
     word, sentence = reachability(listening, dialled_back)
     assert word == kind
     assert len(sentence) > 20
+
+
+def test_the_address_that_works_elsewhere_comes_first() -> None:
+    listening = ["/ip4/127.0.0.1/tcp/1", "/ip4/192.168.1.7/tcp/1", "/ip6/::1/tcp/1", "/dns4/node.example/tcp/1"]
+    assert farthest_first(listening) == [listening[3], listening[1], listening[0], listening[2]]

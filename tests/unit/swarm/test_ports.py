@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ubcp_p2p.swarm.ports import FILE_BYTES_MAX, Ports
+from ubcp_p2p.swarm.ports import FILE_BYTES_MAX, Ports, not_heard
 
 ANY, HERE, ANY6, FIXED = "/ip4/0.0.0.0/tcp/0", "/ip4/127.0.0.1/tcp/0", "/ip6/::/tcp/0", "/ip4/0.0.0.0/tcp/4001"
 
@@ -105,3 +105,19 @@ def test_a_profile_that_cannot_be_written_is_said(tmp_path: Path, free: int, cap
     ports.note([HERE], [f"/ip4/127.0.0.1/tcp/{free}"])
     assert "were not kept" in caplog.text
     assert ports.last([HERE]) == (f"/ip4/127.0.0.1/tcp/{free}",)
+
+
+@pytest.mark.parametrize(
+    ("listen", "missing"),
+    [
+        ([ANY, HERE], []),
+        (["/ip4/0.0.0.0/tcp/4001"], []),
+        (["/ip4/10.0.0.7/tcp/4001", "/ip4/127.0.0.1/tcp/4001"], []),
+        ([HERE, "/ip4/0.0.0.0/tcp/4002"], ["/ip4/0.0.0.0/tcp/4002"]),
+        (["/ip4/10.0.0.8/tcp/0", HERE], ["/ip4/10.0.0.8/tcp/0"]),
+        ([ANY6, "/ip4/127.0.0.1/tcp/4001/ws"], [ANY6, "/ip4/127.0.0.1/tcp/4001/ws"]),
+        (["/ip4/0.0.0.0/udp/4001/quic-v1"], []),  # not judged
+    ],
+)
+def test_an_address_that_p2pd_left_out_is_named(listen: list[str], missing: list[str]) -> None:
+    assert not_heard(listen, ["/ip4/127.0.0.1/tcp/4001", "/ip4/10.0.0.7/tcp/4001"]) == missing
