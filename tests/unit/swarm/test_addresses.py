@@ -18,6 +18,7 @@ from ubcp_p2p.swarm.addresses import (
     FILE_BYTES_MAX,
     PEERS_MAX,
     AddressBook,
+    farthest_first,
     reachability,
     split_multiaddr,
 )
