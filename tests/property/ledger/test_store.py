@@ -5,12 +5,15 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.community import Community, community, known, new_store
 from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
 from ubcp_p2p.ledger.store import Outcome, Store
+
+pytestmark = pytest.mark.slow
 
 TOWN: Community = community(seed=4, receipts=3)
 ROOTS = (

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
@@ -21,6 +22,8 @@ from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.wire import Signed
 from ubcp_p2p.ledger.world import World, secret
 from ubcp_p2p.ledger.writer import ForkedBackup, Standing, Writer
+
+pytestmark = pytest.mark.slow
 
 WORLD = World(21)
 OWNER_ID = WORLD.account("ann").head

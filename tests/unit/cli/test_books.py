@@ -61,6 +61,7 @@ def _author(town: Community, name: str) -> bytes:
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_there_and_back(capsys: pytest.CaptureFixture[str], path: Path, town: Community) -> None:
     out, again = path.with_name("a.ubcp"), path.with_name("b.sqlite3")
     document = _run(capsys, "ledger", "export", "--store", str(path), "--out", str(out))
