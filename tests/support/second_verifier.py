@@ -144,6 +144,10 @@ def rising(least: int, most: int, shape: Shape, key: Callable[[Any], Any] = lamb
     return fits
 
 
+def each(most: int, shape: Shape) -> Shape:
+    return lambda value: type(value) is list and len(value) <= most and all(shape(item) for item in value)
+
+
 HASH, SIGNATURE, SLICE, ANY_AMOUNT, SOME = raw(32), raw(64), number(0, U32), number(0, AMOUNT), number(1, AMOUNT)
 POSITION = row(HASH, number(0, U32), HASH)
 VOUCHER = row(HASH, HASH, HASH, HASH, HASH, ANY_AMOUNT, ANY_AMOUNT, number(0, U32), text, number(0, U32), HASH)
@@ -285,6 +289,7 @@ class Charters:
     def __init__(self, wires: Iterable[bytes] = ()) -> None:
         self.versions: list[Charter] = []
         self.ids: list[bytes] = []
+        self.wires: list[bytes] = []
         for wire in wires:
             self.take(wire)
 
@@ -316,6 +321,7 @@ class Charters:
         need(charter.number > len(self.ids), "charter-conflict")  # §4.3
         self.versions.append(charter)
         self.ids.append(this)
+        self.wires.append(wire)
 
     def period(self, at: int) -> int:
         return at // self.versions[0].period_slices
@@ -342,6 +348,7 @@ class Entry:
     kind: int
     body: list[Any]
     signers: set[bytes] = field(default_factory=set)
+    wire: bytes = b""
 
     @property
     def request(self) -> Request:
@@ -367,7 +374,7 @@ def signed_entry_from(wire: bytes) -> Entry:
     entry = entry_from(data)
     for key, signature in signatures:
         need(signed_by(key, signature, "entry", entry.id), "signature")
-    entry.signers = {key for key, _ in signatures}
+    entry.signers, entry.wire = {key for key, _ in signatures}, wire
     return entry
 
 
@@ -748,8 +755,7 @@ class Ledger:
                     state.counted[key] = receipt.voucher.credits
                     state.purse.earned += more
                     state.purse.add((expires, period, 1), more)
-        if last is None or place.seq > last.seq:
-            state.claimed[node] = place
+        state.claimed[node] = place  # where branches are replayed together: the last in that order
 
     def claim_close(self, state: State, close: Entry, strict: bool) -> None:  # §8.5
         if strict:
@@ -995,8 +1001,10 @@ class Ledger:
             if entry.kind == ENROL:
                 enrolled.setdefault(entry.body[4], []).append(entry)
         for enrols in enrolled.values():  # §6.2
-            enrols.sort(key=lambda e: (e.slice, e.author))
-            found += [Fault("nullifier", e.id, e.author) for e in enrols if e.author != enrols[0].author]
+            earliest: dict[bytes, Entry] = {}  # of each account
+            for enrol in sorted(enrols, key=lambda e: (e.slice, e.author, e.id)):
+                earliest.setdefault(enrol.author, enrol)
+            found += [Fault("nullifier", e.id, e.author) for e in list(earliest.values())[1:]]
         return found
 
 
@@ -1061,6 +1069,8 @@ def audit(data: bytes, clock: float | None = None) -> Audit:
         charters = Charters(by_type[CHARTER_RECORD])
     except Refused as refused:
         raise Unreadable(str(refused)) from None
+    if not all(HASH(key) for key in by_type[FROZEN]):
+        raise Unreadable("a FROZEN record that is no key")
     if not row(HASH, HASH)(header) or header[0] != charters.network or not row(SOME, HASH, HASH)(end):
         raise Unreadable("a header or an end that does not fit")
     ledger, result = Ledger(charters), Audit(charters.network, end=(end[0], end[1], end[2]))
@@ -1088,8 +1098,11 @@ def audit(data: bytes, clock: float | None = None) -> Audit:
         else:
             if entry.slice > latest:
                 result.faults.append(Fault("slice-ahead", this, author))  # §5.4
-            if entry.kind == CHECKPOINT and author == header[1]:
-                result.faults += check_checkpoint(ledger, entry)
+            if entry.kind == CHECKPOINT and author == header[1] and (found := check_checkpoint(ledger, entry)):
+                if bad:  # §12: it may be right about an order that is not whole here
+                    result.dependent += 1
+                else:
+                    result.faults.append(found)
     for payload in by_type[PROOF]:
         try:
             ledger.take_proof(payload)
@@ -1105,16 +1118,78 @@ def audit(data: bytes, clock: float | None = None) -> Audit:
     return result
 
 
-def check_checkpoint(ledger: Ledger, checkpoint: Entry) -> list[Fault]:  # §9.3
+def check_checkpoint(ledger: Ledger, checkpoint: Entry) -> Fault | None:  # §9.3
     before = [this for this in ledger.entries if this != checkpoint.id]
     if checkpoint.body[0] != len(before) or merkle_root(before) != checkpoint.body[1]:
-        return [Fault("checkpoint-root", checkpoint.id, checkpoint.author)]
+        return Fault("checkpoint-root", checkpoint.id, checkpoint.author)
     then = copy.copy(ledger)
     then.entries = {this: ledger.entries[this] for this in before}
     then.by_author = {**ledger.by_author, checkpoint.author: ledger.by_author[checkpoint.author][:-1]}
     if then.balances_root() != checkpoint.body[2]:
-        return [Fault("checkpoint-state", checkpoint.id, checkpoint.author)]
-    return []
+        return Fault("checkpoint-state", checkpoint.id, checkpoint.author)
+    return None
+
+
+# §11 Sync: what a question is answered with
+
+QUESTIONS = [
+    row(number(0, 0), HASH, number(0, U32)),  # HELLO
+    row(number(1, 1), each(64, number(0, 1024))),  # CHARTERS; 0 is in no range of the text, but in a vector
+    row(number(2, 2), each(64, HASH)),  # PROOFS
+    row(number(3, 3), number(0, 255), HASH),  # HEADS
+    row(number(4, 4), each(256, row(HASH, number(0, U32), number(0, U32)))),  # RANGES
+    row(number(5, 5), each(256, HASH)),  # IDS
+    row(number(6, 6), HASH),  # BLOB
+    row(number(7, 7), ANY_AMOUNT),  # LOG
+]
+
+
+def answer(ledger: Ledger, question: bytes) -> bytes:
+    """Of a ledger without blobs. Refused where the question is malformed."""
+    asked, charters = decode(question), ledger.charters
+    need(any(shape(asked) for shape in QUESTIONS), "field")
+    proofs = {digest("ubcp/fork/1", a.id + b.id): encode([a.wire, b.wire]) for a, b in ledger.forks()}
+    match asked:
+        case [0, _, _]:
+            digests = [bucket_digest(ledger, bucket) for bucket in range(256)]
+            return encode([0, charters.network, charters.ids, sorted(proofs)[:4096], digests, len(ledger.entries)])
+        case [1, numbers]:
+            return encode([1, [charters.wires[n - 1] for n in numbers if 0 < n <= len(charters.wires)]])
+        case [2, ids]:
+            return encode([2, [proofs[this] for this in ids if this in proofs]])
+        case [3, bucket, after]:
+            authors = [a for a in sorted(ledger.by_author) if a[0] == bucket and a > after]
+            return encode([3, [[a, heads_of(ledger, a)[:64]] for a in authors[:1024]]])
+        case [4, ranges]:
+            found: list[Entry] = []
+            for author, low, high in ranges:
+                chain = sorted(ledger.by_author.get(author, []), key=lambda e: (e.seq, e.id))
+                found += [e for e in chain if low <= e.seq <= high]
+            return encode([4, as_many(found, 512)])
+        case [5, ids]:
+            return encode([5, as_many([ledger.entries[this] for this in ids if this in ledger.entries], 512)])
+        case [6, _]:
+            return encode([6, b""])
+    wires = as_many(list(ledger.entries.values())[asked[1] :], 2048)
+    return encode([7, asked[1] + len(wires), wires])
+
+
+def as_many(entries: list[Entry], most: int) -> list[bytes]:
+    total = list(itertools.accumulate(len(entry.wire) for entry in entries[:most]))
+    return [entry.wire for entry, size in zip(entries[:most], total, strict=True) if size <= 900 * 1024]
+
+
+def heads_of(ledger: Ledger, author: bytes) -> list[list[Any]]:
+    chain = ledger.by_author[author]
+    followed = {entry.prev for entry in chain}
+    return sorted([entry.seq, entry.id] for entry in chain if entry.id not in followed)
+
+
+def bucket_digest(ledger: Ledger, bucket: int) -> bytes:
+    authors = [author for author in sorted(ledger.by_author) if author[0] == bucket]
+    heads = [(author, seq, this) for author in authors for seq, this in heads_of(ledger, author)]
+    joined = b"".join(author + seq.to_bytes(4, "big") + this for author, seq, this in heads)
+    return hashlib.sha256(joined).digest() if heads else ZEROS
 
 
 def main() -> int:
@@ -1126,6 +1201,8 @@ def main() -> int:
     print(f"entries {result.entries}, valid {result.valid}, dependent {result.dependent}, duplicate {result.duplicate}")
     for fault in result.faults:
         print(f"fault {fault.code} entry {fault.entry.hex()} author {fault.author.hex()}")
+    if result.end != (result.entries, result.entries_root, result.balances_root):
+        print("the END record says something else")
     print(f"entries_root {result.entries_root.hex()}\nbalances_root {result.balances_root.hex()}")
     return 1 if result.faults else 0
 

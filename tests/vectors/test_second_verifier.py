@@ -163,6 +163,18 @@ def test_whole_ledgers(subject: str) -> None:
     assert not tally.differs
 
 
+def test_sync() -> None:
+    tally, document = Tally("sync"), vectors("sync")
+    for vector in document["vectors"]:
+        ledger = ledger_of(document, vector, "entries")
+        try:
+            got = second.answer(ledger, bytes.fromhex(vector["question"])).hex()
+        except Refused:
+            got = "malformed"
+        tally(vector["name"], vector["answer"] if vector["expected"] == "ok" else vector["expected"], got)
+    assert not tally.differs
+
+
 # Against `ubcp audit`, as a black box
 
 
