@@ -102,7 +102,7 @@ def _is_killed(module: str, mutant: Mutant) -> bool:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(1, 2)
         try:
-            _load(module, mutant.source)
+            _load(module, mutant.source())
             os._exit(SURVIVED if _tests_pass() else KILLED)
         except BaseException:
             os._exit(KILLED)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE), ast.LtE: (ast.Lt, ast.Gt), ast.Gt: (ast.GtE, ast.LtE), ast.GtE: (ast.Gt, ast.Lt),
@@ -26,20 +27,22 @@ class Mutant:
     line: int
     place: str
     text: str
-    source: str
+    source: Callable[[], str] = field(compare=False)
 
 
 def mutants(source: str) -> Iterator[Mutant]:
     """Every mutant of a module, in the order of its source."""
     tree = ast.parse(source)
-    nodes = list(_places(tree))
-    for number, (node, place) in enumerate(nodes):
+    for number, (node, place) in enumerate(_places(tree)):
         for before, after, change in _changes(node):
-            changed = copy.deepcopy(tree)
-            target = list(_places(changed))[number][0]
-            change(target)
-            ast.fix_missing_locations(changed)
-            yield Mutant(getattr(node, "lineno", 0), place, f"{before} → {after}", ast.unparse(changed))
+            make = functools.partial(_changed, tree, number, change)
+            yield Mutant(getattr(node, "lineno", 0), place, f"{before} → {after}", make)
+
+
+def _changed(tree: ast.Module, number: int, change: _Change) -> str:
+    copied = copy.deepcopy(tree)
+    change(next(node for at, (node, _) in enumerate(_places(copied)) if at == number))
+    return ast.unparse(ast.fix_missing_locations(copied))
 
 
 def _places(tree: ast.AST, place: str = "") -> Iterator[tuple[ast.AST, str]]:

@@ -139,10 +139,11 @@ def test_a_third_branch_from_the_middle_is_a_branch_of_its_own() -> None:
     s.write(third, s.ask(pay, 300))
     s.write(fork, s.ask(pay, 20))
     s.write(a, s.ask(pay, 10))
+    s.write(s.back(a, 2), s.ask(pay, 5))  # its past has a REQUEST, which is replayed
     chains = s.ledger.chains[a.public]
-    assert sorted(len(chain) for chain in chains) == [3, 4, 4]
-    assert len(s.ledger.forks[a.public]) == 3
+    assert sorted(len(chain) for chain in chains) == [3, 4, 4, 4]
+    assert len(s.ledger.forks[a.public]) == 4
     amounts = sorted(chain.purse.reserved for chain in chains)  # type: ignore[attr-defined]
-    assert amounts == [110, 220, 300]
+    assert amounts == [105, 110, 220, 300]
     assert first.entry.id in s.ledger.requests
     assert sorted(s.ledger.request_ids) == sorted(s.ledger.requests)  # replaying a branch numbers nothing again
