@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from tests.support.hosts import Lan, NoNamespaces
 from tests.support.ledgers import at, busy
 from tests.support.live import agreed, charter_file, hand_in, ledger_of, roots_of
 from tests.support.processes import until
-from tests.support.swarm import STEP_S, Peer, Swarm
+from tests.support.swarm import ROOT, STEP_S, Peer, Swarm
 from ubcp_p2p.ledger.world import World
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -154,3 +157,47 @@ def test_a_charter_that_is_not_there(swarm: Swarm, tmp_path: Path) -> None:
     a = swarm.add("a", more=f'[ledger]\ncharter = "{tmp_path}/none.toml"\n')
     assert a.spawn().wait(STEP_S) == 1  # the test's node prints a traceback; `ubcp up` its words, and exit code 2
     assert "there is no charter at" in a.output()
+
+
+def ubcp(peer: Peer, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ubcp_p2p", *words],
+        env={**peer.environment(), "UBCP_HOME": str(peer.profile.root)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=STEP_S,
+    )
+
+
+def test_the_commands_beside_a_running_node(swarm: Swarm, tmp_path: Path) -> None:
+    """Entries that were signed elsewhere are handed in; the store is read while the node writes it."""
+    world = busy(18, receipts=2)
+    (a,) = start(swarm, "a", world)
+    file = tmp_path / "entries"
+    file.write_text("# made elsewhere\n\n" + "\n".join(signed.to_bytes().hex() for signed in world.entries) + "\n")
+    first = ubcp(a, "ledger", "append", str(file))
+    assert (first.returncode, first.stderr) == (0, "")
+    assert [line.split()[1:] for line in first.stdout.splitlines()] == [["added"]] * len(world.entries)
+    again = json.loads(ubcp(a, "ledger", "append", "--json", str(file)).stdout)
+    assert {result["outcome"] for result in again["entries"]} == {"known"}
+
+    shown = ubcp(a, "status").stdout
+    assert f"{len(world.entries)} entries of 3 accounts" in shown
+    export = tmp_path / "export"
+    assert ubcp(a, "ledger", "export", "--out", str(export)).returncode == 0
+    audited = ubcp(a, "audit", "--json", str(export))
+    assert (audited.returncode, json.loads(audited.stdout)["balances_root"]) == (0, roots_of(a)[1])
+    assert ubcp(a, "credits", world.entries[0].entry.author.hex()).returncode == 0
+    later = json.loads(ubcp(a, "ledger", "append", "--json", str(export)).stdout)  # an export is taken too
+    assert {result["outcome"] for result in later["entries"]} == {"known"}
+
+    broken = world.entries[0]._replace(signatures=((world.entries[0].entry.author, bytes(64)),))
+    for text, what in (("zz", "line 1"), (broken.to_bytes().hex(), "signature"), ("00", "signatures")):
+        file.write_text(text)
+        refused = ubcp(a, "ledger", "append", str(file))
+        assert refused.returncode in (1, 2)
+        assert "ubcp: error:" in refused.stderr
+        assert what in refused.stderr
+    assert a.stop() == 0
+    assert "no node is running" in ubcp(a, "ledger", "append", str(file)).stderr

@@ -1,0 +1,201 @@
+"""The live ledger without a network: what it does with what it hears, with a disk that is full, and in which order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.support.ledgers import busy
+from ubcp_p2p.codec import decode, encode
+from ubcp_p2p.keys import NodeKey
+from ubcp_p2p.ledger.entry import ZERO, OpenAccount
+from ubcp_p2p.ledger.faults import BadSignature, LedgerError
+from ubcp_p2p.ledger.store import Store
+from ubcp_p2p.ledger.world import World
+from ubcp_p2p.swarm import ledger as ledger_module
+from ubcp_p2p.swarm.entry_gossip import ENTRY, MESSAGE_BYTES_MAX, PROOF
+from ubcp_p2p.swarm.ledger import LedgerEvent, LiveLedger
+
+PEER = b"p" * 32
+
+
+class Air:
+    """Stands where the network stands: nobody is connected; what is heard is said by the test."""
+
+    def __init__(self) -> None:
+        self.key = NodeKey.generate()
+        self.public = self.key.public
+        self.connected: frozenset[bytes] = frozenset()
+        self.neighbours = SimpleNamespace(clock_offset_s=None)
+        self.published: list[Any] = []
+        self.say: Any = None
+        self.changed = asyncio.Event()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10.0):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def subscribe(self, topic: str, on_message: Any, *, capped: bool) -> None:
+        self.say = on_message
+        self.changed.set()
+
+    def unsubscribe(self, topic: str) -> None:
+        self.say = None
+
+    async def handle(self, protocol: str, handler: Any) -> None:
+        pass
+
+    async def unhandle(self, protocol: str) -> None:
+        pass
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        self.published.append(decode(payload, bytes_max=MESSAGE_BYTES_MAX))
+        self.changed.set()
+
+
+class Running:
+    """A LiveLedger that serves, and what it has said."""
+
+    def __init__(self, path: Path, world: World) -> None:
+        self.world = world
+        self.air = Air()
+        self.events: list[LedgerEvent] = []
+        self.store: Store
+        self._heard = asyncio.Event()
+        self._path = path
+        network: Any = self.air
+        self.live = LiveLedger(network, self._open, observe=self._observe)
+
+    def _open(self) -> Store:
+        self.store = Store.create(self._path, self.world.charters)
+        return self.store
+
+    def _observe(self, event: LedgerEvent) -> None:
+        self.events.append(event)
+        self._heard.set()
+
+    def hear(self, *places: int) -> None:
+        for place in places:
+            self.air.say(PEER, encode([ENTRY, self.world.entries[place].to_bytes()]))
+
+    async def until(self, kind: str) -> LedgerEvent:
+        async with asyncio.timeout(10.0):
+            while not (found := [event for event in self.events if event.kind == kind]):
+                self._heard.clear()
+                await self._heard.wait()
+        return found[0]
+
+    async def status(self, **wanted: object) -> dict[str, Any]:
+        """The first status in which these are so."""
+        async with asyncio.timeout(10.0):
+            while True:
+                status = await self.live.status()
+                if all(status[name] == value for name, value in wanted.items()):
+                    return status
+
+
+@pytest_asyncio.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Running]:
+    made = Running(tmp_path / "store", busy(3, receipts=2, forks=[(1, 1)]))
+    await made.live.open()
+    serving = asyncio.create_task(made.live.serve())
+    await made.air.until(lambda: made.air.say is not None)
+    yield made
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+
+
+@pytest.mark.asyncio
+async def test_a_fork_freezes_and_its_proof_is_told(running: Running) -> None:
+    running.hear(*range(len(running.world.entries)))
+    frozen = await running.until("frozen")
+    assert frozen.data["author"] == running.world.ledger.frozen()[0].hex()
+    status = await running.status(entries=len(running.world.entries))
+    assert status["frozen"] == [frozen.data["author"]]
+    await running.air.until(lambda: bool(running.air.published))
+    assert [what for what, _ in running.air.published] == [PROOF]  # entries were told by whoever wrote them
+
+
+@pytest.mark.asyncio
+async def test_a_full_disk_is_told_and_nothing_is_lost(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "DISK_RETRY_S", 0.2)
+
+    def room(pages: int) -> None:
+        running.store._disk.db.execute(f"PRAGMA max_page_count = {pages}")
+
+    await running.live._books.run(room, 1)  # as many as it has by now
+    while (await running.live.status())["trouble"] is None:
+        running.hear(*range(len(running.world.entries)))
+        running.live._gossip._seen.clear()
+    status = await running.live.status()
+    assert "the disk is full" in status["trouble"]
+    before = status["entries"]
+    await running.live._books.run(room, 1 << 20)
+    await running.status(trouble=None)
+    running.hear(*range(len(running.world.entries)))
+    assert (await running.status(entries=len(running.world.entries)))["entries"] > before
+
+
+@pytest.mark.asyncio
+async def test_own_users_entries_are_told_unless_they_are_bad(running: Running) -> None:
+    forms = [signed.to_bytes() for signed in running.world.entries[:3]]
+    assert [result["outcome"] for result in await running.live.submit(forms)] == ["added"] * 3
+    assert [result["outcome"] for result in await running.live.submit(forms[:1])] == ["known"]
+    first = running.world.entries[3]
+    ((key, signature), *others) = first.signatures
+    bad = first._replace(signatures=((key, signature[::-1]), *others))
+    with pytest.raises(BadSignature):
+        await running.live.submit([running.world.entries[4].to_bytes(), bad.to_bytes()])
+    with pytest.raises(LedgerError, match="another community"):
+        await running.live.submit([busy(4).entries[0].to_bytes()])
+    (late,) = await running.live.submit([running.world.entries[-1].to_bytes()])
+    assert (late["outcome"], bool(late["missing"])) == ("pending", True)
+    await running.air.until(lambda: len(running.air.published) == 5)
+    told = [bytes(data) for _, data in running.air.published]
+    assert told == [*forms, forms[0], running.world.entries[-1].to_bytes()]
+    assert (await running.live.status())["entries"] == 3
+
+
+@pytest.mark.asyncio
+async def test_an_early_entry_comes_in_when_its_time_has_come(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "LOOK_S", 0.01)
+    charter = running.world.charter
+    now_s = charter.epoch + 100.0 * charter.slice_s
+    monkeypatch.setattr("ubcp_p2p.swarm.books.time.time", lambda: now_s)
+    running.world.now = 103
+    running.world.account("early", enrol=False)
+    (result,) = await running.live.submit([running.world.entries[-1].to_bytes()])
+    assert result["outcome"] == "early"
+    assert (await running.live.status())["held_back"] == 1
+    now_s += 2.0 * charter.slice_s
+    assert (await running.until("added")).data["entries"] == running.world.entries[-1:]
+    assert (await running.live.status())["held_back"] == 0
+
+
+@pytest.mark.asyncio
+async def test_three_pieces_of_junk_are_a_ban(running: Running) -> None:
+    for _ in range(3):
+        running.air.say(PEER, b"junk")
+    banned = await running.until("banned")
+    assert banned.data["peer"] == PEER.hex()
+    running.hear(0)
+    status = await running.live.status()
+    assert (status["entries"], len(status["banned"])) == (0, 1)
+
+
+@pytest.mark.asyncio
+async def test_alone_a_node_that_is_not_new_keeps_drafts(running: Running) -> None:
+    assert await running.live.write(OpenAccount(ZERO)) is None
+    status = await running.live.status()
+    assert (status["writing"]["standing"], status["writing"]["drafts"]) == ("unconfirmed", 1)
+    assert "no peer has said yet" in status["writing"]["words"]
