@@ -59,7 +59,8 @@ class Chain:
 
     def ids(self) -> Iterator[bytes]:
         """All its ids in order."""
-        return (bytes(self._ids[i : i + ID_BYTES]) for i in range(0, len(self._ids), ID_BYTES))
+        ids = bytes(self._ids)
+        return (ids[i : i + ID_BYTES] for i in range(0, len(ids), ID_BYTES))
 
     @property
     def head(self) -> Position:

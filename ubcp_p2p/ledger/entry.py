@@ -192,14 +192,23 @@ class Entry(NamedTuple):
         return Position(self.author, self.seq, self.id)
 
 
+# Copied, not made anew for each of millions of entries.
+_ENTRY_DIGEST: Final = hashlib.sha256(b"ubcp/entry/1\0")
+_VOUCHER_DIGEST: Final = hashlib.sha256(b"ubcp/voucher/1\0")
+
+
 def entry_id(data: bytes) -> bytes:
     """SHA-256(`"ubcp/entry/1\\0"` ‖ canonical bytes)."""
-    return hashlib.sha256(b"ubcp/entry/1\0" + data).digest()
+    digest = _ENTRY_DIGEST.copy()
+    digest.update(data)
+    return digest.digest()
 
 
 def voucher_digest(voucher: Voucher) -> bytes:
     """What the paymaster signs in role "voucher": SHA-256(`"ubcp/voucher/1\\0"` ‖ canonical bytes)."""
-    return hashlib.sha256(b"ubcp/voucher/1\0" + _PACK(voucher)).digest()  # a tuple is an array
+    digest = _VOUCHER_DIGEST.copy()
+    digest.update(_PACK(voucher))  # a tuple is an array
+    return digest.digest()
 
 
 def recovery_hash(public: bytes) -> bytes:

@@ -172,7 +172,7 @@ class _Simulation:
                 self._decide()
             if number % max(24, self.count // max(4, self.accounts // 10)) == 20:
                 self._rotate(draw.randrange(len(world.people)))
-            if number % max(40, self.count // 4) == 30:
+            if number % max(40, self.count // 3) == 30:
                 world.checkpoint()
             yield
 
@@ -211,7 +211,7 @@ class _Simulation:
 
     def _earned(self, person: _Person, node: Author) -> bool:
         assert node.head is not None
-        return node.head.seq > person.claimed.get(node.public, 0) and self.world.random.random() < 0.6
+        return node.head.seq > person.claimed.get(node.public, 0) and self.world.random.random() < 0.8
 
     def _reserved(self, person: _Person) -> int:
         chain = self.world.ledger.chains[person.author.public][0]
