@@ -775,7 +775,11 @@ class Ledger:
         return healed
 
     def replay(self, opening: Entry, heads: list[Entry]) -> State:
-        """§8.6, 1: the branches up to these entries together, and those that HEALs on them abandon."""
+        """§8.6, 1: the branches up to these entries together, and those that HEALs on them abandon.
+
+        §7.4 leaves open whether what an earlier HEAL abandoned still counts after a later one. Here it does: otherwise
+        a second HEAL would give back what was reserved twice.
+        """
         together: dict[bytes, Entry] = {}
         while heads:
             for entry in self.back(heads.pop()):
@@ -1071,7 +1075,7 @@ def audit(data: bytes, clock: float | None = None) -> Audit:
         raise Unreadable(str(refused)) from None
     if not all(HASH(key) for key in by_type[FROZEN]):
         raise Unreadable("a FROZEN record that is no key")
-    if not row(HASH, HASH)(header) or header[0] != charters.network or not row(SOME, HASH, HASH)(end):
+    if not row(HASH, HASH)(header) or header[0] != charters.network or not row(ANY_AMOUNT, HASH, HASH)(end):
         raise Unreadable("a header or an end that does not fit")
     ledger, result = Ledger(charters), Audit(charters.network, end=(end[0], end[1], end[2]))
     now = time.time() if clock is None else clock
