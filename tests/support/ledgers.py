@@ -101,8 +101,8 @@ class MemoryLedger:
     def proof(self, id_: bytes) -> bytes | None:
         return self.proofs[id_].to_bytes() if id_ in self.proofs else None
 
-    def heads(self) -> Iterator[Position]:
-        return self.ledger.heads()
+    def heads(self) -> sync.Heads:
+        return sync.Heads(self.ledger.heads())
 
     def range(self, author: bytes, first: int, last: int) -> Iterator[bytes]:
         found = [s for s in self.history(author) if first <= s.entry.seq <= last]

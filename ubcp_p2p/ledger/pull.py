@@ -34,8 +34,8 @@ from ubcp_p2p.ledger.sync import (
     RANGES,
     RANGES_MAX,
     VERSION,
+    Heads,
     bytes_of,
-    digests,
     fields,
     hash_of,
     items,
@@ -67,7 +67,7 @@ class Local(Protocol):
     def size(self) -> int: ...
     def charter_ids(self) -> Sequence[bytes]: ...
     def proof_ids(self) -> Iterable[bytes]: ...
-    def heads(self) -> Iterable[Position]: ...
+    def heads(self) -> Heads: ...
     def contains(self, author: bytes, seq: int, id_: bytes) -> bool: ...
     def length(self, author: bytes) -> int: ...
     def missing(self) -> Iterable[bytes]: ...
@@ -198,7 +198,7 @@ class _Pull:
         yield from self._proofs(theirs)
         if self._log_after is not None or theirs.size > 2 * local.size + LOG_WHEN:
             yield from self._log(theirs.size, self._log_after or 0)
-        mine = digests(local.heads())
+        mine = local.heads().digests()
         for bucket in range(BUCKETS):
             if theirs.digests[bucket] not in (mine[bucket], NOTHING):
                 yield from self._bucket(bucket)

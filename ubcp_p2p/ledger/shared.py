@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ubcp_p2p.ledger import sync
-from ubcp_p2p.ledger.entry import Position
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.wire import ForkProof, decode_signed
 from ubcp_p2p.ledger.writer import Writer
@@ -20,6 +19,8 @@ class Shared:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._writer: Writer | None = None
+        self._heads: sync.Heads | None = None
+        self._heads_of: tuple[object, int, bytes | None] | None = None  # the state that they were read from
 
     def guard(self, writer: Writer) -> None:
         """From now on nothing of this writer's chain is shown while it is not sure of it (Writer.shows)."""
@@ -51,9 +52,12 @@ class Shared:
         data = self._store.proof(id_)
         return data if data is not None and ForkProof.from_bytes(data).author != self._hidden() else None
 
-    def heads(self) -> Iterator[Position]:
-        hidden = self._hidden()
-        return (head for head in self._store.ledger.heads() if head.author != hidden)
+    def heads(self) -> sync.Heads:
+        ledger, hidden = self._store.ledger, self._hidden()
+        if self._heads is None or self._heads_of != (ledger, ledger.entries, hidden):
+            self._heads = sync.Heads(head for head in ledger.heads() if head.author != hidden)
+            self._heads_of = (ledger, ledger.entries, hidden)
+        return self._heads
 
     def range(self, author: bytes, first: int, last: int) -> Iterator[bytes]:
         """A page at a time; the entries of one number are never split, of which a page may have more than _PAGE."""

@@ -5,8 +5,10 @@ The asking side is pull.py.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol, TypeAlias
 
 from ubcp_p2p.codec import MalformedMessage, Value
@@ -35,6 +37,36 @@ HELLO, CHARTERS, PROOFS, HEADS, RANGES, IDS, BLOB, LOG = range(8)
 Range: TypeAlias = tuple[bytes, int, int]  # author, first, last number
 
 
+class Heads:
+    """The heads of all branches at one moment, by bucket (SPEC §11): to be kept as long as they are the same."""
+
+    def __init__(self, heads: Iterable[Position]) -> None:
+        self._buckets: list[list[Position]] = [[] for _ in range(BUCKETS)]
+        for head in heads:
+            self._buckets[head.author[0]].append(head)
+        self._digests: list[bytes] | None = None
+
+    def __iter__(self) -> Iterator[Position]:
+        return itertools.chain.from_iterable(self._buckets)
+
+    def of_bucket(self, bucket: int) -> list[Position]:
+        """Ascending."""
+        self._buckets[bucket].sort()  # nothing to do from the second time on
+        return self._buckets[bucket]
+
+    def digests(self) -> list[bytes]:
+        """Of the 256 buckets."""
+        if self._digests is None:
+            self._digests = [self._digest(bucket) for bucket in range(BUCKETS)]
+        return self._digests
+
+    def _digest(self, bucket: int) -> bytes:
+        heads = self.of_bucket(bucket)
+        if not heads:
+            return NOTHING
+        return hashlib.sha256(b"".join(author + seq.to_bytes(4, "big") + id_ for author, seq, id_ in heads)).digest()
+
+
 class Source(Protocol):
     """What a ledger offers to `answer`. Wire forms throughout; iterables are read only as far as an answer goes."""
 
@@ -46,25 +78,11 @@ class Source(Protocol):
     def charter(self, number: int) -> bytes | None: ...
     def proof_ids(self) -> Iterable[bytes]: ...
     def proof(self, id_: bytes) -> bytes | None: ...
-    def heads(self) -> Iterable[Position]: ...
+    def heads(self) -> Heads: ...
     def range(self, author: bytes, first: int, last: int) -> Iterable[bytes]: ...
     def entry(self, id_: bytes) -> bytes | None: ...
     def blob(self, hash_: bytes) -> bytes | None: ...
     def log(self, after: int) -> Iterable[tuple[int, bytes]]: ...
-
-
-def digests(heads: Iterable[Position]) -> list[bytes]:
-    """The 256 bucket digests over all branch heads (SPEC §11)."""
-    buckets: dict[int, list[Position]] = {}
-    for head in heads:
-        buckets.setdefault(head.author[0], []).append(head)
-    result = [NOTHING] * BUCKETS
-    for bucket, members in buckets.items():
-        digest = hashlib.sha256()
-        for author, seq, id_ in sorted(members):
-            digest.update(author + seq.to_bytes(4, "big") + id_)
-        result[bucket] = digest.digest()
-    return result
 
 
 def answer(question: Value, source: Source) -> Value:
@@ -77,7 +95,7 @@ def answer(question: Value, source: Source) -> Value:
         hash_of(theirs), number_of(version, AMOUNT_MAX)  # whichever they are: the asker sees that we are others
         proofs: list[Value] = list(sorted(source.proof_ids())[:PROOFS_MAX])
         return [
-            HELLO, source.network, list(source.charter_ids()), proofs, list(digests(source.heads())), source.size
+            HELLO, source.network, list(source.charter_ids()), proofs, list(source.heads().digests()), source.size
         ]  # fmt: skip
     if what == CHARTERS:
         numbers = [number_of(n, CHARTERS_MAX) for n in items(fields(question, 2)[1], PER_ASK_MAX)]
@@ -87,7 +105,7 @@ def answer(question: Value, source: Source) -> Value:
         return [PROOFS, _fitting(data for id_ in ids if (data := source.proof(id_)) is not None)]
     if what == HEADS:
         _, bucket, after = fields(question, 3)
-        return [HEADS, _heads_of(source.heads(), number_of(bucket, BUCKETS - 1), hash_of(after))]
+        return [HEADS, _heads_of(source.heads().of_bucket(number_of(bucket, BUCKETS - 1)), hash_of(after))]
     if what == RANGES:
         rows = [fields(row, 3) for row in items(fields(question, 2)[1], RANGES_MAX)]
         wanted = [(hash_of(a), number_of(first, SEQ_MAX), number_of(last, SEQ_MAX)) for a, first, last in rows]
@@ -103,14 +121,13 @@ def answer(question: Value, source: Source) -> Value:
     raise MalformedMessage(f"unknown question {what}")
 
 
-def _heads_of(heads: Iterable[Position], bucket: int, after: bytes) -> list[Value]:
-    authors: dict[bytes, list[Position]] = {}
-    for head in heads:
-        if head.author[0] == bucket and head.author > after:
-            authors.setdefault(head.author, []).append(head)
+def _heads_of(heads: Sequence[Position], after: bytes) -> list[Value]:
+    """heads: of a bucket, ascending."""
+    start = bisect.bisect_right(heads, after, key=lambda head: head.author)
+    by_author = itertools.groupby(itertools.islice(heads, start, None), key=lambda head: head.author)
     return [
-        [author, [[head.seq, head.id] for head in sorted(authors[author])[-HEADS_MAX:]]]
-        for author in sorted(authors)[:AUTHORS_MAX]
+        [author, [[head.seq, head.id] for head in list(branches)[-HEADS_MAX:]]]
+        for author, branches in itertools.islice(by_author, AUTHORS_MAX)
     ]
 
 

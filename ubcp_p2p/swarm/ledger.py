@@ -225,6 +225,8 @@ class LiveLedger:
             await self._reconciler.pull(peer)
         except StoreError as error:
             await self._disk_trouble(error)
+        except Exception:  # whatever one peer has made of this: the others are asked all the same
+            log.exception("taking from %s failed", short(peer))
 
     async def _meet(self) -> None:
         """Ask whoever is newly connected."""

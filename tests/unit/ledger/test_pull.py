@@ -195,7 +195,7 @@ def test_junk_that_waits_for_nothing_real_keeps_nobody_waiting(monkeypatch: pyte
     def nothing_new(question: list[Any]) -> Value | None:
         honest = whole.answer(question)
         assert isinstance(honest, list)
-        return [*honest[:4], list(sync.digests(a.heads())), honest[5]] if question[0] == sync.HELLO else None
+        return [*honest[:4], list(a.heads().digests()), honest[5]] if question[0] == sync.HELLO else None
 
     drive(a, whole, nothing_new)
     assert a.roots() == whole.roots()
@@ -312,7 +312,7 @@ def test_heads_of_nothing_cost_one_question_each() -> None:
 
 
 def _same(a: MemoryLedger, b: MemoryLedger) -> set[int]:
-    pairs = zip(sync.digests(a.heads()), sync.digests(b.heads()), strict=True)
+    pairs = zip(a.heads().digests(), b.heads().digests(), strict=True)
     return {bucket for bucket, (one, other) in enumerate(pairs) if one == other}
 
 
