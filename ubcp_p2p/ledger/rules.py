@@ -424,15 +424,19 @@ def _heal(ledger: Ledger, chain: AccountChain, signed: Signed, body: Heal, histo
 def merge(ledger: Ledger, author: bytes, tips: Iterable[Position], history: History) -> AccountChain:
     """§8.6: all branches of an account that end at `tips`, replayed together by (slice, number, id).
 
+    With the branches that earlier HEALs on them have abandoned: else a second HEAL would forget what those had spent.
     What no vintage covers becomes debt. The result is for its purse and claims; it is no branch.
     """
     by_id = {signed.entry.id: signed.entry for signed in history(author)}
     wanted: dict[bytes, Entry] = {}
-    for tip in tips:
-        id_ = tip.id
+    ends = [tip.id for tip in tips]
+    while ends:
+        id_ = ends.pop()
         while id_ != ZERO and id_ not in wanted:
-            wanted[id_] = by_id[id_]
-            id_ = by_id[id_].prev
+            entry = wanted[id_] = by_id[id_]
+            if isinstance(entry.body, Heal):
+                ends += [abandoned for _, abandoned in entry.body.abandoned]
+            id_ = entry.prev
     merged = AccountChain(author, ZERO)
     for entry in sorted(wanted.values(), key=lambda e: (e.slice, e.seq, e.id)):
         body, now = entry.body, ledger.period(entry.slice)

@@ -9,9 +9,11 @@ from tests.vectors.ledger.scene import Scene
 from ubcp_p2p.ledger import rules
 from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.entry import CONTRIBUTORS_MAX, ZERO, Allot, Close, Heal, OpenAccount, Rotate
-from ubcp_p2p.ledger.faults import LedgerError, MalformedEntry, Pending, RuleViolation
+from ubcp_p2p.ledger.faults import LedgerError, MalformedEntry, Overdraft, Pending, RuleViolation
 from ubcp_p2p.ledger.state import Fork
 from ubcp_p2p.ledger.wire import ForkProof, Signed
+from ubcp_p2p.ledger.world import World
+from ubcp_p2p.units import MICROCREDITS
 
 
 def _code(scene: Scene, signed: Signed) -> str:
@@ -147,3 +149,20 @@ def test_a_third_branch_from_the_middle_is_a_branch_of_its_own() -> None:
     assert amounts == [105, 110, 220, 300]
     assert first.entry.id in s.ledger.requests
     assert sorted(s.ledger.request_ids) == sorted(s.ledger.requests)  # replaying a branch numbers nothing again
+
+
+def test_a_second_heal_forgets_nothing_that_the_first_has_counted() -> None:
+    world = World()
+    a = world.account("a")
+    node, before = world.node(a, "n"), a.head
+    world.request(a, node, 8_000 * MICROCREDITS)
+    twin = Author(a.network, a.key, head=before)
+    other = world.request(twin, node, 7_000 * MICROCREDITS)
+    world.now += 1
+    world.write(a, Heal(((other.entry.seq, other.entry.id),), ()), world.stewards[:2])
+    for _ in range(2):
+        head = a.head
+        with pytest.raises(Overdraft):
+            world.request(a, node, 1)
+        a.head = head
+        world.write(a, Heal((), (bytes([9]) * 32,)), world.stewards[:2])
