@@ -56,7 +56,8 @@ class Replica:
 
     @property
     def pending(self) -> set[bytes]:
-        return {signed.entry.id for signed in self._pending}
+        """Ids of entries and of proofs."""
+        return {signed.entry.id for signed in self._pending} | {proof.id for proof in self._proofs}
 
     def summary(self) -> Any:
         """All that two peers compare."""

@@ -10,6 +10,8 @@ import copy
 import random
 from collections.abc import Iterable
 
+from hypothesis import strategies as st
+
 from tests.vectors.ledger.scene import Key, Scene
 from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.ledger.author import Author
@@ -31,6 +33,16 @@ from ubcp_p2p.ledger.faults import LedgerError, Pending
 from ubcp_p2p.ledger.wire import ForkProof, Signed
 
 ACCOUNTS = 4
+
+
+def numbers(seed: int, count: int = 120) -> list[int]:
+    """The steps of a long story."""
+    rng = random.Random(seed)
+    return [rng.getrandbits(32) for _ in range(count)]
+
+
+# Short ones, which shrink well, and long ones, in which more happens: a list of hypothesis has five items, mostly.
+STEPS = st.lists(st.integers(0, 2**32 - 1), max_size=60) | st.integers(0, 10**6).map(numbers)
 
 
 class Story:
