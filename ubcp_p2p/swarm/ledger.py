@@ -292,6 +292,8 @@ class LiveLedger:
     async def _confirm(self) -> bool:
         """Whether the chain is confirmed and no draft is left. Raises ForkedBackup, WrongClock, StoreError."""
         standing, drafts = await self._books.run(self._standing)
+        if standing is Standing.FORKED:
+            await self._books.run(self._writer.confirm, [])  # raises
         if standing is not Standing.CONFIRMED:
             self._words = UNCONFIRMED
             reports = await self._reconciler.heads(self._network.public)
