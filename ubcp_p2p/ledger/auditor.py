@@ -202,21 +202,22 @@ class Auditor:
         )  # fmt: skip
 
     def _proof_faults(self) -> Iterator[Fault]:
-        """§7.2: every proof holds."""
+        """§7.2: every proof holds; one that does not is held against the export, whoever's entries it shows."""
+        log = self.source.log or b""
         for data in self.source.proofs():
-            id_ = author = b""
+            id_ = b""
             try:
                 proof = ForkProof.from_bytes(data)
-                id_, author = proof.second.entry.id, proof.author
+                id_ = proof.second.entry.id
                 verify_proof(proof)
                 rules.check_proof(self.ledger, proof)
             except Pending as pending:
                 if any(missing in self.left_out for missing in pending.missing):
                     self.counts.dependent += 1
                 else:
-                    yield Fault("freeze", id_, author, "a fork proof that follows an entry which is not here")
+                    yield Fault("freeze", id_, log, "a fork proof that follows an entry which is not here")
             except LedgerError as error:
-                yield Fault("freeze", id_, author, f"a fork proof that does not hold: {error.message}")
+                yield Fault("freeze", id_, log, f"a fork proof that does not hold: {error.message}")
 
     def _end_faults(self, roots: Roots, has_faults: bool) -> Iterator[Fault]:
         """What the exporter says of a ledger that has no fault otherwise."""

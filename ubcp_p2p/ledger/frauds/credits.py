@@ -258,5 +258,5 @@ def _forged_head(world: Community) -> Head:
 
 @fraud("freeze", "a fork proof that somebody else has signed", name="freeze-proof", head=_forged_head)
 def _freeze_proof(scene: Scene) -> Planted:
-    payer, _ = scene.person("payer")
-    return Planted(_forged(scene.world).second.entry.id, payer.public)
+    scene.person("payer")
+    return Planted(_forged(scene.world).second.entry.id, scene.world.log)
