@@ -587,7 +587,9 @@ class Ledger:
         before: State | None = None
         if entry.kind != OPEN:
             prev = self.known(entry.prev)
-            need(prev.author == entry.author and prev.seq + 1 == entry.seq, "sequence")  # §5.2
+            if prev.author != entry.author:  # §5.2: counts as not known
+                raise Pending(entry.prev)
+            need(prev.seq + 1 == entry.seq, "sequence")
             before = self.state(entry.prev)
         if self.may_fork(entry):
             self.siblings.setdefault((entry.author, entry.seq, entry.prev), {})[entry.id] = entry
@@ -1089,6 +1091,10 @@ def audit(data: bytes, clock: float | None = None) -> Audit:
             if entry.id in ledger.entries:
                 result.duplicate += 1
                 continue
+            if entry.slice > latest:  # §5.4: early, and outside all roots and balances
+                bad.add(this)
+                result.faults.append(Fault("slice-ahead", this, author))
+                continue
             ledger.take(entry)
         except Refused as refused:
             bad.add(this)
@@ -1100,8 +1106,6 @@ def audit(data: bytes, clock: float | None = None) -> Audit:
             else:
                 result.faults.append(Fault("unknown-reference", this, author))  # §7.1
         else:
-            if entry.slice > latest:
-                result.faults.append(Fault("slice-ahead", this, author))  # §5.4
             if entry.kind == CHECKPOINT and author == header[1] and (found := check_checkpoint(ledger, entry)):
                 if bad:  # §12: it may be right about an order that is not whole here
                     result.dependent += 1
@@ -1111,15 +1115,26 @@ def audit(data: bytes, clock: float | None = None) -> Audit:
         try:
             ledger.take_proof(payload)
         except Refused:
-            result.faults.append(Fault("freeze", ZEROS, header[1]))  # §7.2: of who shows it
-        except Pending:
-            pass
+            result.faults.append(Fault("freeze", shown(payload), header[1]))  # §7.2: of who shows it
+        except Pending as pending:
+            if pending.missing in bad:
+                result.dependent += 1
+            else:
+                result.faults.append(Fault("freeze", shown(payload), header[1]))
     result.faults += ledger.findings()
     forked = {a.author for a, _ in ledger.forks()}
     result.faults += [Fault("freeze", ZEROS, key) for key in by_type[FROZEN] if key not in forked]  # §12, 15
     result.valid, result.frozen = len(ledger.entries), ledger.frozen()
     result.entries_root, result.balances_root = ledger.entries_root(), ledger.balances_root()
     return result
+
+
+def shown(proof: bytes) -> bytes:
+    """The greater id of the two entries that a fork proof shows."""
+    try:
+        return max(blame(wire)[0] for wire in decode(proof))
+    except (Refused, TypeError, ValueError):
+        return ZEROS
 
 
 def check_checkpoint(ledger: Ledger, checkpoint: Entry) -> Fault | None:  # §9.3
