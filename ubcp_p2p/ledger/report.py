@@ -10,7 +10,10 @@ from ubcp_p2p.ledger.faults import FAULTS
 
 
 class Fault(NamedTuple):
-    """One fault. entry: its id, or empty where there is none. account: who is at fault, an author's key, or empty."""
+    """One fault. entry: its id, or empty where there is none.
+
+    account: the key of the author at fault, of the log's node for what its export says of others; empty for nobody.
+    """
 
     code: str
     entry: bytes

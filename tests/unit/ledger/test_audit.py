@@ -418,3 +418,14 @@ def test_an_empty_ledger(tmp_path: Path) -> None:
     assert report.roots == world.roots()
     assert not (tmp_path / "snapshot").exists()
     world.account("first", recovery=OpenAccount(ZERO).recovery)
+
+
+def test_the_end_counts_other_entries(path: Path, tmp_path: Path) -> None:
+    data = path.read_bytes()
+    end = records_of(path)[-1]
+    count = end.payload.index(ENTRIES.to_bytes(2, "big"))
+    changed = end.payload[:count] + (ENTRIES + 1).to_bytes(2, "big") + end.payload[count + 2 :]
+    (tmp_path / "x").write_bytes(data[: end.offset + 5] + changed)
+    report = run(tmp_path / "x")
+    assert [(fault.code, fault.account) for fault in report.faults] == [("checkpoint-root", b"")]
+    assert report.faults[0].message == f"the END of the export counts {ENTRIES + 1} entries"

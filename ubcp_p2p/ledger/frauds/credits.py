@@ -241,8 +241,8 @@ def _frozen_head(world: Community) -> Head:
 
 @fraud("freeze", "an account named frozen without a proof", head=_frozen_head)
 def _freeze(scene: Scene) -> Planted:
-    payer, _ = scene.person("payer")
-    return Planted(b"", payer.public)
+    scene.person("payer")
+    return Planted(b"", scene.world.log)
 
 
 def _forged(world: Community) -> ForkProof:
