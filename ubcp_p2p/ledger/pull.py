@@ -246,7 +246,9 @@ class _Pull:
         searches = {}
         for author, branches in heads.items():
             unknown = [head.seq for head in branches if not self._local.contains(*head)]
-            if unknown:
+            if len(branches) == HEADS_MAX:  # there may be more, which nothing else would ever tell of
+                searches[author] = _Search(author, 0, SEQ_MAX)
+            elif unknown:
                 first = min(self._local.length(author), *unknown)
                 searches[author] = _Search(author, first, max(unknown))
         while searches:

@@ -121,6 +121,27 @@ def test_a_fork_is_found_however_deep(depth: int) -> None:
     assert len(b.questions) < 12
 
 
+def test_more_branches_than_an_answer_tells_of() -> None:
+    """One who forks a hundred times cannot keep two honest ledgers apart."""
+    world = World(6)
+    node = world.node(world.account("owner"), "node")
+    places = [node.head]
+    for _ in range(sync.HEADS_MAX + 10):
+        world.write(node, Decision(world.now, 0, 1, (), (), ZERO))
+        places.append(node.head)
+    trunk = len(world.entries)
+    for place in places[:-1]:
+        world.write(at(node, place), Decision(world.now, 0, 1, (), (), b"b" * 32))
+    a, b = (
+        MemoryLedger(world.charters.versions, [s for n, s in enumerate(world.entries) if n - trunk not in lacking])
+        for lacking in ((0, 2), (1,))
+    )
+    assert (a.pull(b), b.pull(a)) == (2, 1)
+    assert a.roots() == b.roots() == ledger(world).roots()
+    assert a.pull(b) == 0
+    assert b.questions[-1] == sync.HELLO
+
+
 def test_a_proof_comes_before_entries_and_freezes() -> None:
     a, b = ledger(small(), -2), ledger(small())
     assert not a.ledger.frozen()
