@@ -28,6 +28,7 @@ from ubcp_p2p.ledger.entry import (
     OpenAccount,
     OpenNode,
     Rotate,
+    recovery_hash,
 )
 from ubcp_p2p.ledger.faults import LedgerError, Pending
 from ubcp_p2p.ledger.wire import ForkProof, Signed
@@ -52,7 +53,11 @@ class Story:
         self.scene = Scene(99, earned_periods=earned_periods)
         self.refused: list[Signed] = []
         self._refused: set[bytes] = set()
-        self.accounts = [self.scene.account(f"a{n}", newcomer=n == 3) for n in range(ACCOUNTS)]
+        self._recovery = self.scene.key("recovery")
+        self._recovery_hash = recovery_hash(self._recovery.public)
+        self.accounts = [
+            self.scene.account(f"a{n}", newcomer=n == 3, recovery=self._recovery_hash) for n in range(ACCOUNTS)
+        ]
         self.nodes = [self.scene.node(account, f"n{n}") for n, account in enumerate(self.accounts)]
         self.honest = self.accounts[0].public, self.nodes[0].public
         self._keys: dict[bytes, Key] = {}  # after each entry: the key in force
@@ -71,8 +76,9 @@ class Story:
         """What `number` decides."""
         rng = random.Random(number)
         acts = (
-            self._wait, self._request, self._request, self._allot, self._allot, self._receipt, self._receipt,
-            self._receipt, self._close, self._fork, self._heal, self._enrol, self._rotate, self._node,
+            self._wait, self._request, self._request, self._request, self._allot, self._allot, self._allot,
+            self._receipt, self._receipt, self._receipt, self._spend_twice,
+            self._receipt, self._close, self._fork, self._heal, self._enrol, self._rotate, self._node, self._reopen,
             self._write_by_node, self._forge,
         )  # fmt: skip
         rng.choice(acts)(rng)
@@ -116,7 +122,7 @@ class Story:
             self.refused.append(signed)
 
     def _wait(self, rng: random.Random) -> None:
-        self.scene.now += rng.choice((1, 1, 2, 5, 8))
+        self.scene.now += rng.choice((1, 1, 1, 1, 2, 3))
 
     def _request(self, rng: random.Random) -> None:
         scene, writer = self.scene, rng.choice(self.accounts)
@@ -155,7 +161,7 @@ class Story:
         scene = self.scene
         if scene.ledger.requests:
             request = rng.choice(sorted(scene.ledger.requests.values()))
-            scene.now = max(scene.now, request.expiry + 5) if rng.random() < 0.5 else scene.now
+            scene.now = max(scene.now, request.expiry + 5) if rng.random() < 0.2 else scene.now
             by_payer = rng.random() < 0.6
             writers = self.nodes if by_payer else self.accounts
             author = request.paymaster if by_payer else request.author
@@ -176,6 +182,17 @@ class Story:
         other.head, other.key = signed.entry.position, self._keys[signed.entry.id]
         writers.append(other)
 
+    def _spend_twice(self, rng: random.Random) -> None:
+        """Somebody who is not honest reserves nearly all on each of two branches."""
+        writer = rng.choice([w for w in self.accounts if w.public not in self.honest])
+        other = copy.copy(writer)
+        for one in (writer, other):
+            credits_ = rng.choice((700, 900, 1500))
+            self._write(
+                one, self.scene.ask(rng.choice(self.nodes), credits_, expiry=self.scene.now + rng.randint(0, 8))
+            )
+        self.accounts.append(other)
+
     def _heal(self, rng: random.Random) -> None:
         writer = rng.choice(self.accounts)
         chains = self.scene.ledger.chains[writer.public]
@@ -193,8 +210,26 @@ class Story:
         self._write(rng.choice(self.accounts), body, self.scene.stewards[: rng.randint(1, 3)])
 
     def _rotate(self, rng: random.Random) -> None:
-        new = self.scene.key(f"key {rng.randint(0, 5)}")
-        self._write(rng.choice(self.accounts), Rotate(new.public, ZERO), [new])
+        """By the key in force, or by the recovery key, which may also set another."""
+        new, writer = self.scene.key(f"key {rng.randint(0, 5)}"), rng.choice(self.accounts)
+        recovery = rng.choice((self._recovery_hash, self._recovery_hash, ZERO))
+        old = writer.key
+        writer.key = rng.choice((old, old, self._recovery))
+        if not self._write(writer, Rotate(new.public, recovery), [new]):
+            writer.key = old
+
+    def _reopen(self, rng: random.Random) -> None:
+        """Somebody who is not honest opens a second chain with its first key, as an account or as a node."""
+        known = [w for w in (*self.accounts, *self.nodes) if w.public not in self.honest]
+        public = rng.choice(known).public
+        first = self.scene.history(public)[0].entry
+        writer = Author(self.scene.charters.network, self._keys[first.id])
+        owner = rng.choice(self.accounts)
+        if rng.random() < 0.5:
+            if self._write(writer, OpenAccount(rng.choice((ZERO, self._recovery_hash)))):
+                self.accounts.append(writer)
+        elif owner.head and self._write(writer, OpenNode(owner.head), [owner.key]):
+            self.nodes.append(writer)
 
     def _node(self, rng: random.Random) -> None:
         """A new node, or a node's key once more, for the same owner or another."""

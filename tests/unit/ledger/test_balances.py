@@ -7,7 +7,7 @@ import pytest
 from tests.vectors.ledger.scene import Scene
 from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.balances import Balance, balances, balances_root, entries_root, statement
-from ubcp_p2p.ledger.entry import Close
+from ubcp_p2p.ledger.entry import Close, Enrol
 from ubcp_p2p.ledger.merkle import EMPTY, root_of
 from ubcp_p2p.ledger.purse import ALLOWANCE, EARNED, Vintage
 from ubcp_p2p.ledger.state import Ledger
@@ -97,3 +97,26 @@ def test_findings_speak_to_people() -> None:
     assert fork.entry.id.hex()[:16] in found["fork"].message
     assert (found["close-voucher"].entry, found["close-voucher"].author) == (close.entry.id, s.names["a"].public)
     assert "says 0 where a voucher over" in found["close-voucher"].message
+
+
+def test_a_finding_names_the_stewards_who_enrolled_one_person_twice() -> None:
+    s = Scene()
+    a, b = s.account("a", enrol=False), s.account("b", enrol=False)
+    body = Enrol(False, "lab", 0, 1, bytes(32))
+    s.write(a, body, s.stewards[:2])
+    assert s.ledger.findings() == []
+    s.now = 1
+    s.write(b, body, s.stewards[1:])
+    (found,) = s.ledger.findings()
+    names = ", ".join(sorted(key.public.hex()[:16] + "…" for key in s.stewards))
+    assert found.message == f"one person enrolled twice; signed by {names}"
+    assert (found.code, found.author) == ("nullifier", b.public)
+
+
+def test_in_an_open_network_nobody_answers_for_an_enrolment() -> None:
+    s = Scene(threshold=0)
+    for name in ("a", "b"):
+        s.enrol(s.account(name, enrol=False), "one person", periods=1)
+    assert [finding.message for finding in s.ledger.findings()] == [
+        "one person enrolled twice; signed by none: an open network"
+    ]

@@ -184,3 +184,14 @@ def _nullifiers(file: Vectors) -> None:
     s.write(twin, number._replace(first=6, until=7), s.stewards[:2])
     file.state("6.2", "a nullifier used again in a later slice", "the finding names the earliest use", s, rows,
                findings=[("nullifier", second, twin.public.hex())])  # fmt: skip
+    for seed in (82, 83):  # the earlier account has the greater key, and then both are of one slice
+        s = Scene(seed)
+        accounts = [s.account(name, enrol=False) for name in ("one", "two")]
+        low, high = sorted(accounts, key=lambda author: author.public)
+        s.enrol(high, "a person", periods=1)
+        s.now = 83 - seed
+        second = s.enrol(low, "a person", periods=1)
+        at_fault = second if seed == 82 else s.history(high.public)[1]
+        file.state("6.2", f"one person enrolled twice, the second {83 - seed} slices later",
+                   "the later by slice; in one slice, by author", s, {"one": P, "two": P},
+                   findings=[("nullifier", at_fault, at_fault.entry.author.hex())])  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.vectors.ledger import proofs
 from tests.vectors.ledger.files import Vectors, forked
 from tests.vectors.ledger.scene import Scene
+from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.entry import Allot, Close, Enrol, Heal, OpenNode
 from ubcp_p2p.ledger.wire import ForkProof, Signed
@@ -19,6 +20,8 @@ def vectors() -> Vectors:
     _refused(file)
     _nodes(file)
     _branches_together(file)
+    _earner_forks(file)
+    _several(file)
     _claimed_twice(file)
     _closed_after(file)
     proofs.add_to(file)
@@ -279,6 +282,72 @@ def _branches_together(file: Vectors) -> None:
     file.state("8.6", "closed on two branches", "the first counts; a RECEIPT above it is owed", s,
                {"a": (900, 0, 0, 0), "b": (1000, 0, 100, 0), "p": P}, frozen=[a.public],
                findings=[forked(low, high), ("close-voucher", low, a.public.hex())])  # fmt: skip
+
+
+def _earner_forks(file: Vectors) -> None:
+    """The branches of a node have receipts of two periods."""
+    for seed, name, first, second, as_of, income in (
+        (85, "the earlier period is the other branch's", (11, 150), (1, 100), 30, 50),
+        (86, "the earlier period has the greater RECEIPT", (1, 150), (11, 100), 29, 150),
+        (87, "the greater RECEIPT has lapsed", (1, 150), (11, 100), 30, 0),
+    ):
+        s = Scene(seed, exposure_cap=RICH)
+        a, b, p = s.account("a"), s.account("b"), s.account("p")
+        pay, node = s.node(p, "pay"), s.node(b, "node")
+        allot = s.allot(pay, s.request(a, pay, 400, slices=20), node, 400)
+        fork = s.back(node, 0)
+        pair = []
+        for writer, (slice_, total) in ((node, first), (fork, second)):
+            s.now = slice_
+            pair.append(s.write(writer, s.pay(node, pay, allot, total)))
+        file.state("8.6", f"an earner that has forked: {name}", "RECEIPTs of all branches count by period", s,
+                   {"a": (2000, 250, 0, 0), "b": (2000, 0, income, 0), "p": (2000, 0, 0, 0)},
+                   frozen=[node.public], findings=[forked(*pair)], as_of=as_of)  # fmt: skip
+
+    s = Scene(88, exposure_cap=RICH)
+    a, b, p = s.account("a"), s.account("b"), s.account("p")
+    pay, node = s.node(p, "pay"), s.node(b, "node")
+    one, two = s.request(a, pay, 400), s.request(a, pay, 300)
+    allots = [s.allot(pay, one, node, 400), s.allot(pay, two, node, 300)]
+    fork = s.back(node, 0)
+    s.now = 1
+    first_receipt = s.write(node, s.pay(node, pay, allots[0], 100))
+    s.request(b, pay, 10, income=[first_receipt.entry.position])
+    other = s.write(fork, s.pay(node, pay, allots[1], 70))
+    file.state("8.6", "income of one branch claimed, and not of the other", "what the other earned is uncollected", s,
+               {"a": (300, 530, 0, 0), "b": (1090, 10, 70, 0), "p": P}, frozen=[node.public],
+               findings=[forked(first_receipt, other)])  # fmt: skip
+
+
+def _several(file: Vectors) -> None:
+    s = Scene(89)
+    a, b, c, p = (s.account(name) for name in ("a", "b", "c", "p"))
+    pay = s.node(p, "pay")
+    pairs = []
+    for author in sorted((a, b, c), key=lambda author: author.public, reverse=True):
+        fork = s.back(author, 1)
+        pairs.append((s.request(author, pay, 100, slices=1), s.request(fork, pay, 100, slices=2)))
+    rows = dict.fromkeys("abc", (800, 200, 0, 0))
+    file.state("7.2", "three that have forked", "", s, {**rows, "p": P},
+               frozen=[a.public, b.public, c.public], findings=[forked(*pair) for pair in pairs])  # fmt: skip
+
+    s = Scene(92)
+    a, p = s.account("a"), s.account("p")
+    assert p.head is not None
+    both = Author(s.charters.network, NodeKey(a.key.seed))
+    opened = s.write(both, OpenNode(p.head), [p.key])
+    file.state("7.2", "one key as an account and as a node", "its chains are a fork; it has a row as an account", s,
+               {"a": P, "p": P}, frozen=[a.public], findings=[forked(s.history(a.public)[0], opened)])  # fmt: skip
+
+    s, _, second = _twice(93)
+    a, pay = s.names["a"], s.names["pay"]
+    on, other = s.back(a, 1), s.back(a, 1)
+    on.head, other.head = second.entry.position, second.entry.position
+    s.now = 2
+    pair = s.write(on, s.ask(pay, 1)), s.write(other, s.ask(pay, 2))
+    s.write(a, Heal(((2, second.entry.id),), ()), s.stewards[:2])
+    file.state("7.4", "a branch that forks after the entry abandoned", "HEAL settles what is up to that entry", s,
+               {"a": (0, 1503, 0, 503), "p": P}, frozen=[a.public], findings=[forked(*pair)])  # fmt: skip
 
 
 def _claimed_twice(file: Vectors) -> None:
