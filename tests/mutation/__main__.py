@@ -28,7 +28,9 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "ubcp_p2p.ledger"
 TARGETS = ("rules", "purse")
 SUBJECTS = ("rules", "chains", "forks", "balances")
-UNIT_TESTS = [str(ROOT / "tests" / "unit" / "ledger" / f"test_{name}.py") for name in ("purse", "rules", "balances", "chain")]
+UNIT_TESTS = [
+    str(ROOT / "tests" / "unit" / "ledger" / f"test_{name}.py") for name in ("purse", "rules", "balances", "chain")
+]
 SECONDS_MAX = 120  # a mutant that loops is one that was noticed
 EXPLAINED = ROOT / "docs" / "mutation.md"
 SURVIVED, KILLED = 0, 1

@@ -55,6 +55,8 @@ def _places(tree: ast.AST, place: str = "") -> Iterator[tuple[ast.AST, str]]:
             isinstance(child, ast.AnnAssign) and not isinstance(child.target, ast.Name)
         ):
             continue
+        if child is getattr(tree, "returns", None) or child is getattr(tree, "annotation", None):
+            continue
         yield child, inner
         yield from _places(child, inner)
 

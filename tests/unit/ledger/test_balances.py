@@ -120,3 +120,24 @@ def test_in_an_open_network_nobody_answers_for_an_enrolment() -> None:
     assert [finding.message for finding in s.ledger.findings()] == [
         "one person enrolled twice; signed by none: an open network"
     ]
+
+
+def test_a_close_that_leaves_out_who_was_paid_least() -> None:
+    s = Scene()
+    a, b, p = s.account("a"), s.account("b"), s.account("p")
+    pay, node = s.node(p, "pay"), s.node(b, "node")
+    request = s.request(a, pay, 100, slices=1)
+    allot = s.allot(pay, request, node, 100)
+    s.write(node, s.pay(node, pay, allot, 1))
+    s.now = 6
+    close = s.write(a, Close(request.entry.id, (), 100))
+    (found,) = s.ledger.findings()
+    assert (found.code, found.entry) == ("close-voucher", close.entry.id)
+    assert found.message == "says 0 where a voucher over 1 was signed"
+    assert statement(s.ledger, a.public, s.history).balance.available == 999
+
+
+def test_an_empty_ledger() -> None:
+    ledger = Ledger(Scene().charters)
+    assert (ledger.slice, ledger.entries, ledger.accounts(), list(ledger.heads())) == (0, 0, [], [])
+    assert (ledger.findings(), ledger.frozen(), balances(ledger, lambda author: [])) == ([], [], [])
