@@ -13,6 +13,7 @@ from tests.support.ledger import Replica, picture, shuffled
 from tests.support.story import STEPS, Story, numbers
 from ubcp_p2p.ledger import balances, entry, rules, wire
 from ubcp_p2p.ledger.chain import AccountChain
+from ubcp_p2p.ledger.entry import Heal
 from ubcp_p2p.ledger.faults import LedgerError, Pending
 from ubcp_p2p.ledger.state import Ledger
 
@@ -199,16 +200,21 @@ TestAdversary.settings = settings(max_examples=settings().max_examples // 10, st
 
 @SOME
 @given(STEPS)
-def test_one_branch_replayed_is_that_branch(steps: list[int]) -> None:
-    """The fold over all branches (§8.6) of an account that never forked is its own purse."""
+def test_every_branch_is_the_replay_of_its_past(steps: list[int]) -> None:
+    """What a branch may spend is what §8.6 makes of its own past, and of what its HEALs have abandoned: all of it."""
     story = Story(steps)
     ledger = story.scene.ledger
     for account in ledger.accounts():
-        branches = _branches(ledger, account)
-        if len(branches) == 1 and not any(ledger.healings.values()):
-            merged = rules.merge(ledger, account, [branches[0].head], story.scene.history)
-            assert merged.purse == branches[0].purse
-            assert (merged.claimed, merged.credited) == (branches[0].claimed, branches[0].credited)
+        for branch in _branches(ledger, account):
+            ours, replay = branch.purse, rules.merge(ledger, account, [branch.head], story.scene.history)
+            assert ours.available - ours.debt == replay.purse.available - replay.purse.debt
+            assert ours.reserves.keys() == replay.purse.reserves.keys()
+            for name in ("reserved", "issued", "earned", "released", "burned"):
+                assert getattr(ours, name) == getattr(replay.purse, name), name
+            assert branch.credited == replay.credited
+            assert branch.closed == replay.closed
+            if not any(isinstance(signed.entry.body, Heal) for signed in story.scene.history(account)):
+                assert (ours, branch.claimed) == (replay.purse, replay.claimed)
 
 
 def test_the_story_is_worth_telling() -> None:

@@ -76,6 +76,15 @@ def add_rules(file: Vectors) -> None:
         amount = request.entry.body.credits  # type: ignore[union-attr]
         file.entry("7.4", f"CLOSE of a REQUEST on the {what} branch after a HEAL", "the HEAL took its reserve over", s,
                    s.draft(a, Close(request.entry.id, (), amount)), expected)  # fmt: skip
+    s, _, second = _twice(45, RICH)
+    a, pay = s.names["a"], s.names["pay"]
+    s.now = 2
+    s.write(a, Heal(((2, second.entry.id),), ()), s.stewards[:2])
+    s.write(a, Heal((), (bytes([7]) * 32,)), s.stewards[:2])
+    for slice_, credits_, expected in ((2, 1, "overdraft"), (10, 500, "ok"), (10, 501, "overdraft")):
+        s.now = slice_
+        file.entry("7.4", f"a REQUEST over {credits_} in slice {slice_} after a second HEAL",
+                   "what the first has abandoned counts on", s, s.draft(a, s.ask(pay, credits_)), expected)  # fmt: skip
     s = Scene(43)
     a, p = s.account("a"), s.account("p")
     pay = s.node(p, "pay")
