@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -17,6 +18,7 @@ from ubcp_p2p.ledger.entry import Heal
 from ubcp_p2p.ledger.faults import LedgerError, Pending
 from ubcp_p2p.ledger.state import Ledger
 
+pytestmark = pytest.mark.slow
 SOME = settings(max_examples=settings().max_examples // 2)
 LONG = 1024  # periods in which nothing that was earned expires
 

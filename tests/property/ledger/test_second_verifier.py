@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given, settings
 
 from tests.support import second_verifier as second
@@ -23,6 +24,7 @@ def _outcome(act: Callable[[bytes], object], data: bytes) -> str:
     return "ok"
 
 
+@pytest.mark.slow
 @settings(max_examples=settings().max_examples // 5)
 @given(STEPS)
 def test_every_verdict_and_every_number(steps: list[int]) -> None:
