@@ -1122,8 +1122,8 @@ def audit(data: bytes, clock: float | None = None) -> Audit:
             else:
                 result.faults.append(Fault("freeze", shown(payload), header[1]))
     result.faults += ledger.findings()
-    forked = {a.author for a, _ in ledger.forks()}
-    result.faults += [Fault("freeze", ZEROS, key) for key in by_type[FROZEN] if key not in forked]  # §12, 15
+    forked = set(ledger.frozen())
+    result.faults += [Fault("freeze", ZEROS, header[1]) for key in by_type[FROZEN] if key not in forked]  # §12, 15
     result.valid, result.frozen = len(ledger.entries), ledger.frozen()
     result.entries_root, result.balances_root = ledger.entries_root(), ledger.balances_root()
     return result
