@@ -16,6 +16,7 @@ test: $(STAMP)
 
 faults: $(STAMP)  ## every fault at every step of a round, every lie of a hostile peer: about 8 minutes
 	$(BIN)/pytest -q tests/faults
+	$(BIN)/pytest -q -m full tests/integration
 
 properties: $(STAMP)  ## the property tests with 20 times as many examples
 	$(BIN)/pytest -q -n 2 --timeout 3600 --hypothesis-profile long tests/property

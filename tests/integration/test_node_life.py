@@ -134,6 +134,7 @@ def images(folder: Path, count: int = 200) -> Path:
     return folder
 
 
+@pytest.mark.full
 def test_peers_with_other_data_are_named(swarm: Swarm, tmp_path: Path) -> None:
     """One recipe, of which one node has the data and the other the fallback."""
 
