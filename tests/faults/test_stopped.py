@@ -35,7 +35,7 @@ def test_a_daemon_that_stands_still_for_20_s_resyncs(swarm: Swarm, place: str, f
     assert_agreed([a, b], marks)
 
 
-@pytest.mark.parametrize("target", ["p2pd", pytest.param("trainer", marks=pytest.mark.full)])
+@pytest.mark.parametrize("target", [pytest.param(t, marks=pytest.mark.full) for t in ("p2pd", "trainer")])
 def test_a_child_that_hangs_does_not_hold_up_the_others(swarm: Swarm, target: str) -> None:
     a, b, c = swarm.of("abc")
     marks = swarm.marks()

@@ -93,6 +93,7 @@ def test_a_late_joiner_ends_identical(swarm: Swarm) -> None:
     assert len({peer.run()["state_hash"] for peer in peers}) == 1
 
 
+@pytest.mark.full
 def test_an_announced_leave_costs_no_deadline(swarm: Swarm, figure: Callable[[str], None]) -> None:
     swarm.add("c").start(swarm.seeds)
     a, b, c = swarm.of("abc")
@@ -142,6 +143,7 @@ def test_a_restarted_peer_resumes_from_its_checkpoint(swarm: Swarm) -> None:
     assert whole["round"] > joining["round"]
 
 
+@pytest.mark.full
 def test_alone_for_a_while_then_one_again(swarm: Swarm) -> None:
     """Without a minimum of peers each goes on by itself when p2pd is gone; then the branches become one."""
     swarm.add("c").start(swarm.seeds)
