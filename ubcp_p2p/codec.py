@@ -53,6 +53,51 @@ def decode(data: bytes, *, bytes_max: int) -> Value:
     return value
 
 
+# -- reading a decoded message: each names what it refuses, and raises MalformedMessage -------------------------------
+
+
+def fields(value: Value, count: int) -> list[Value]:
+    """`value` as a list of exactly `count` items."""
+    if not isinstance(value, list) or len(value) != count:
+        raise MalformedMessage(f"expected {count} fields")
+    return value
+
+
+def items(value: Value, count_max: int) -> list[Value]:
+    """`value` as a list of at most `count_max` items."""
+    if not isinstance(value, list) or len(value) > count_max:
+        raise MalformedMessage(f"expected at most {count_max} items")
+    return value
+
+
+def bytes_of(value: Value) -> bytes:
+    """`value` as a byte string of any length."""
+    if not isinstance(value, bytes):
+        raise MalformedMessage("expected bytes")
+    return value
+
+
+def hash_of(value: Value) -> bytes:
+    """`value` as a key or hash: 32 bytes."""
+    if not isinstance(value, bytes) or len(value) != 32:
+        raise MalformedMessage("expected 32 bytes")
+    return value
+
+
+def signature_of(value: Value) -> bytes:
+    """`value` as a signature: 64 bytes."""
+    if not isinstance(value, bytes) or len(value) != 64:
+        raise MalformedMessage("expected a signature of 64 bytes")
+    return value
+
+
+def number(value: Value, largest: int = 2**48) -> int:
+    """`value` as an integer of at most `largest`."""
+    if not isinstance(value, int) or value > largest:
+        raise MalformedMessage(f"expected a number up to {largest}")
+    return value
+
+
 def _check(value: object, depth_left: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | bytes | str | list):
         raise MalformedMessage(f"a {type(value).__name__} is not allowed in a message")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ubcp_p2p.buffers import SharedBuffer
+from ubcp_p2p.codec import fields
 from ubcp_p2p.keys import peer_id_of
 from ubcp_p2p.swarm.exchange import HAVE, OFFER_DOMAIN, AllGather
 from ubcp_p2p.swarm.frames import Stream
@@ -24,7 +25,7 @@ from ubcp_p2p.swarm.hivemind_parts import PeerID, averaging_pb2
 from ubcp_p2p.swarm.matchmaking import NoGroup
 from ubcp_p2p.swarm.membership import Beat
 from ubcp_p2p.swarm.network import Network
-from ubcp_p2p.swarm.quorum import ROUND_MAX, Certificate, Group, Standing, fields, vote_digest
+from ubcp_p2p.swarm.quorum import ROUND_MAX, Certificate, Group, Standing, vote_digest
 from ubcp_p2p.swarm.run import Observer, RunMember, RunSettings
 from ubcp_p2p.swarm.states import CERTIFICATE, STATE, STATE_DOMAIN, States
 from ubcp_p2p.swarm.votes import Polls

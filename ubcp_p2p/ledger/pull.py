@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from ubcp_p2p.codec import MalformedMessage, Value
+from ubcp_p2p.codec import MalformedMessage, Value, bytes_of, fields, hash_of, items, number
 from ubcp_p2p.errors import NetworkError
 from ubcp_p2p.ledger.entry import SEQ_MAX, Entry, Position
 from ubcp_p2p.ledger.faults import MalformedEntry
@@ -35,11 +35,6 @@ from ubcp_p2p.ledger.sync import (
     RANGES_MAX,
     VERSION,
     Heads,
-    bytes_of,
-    fields,
-    hash_of,
-    items,
-    number_of,
 )
 from ubcp_p2p.ledger.wire import Signed, decode_signed
 
@@ -125,7 +120,7 @@ class Hello(NamedTuple):
         if len(found) != BUCKETS:
             raise MalformedMessage(f"{len(found)} digests where {BUCKETS} belong")
         ids = tuple(hash_of(id_) for id_ in items(charters, CHARTERS_MAX))
-        return cls(ids, tuple(hash_of(i) for i in items(proofs, PROOFS_MAX)), found, number_of(size, AMOUNT_MAX))
+        return cls(ids, tuple(hash_of(i) for i in items(proofs, PROOFS_MAX)), found, number(size, AMOUNT_MAX))
 
 
 def hello(network: bytes) -> Value:
@@ -145,7 +140,7 @@ def heads_from(value: Value | None, bucket: int, after: bytes) -> dict[bytes, li
         if not branches:
             raise MalformedMessage("an author without entries")
         pairs = [fields(pair, 2) for pair in items(branches, HEADS_MAX)]
-        result[key] = [Position(key, number_of(seq, SEQ_MAX), hash_of(id_)) for seq, id_ in pairs]
+        result[key] = [Position(key, number(seq, SEQ_MAX), hash_of(id_)) for seq, id_ in pairs]
         after = key
     return result
 
@@ -226,9 +221,9 @@ class _Pull:
             got = self._decoded(rows, LOG_MAX)
             if not got:
                 return  # it has no more, or lied about its size: the search finds what differs
-            if number_of(reached, AMOUNT_MAX) < after + len(got):
+            if number(reached, AMOUNT_MAX) < after + len(got):
                 raise MalformedMessage("a log that does not go on")
-            after = number_of(reached, AMOUNT_MAX)
+            after = number(reached, AMOUNT_MAX)
             yield from self._take(got, None if self._log_after is None else Take(LOG, entries=got, after=after))
 
     def _bucket(self, bucket: int) -> Steps:

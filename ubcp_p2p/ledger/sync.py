@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol, TypeAlias
 
-from ubcp_p2p.codec import MalformedMessage, Value
+from ubcp_p2p.codec import MalformedMessage, Value, fields, hash_of, items, number
 from ubcp_p2p.ledger.entry import SEQ_MAX, Position
 
 PROTOCOL: Final = "/ubcp/ledger/sync/1"
@@ -92,23 +92,23 @@ def answer(question: Value, source: Source) -> Value:
     what = question[0]
     if what == HELLO:
         _, theirs, version = fields(question, 3)
-        hash_of(theirs), number_of(version, AMOUNT_MAX)  # whichever they are: the asker sees that we are others
+        hash_of(theirs), number(version, AMOUNT_MAX)  # whichever they are: the asker sees that we are others
         proofs: list[Value] = list(sorted(source.proof_ids())[:PROOFS_MAX])
         return [
             HELLO, source.network, list(source.charter_ids()), proofs, list(source.heads().digests()), source.size
         ]  # fmt: skip
     if what == CHARTERS:
-        numbers = [number_of(n, CHARTERS_MAX) for n in items(fields(question, 2)[1], PER_ASK_MAX)]
+        numbers = [number(n, CHARTERS_MAX) for n in items(fields(question, 2)[1], PER_ASK_MAX)]
         return [CHARTERS, _fitting(data for n in numbers if (data := source.charter(n)) is not None)]
     if what == PROOFS:
         ids = [hash_of(id_) for id_ in items(fields(question, 2)[1], PER_ASK_MAX)]
         return [PROOFS, _fitting(data for id_ in ids if (data := source.proof(id_)) is not None)]
     if what == HEADS:
         _, bucket, after = fields(question, 3)
-        return [HEADS, _heads_of(source.heads().of_bucket(number_of(bucket, BUCKETS - 1)), hash_of(after))]
+        return [HEADS, _heads_of(source.heads().of_bucket(number(bucket, BUCKETS - 1)), hash_of(after))]
     if what == RANGES:
         rows = [fields(row, 3) for row in items(fields(question, 2)[1], RANGES_MAX)]
-        wanted = [(hash_of(a), number_of(first, SEQ_MAX), number_of(last, SEQ_MAX)) for a, first, last in rows]
+        wanted = [(hash_of(a), number(first, SEQ_MAX), number(last, SEQ_MAX)) for a, first, last in rows]
         return [RANGES, _fitting((data for row in wanted for data in source.range(*row)), ENTRIES_MAX)]
     if what == IDS:
         ids = [hash_of(id_) for id_ in items(fields(question, 2)[1], IDS_MAX)]
@@ -117,7 +117,7 @@ def answer(question: Value, source: Source) -> Value:
         blob = source.blob(hash_of(fields(question, 2)[1]))
         return [BLOB, blob if blob is not None and len(blob) <= ANSWER_BYTES_MAX else b""]
     if what == LOG:
-        return _log_after(source, number_of(fields(question, 2)[1], AMOUNT_MAX))
+        return _log_after(source, number(fields(question, 2)[1], AMOUNT_MAX))
     raise MalformedMessage(f"unknown question {what}")
 
 
@@ -155,40 +155,3 @@ def _log_after(source: Source, after: int) -> Value:
         taken.append(data)
         reached = position
     return [LOG, reached, taken]
-
-
-# -- the parts of a message, for both sides; each raises MalformedMessage ---------------------------------------------
-
-
-def fields(value: Value, count: int) -> list[Value]:
-    """A list of exactly `count`."""
-    if not isinstance(value, list) or len(value) != count:
-        raise MalformedMessage(f"expected {count} fields")
-    return value
-
-
-def items(value: Value, count_max: int) -> list[Value]:
-    """A list of at most `count_max`."""
-    if not isinstance(value, list) or len(value) > count_max:
-        raise MalformedMessage(f"expected at most {count_max} items")
-    return value
-
-
-def bytes_of(value: Value) -> bytes:
-    if not isinstance(value, bytes):
-        raise MalformedMessage("expected bytes")
-    return value
-
-
-def hash_of(value: Value) -> bytes:
-    """32 bytes."""
-    if not isinstance(value, bytes) or len(value) != 32:
-        raise MalformedMessage("expected 32 bytes")
-    return value
-
-
-def number_of(value: Value, most: int) -> int:
-    """0…most."""
-    if not isinstance(value, int) or value > most:
-        raise MalformedMessage(f"expected a number up to {most}")
-    return value

@@ -13,12 +13,12 @@ from typing import Any, Final
 import trio
 
 from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
-from ubcp_p2p.codec import MalformedMessage, Value
+from ubcp_p2p.codec import MalformedMessage, Value, bytes_of, fields, hash_of, items
 from ubcp_p2p.errors import NetworkError
 from ubcp_p2p.ledger.disk import Disk, is_there
 from ubcp_p2p.ledger.pull import Ask, OtherNetwork, hello, pull
 from ubcp_p2p.ledger.store import Store
-from ubcp_p2p.ledger.sync import CHARTERS, HELLO, NOTHING, bytes_of, fields, hash_of, items
+from ubcp_p2p.ledger.sync import CHARTERS, HELLO, NOTHING
 from ubcp_p2p.light.address import NodeAddress
 from ubcp_p2p.light.dialing import Connection, Unreachable, connected, in_words
 from ubcp_p2p.light.replica import Observer, Replica

@@ -17,12 +17,12 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from ubcp_p2p.buffers import SharedBuffer
-from ubcp_p2p.codec import MalformedMessage
+from ubcp_p2p.codec import MalformedMessage, fields, hash_of
 from ubcp_p2p.errors import LocalIOError, NetworkError, RoundFailed
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.frames import Stream, Unreachable
 from ubcp_p2p.swarm.network import Network
-from ubcp_p2p.swarm.quorum import Group, fields, hash_of
+from ubcp_p2p.swarm.quorum import Group
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from ubcp_p2p.codec import decode, encode
-from ubcp_p2p.swarm.quorum import ROUND_MAX, fields, hash_of, number
+from ubcp_p2p.codec import decode, encode, fields, hash_of, number
+from ubcp_p2p.swarm.quorum import ROUND_MAX
 
 BEAT_S = 0.5
 BEAT_BYTES_MAX = 256

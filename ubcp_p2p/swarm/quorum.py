@@ -9,11 +9,11 @@ the end recognises it by. docs/rounds.md tells the whole protocol and what it ca
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ubcp_p2p.codec import MalformedMessage, Value, decode, encode
+from ubcp_p2p.codec import MalformedMessage, Value, decode, encode, fields, hash_of, items, number, signature_of
 from ubcp_p2p.keys import NodeKey, verify
 
 MEMBERS_MAX = 64
@@ -334,38 +334,3 @@ def choose(
 
 def _signers(certificate: Certificate, live: Set[bytes]) -> int:
     return sum(peer in live for peer, _ in certificate.signatures)
-
-
-# -- parsing helpers: each names what it refuses ---------------------------------------------------------------------
-
-
-def fields(value: Value, count: int) -> Sequence[Value]:
-    """`value` as a list of exactly `count` items. Raises MalformedMessage."""
-    if not isinstance(value, list) or len(value) != count:
-        raise MalformedMessage(f"expected {count} fields")
-    return value
-
-
-def items(value: Value, count_max: int) -> Sequence[Value]:
-    """`value` as a list of at most `count_max` items. Raises MalformedMessage."""
-    if not isinstance(value, list) or len(value) > count_max:
-        raise MalformedMessage(f"expected at most {count_max} items")
-    return value
-
-
-def hash_of(value: Value) -> bytes:
-    if not isinstance(value, bytes) or len(value) != 32:
-        raise MalformedMessage("expected 32 bytes")
-    return value
-
-
-def signature_of(value: Value) -> bytes:
-    if not isinstance(value, bytes) or len(value) != 64:
-        raise MalformedMessage("expected a signature of 64 bytes")
-    return value
-
-
-def number(value: Value, largest: int = 2**48) -> int:
-    if not isinstance(value, int) or value > largest:
-        raise MalformedMessage(f"expected a number up to {largest}")
-    return value

@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterable
 
 from ubcp_p2p.buffers import SharedBuffer
-from ubcp_p2p.codec import MalformedMessage
+from ubcp_p2p.codec import MalformedMessage, fields, hash_of, number
 from ubcp_p2p.errors import NetworkError
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.exchange import LINK_BYTES_PER_S_MIN
 from ubcp_p2p.swarm.frames import DeadlineExceeded, Stream, Unreachable
 from ubcp_p2p.swarm.network import Network
-from ubcp_p2p.swarm.quorum import CERTIFICATE_BYTES_MAX, Certificate, Standing, fields, hash_of, number
+from ubcp_p2p.swarm.quorum import CERTIFICATE_BYTES_MAX, Certificate, Standing
 
 log = logging.getLogger(__name__)
 

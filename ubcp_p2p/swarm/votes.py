@@ -8,21 +8,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from ubcp_p2p.codec import MalformedMessage, Value
+from ubcp_p2p.codec import MalformedMessage, Value, fields, hash_of, items, signature_of
 from ubcp_p2p.errors import NetworkError, RoundFailed
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.frames import Stream
 from ubcp_p2p.swarm.network import Network
-from ubcp_p2p.swarm.quorum import (
-    Ballot,
-    Certificate,
-    Group,
-    fields,
-    hash_of,
-    items,
-    signature_of,
-    vote_digest,
-)
+from ubcp_p2p.swarm.quorum import Ballot, Certificate, Group, vote_digest
 
 log = logging.getLogger(__name__)
 
