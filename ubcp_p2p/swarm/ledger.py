@@ -35,6 +35,7 @@ PULL_EVERY_S: Final = (10.0, 30.0)
 LOOK_S: Final = 0.5  # how often new neighbours are looked for, and what was early
 GAP_S: Final = 1.0  # the least between two pulls for what refers to something that is not here
 GAPS_MAX: Final = 64
+AGAIN_S: Final = 3.0  # GossipSub takes a new neighbour into its mesh within a heartbeat or two, of 1 s each
 CONFIRM_EVERY_S: Final = 5.0
 DISK_RETRY_S: Final = 5.0
 CONFIRMED: Final = "confirmed: all that this node has written is here"
@@ -237,9 +238,16 @@ class LiveLedger:
                 for peer in connected - known:
                     self._reconciler.met(peer)
                     self._met.set()
-                    tasks.create_task(self._pull(peer))
+                    tasks.create_task(self._get_acquainted(peer))
                 known = connected
                 await asyncio.sleep(LOOK_S)
+
+    async def _get_acquainted(self, peer: bytes) -> None:
+        """Pull at once, and again when gossip surely reaches both: what was told in between, one of them missed."""
+        await self._pull(peer)
+        await asyncio.sleep(AGAIN_S)
+        if peer in self._network.connected:
+            await self._pull(peer)
 
     async def _keep_pulling(self) -> None:
         while True:
@@ -263,6 +271,9 @@ class LiveLedger:
             for peer in among[:1]:
                 await self._pull(peer)
             await asyncio.sleep(GAP_S)
+            if not among:
+                for sender in self._reconciler.busy(senders):
+                    self._wants(sender)  # the pull that goes on may be past what is missing: once more after it
 
     # -- own chain ------------------------------------------------------------------------------------------------
 

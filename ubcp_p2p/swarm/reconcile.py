@@ -87,6 +87,10 @@ class Reconciler:
         """Those of `askable` that no pull is going on with."""
         return [peer for peer in self.askable(among) if peer not in self._pulling]
 
+    def busy(self, among: Iterable[bytes]) -> set[bytes]:
+        """Those that a pull is going on with."""
+        return self._pulling.intersection(among)
+
     def met(self, peer: bytes) -> None:
         """It has just connected: whatever it did not answer before may be over."""
         if peer not in self._others:

@@ -110,7 +110,8 @@ async def running(tmp_path: Path) -> AsyncIterator[Running]:
     await made.air.until(lambda: made.air.say is not None)
     yield made
     serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
+    with pytest.raises(asyncio.CancelledError):  # what else it ended with is told
+        await serving
 
 
 @pytest.mark.asyncio
@@ -199,3 +200,59 @@ async def test_alone_a_node_that_is_not_new_keeps_drafts(running: Running) -> No
     status = await running.live.status()
     assert (status["writing"]["standing"], status["writing"]["drafts"]) == ("unconfirmed", 1)
     assert "no peer has said yet" in status["writing"]["words"]
+
+
+class Pulls:
+    """Stands where the reconciler's pulls stand: each goes on until the test ends it."""
+
+    def __init__(self, running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun = 0
+        self._reconciler = running.live._reconciler
+        self._go_on, self._changed = asyncio.Semaphore(0), asyncio.Event()
+        monkeypatch.setattr(self._reconciler, "pull", self._pull)
+        monkeypatch.setattr(self._reconciler, "heads", self._heads)
+        monkeypatch.setattr(ledger_module, "GAP_S", 0.01)
+        running.air.connected = frozenset({PEER})
+
+    async def _pull(self, peer: bytes) -> None:
+        if peer in self._reconciler._pulling:
+            return
+        self._reconciler._pulling.add(peer)
+        self.begun += 1
+        self._changed.set()
+        await self._go_on.acquire()
+        self._reconciler._pulling.discard(peer)
+
+    async def _heads(self, author: bytes) -> dict[bytes, Any]:
+        return {}
+
+    def end_one(self) -> None:
+        self._go_on.release()
+
+    async def until(self, begun: int) -> None:
+        async with asyncio.timeout(10.0):
+            while self.begun < begun:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@pytest.mark.asyncio
+async def test_what_is_missing_during_a_pull_is_pulled_after_it(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulls = Pulls(running, monkeypatch)
+    await pulls.until(1)  # it has just connected
+    running.hear(len(running.world.entries) - 1)  # refers to what is not here
+    await running.status(pending=1)
+    assert pulls.begun == 1
+    pulls.end_one()
+    await pulls.until(2)
+
+
+@pytest.mark.asyncio
+async def test_who_has_just_connected_is_asked_twice(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "AGAIN_S", 0.01)
+    pulls = Pulls(running, monkeypatch)
+    for begun in (1, 2):
+        await pulls.until(begun)
+        pulls.end_one()
