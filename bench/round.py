@@ -412,14 +412,28 @@ async def measure_all(name: str) -> tuple[dict[str, Any], list[Table]]:
     return document, tables(cases, steps, run)
 
 
+def case(text: str) -> tuple[int, int]:
+    """Peers and MB of "4x40"."""
+    peers, _, megabytes = text.partition("x")
+    if not (peers.isdecimal() and megabytes.isdecimal() and 2 <= int(peers) <= 64 and 1 <= int(megabytes) <= 4000):
+        raise argparse.ArgumentTypeError(f"{text!r} is no PEERSxMB, such as 4x40")
+    return int(peers), int(megabytes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", dest="plan", action="store_const", const="quick", help="2 peers, 4 MB: a smoke test")
     size.add_argument("--full", dest="plan", action="store_const", const="full", help="2 to 8 peers, 4, 40, 400 MB")
+    size.add_argument(
+        "--cases", nargs="+", type=case, metavar="PEERSxMB", help="averaging alone, in these cases: --cases 4x400 8x40"
+    )
     add_output_options(parser)
     parser.set_defaults(plan="default")
     chosen = parser.parse_args()
+    if chosen.cases:
+        chosen.plan = "cases"
+        PLANS["cases"] = Plan(tuple(chosen.cases), (), 3, (), 0, 0)
     name = "round" if chosen.plan == "default" else f"round-{chosen.plan}"
     try:
         document, made = asyncio.run(measure_all(chosen.plan))

@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 GOSSIPED = ("garbage", "oversize", "forged", "flood")
 ASKED = ("questions", "long question", "broken frame")
-QUICK = ("garbage", "flood", "broken frame", "4 GB", "forged answers")
 ANSWERED = ("4 GB", "another kind", "endless", "not asked for", "forged answers")
+QUICK = ("garbage", "4 GB", "broken frame")  # what `make test` runs: one of each
 
 
 class Town:

@@ -121,7 +121,7 @@ def test_the_story_comes_true_and_is_told_in_one_document(places: Places, tmp_pa
     ("number", "moment", "code"),
     [
         (signal.SIGINT, "Starting peer 1", 130),
-        (signal.SIGTERM, "Rounds:", 128 + signal.SIGTERM),
+        pytest.param(signal.SIGTERM, "Rounds:", 128 + signal.SIGTERM, marks=pytest.mark.full),
     ],
 )
 def test_a_signal_ends_everything(places: Places, number: signal.Signals, moment: str, code: int) -> None:

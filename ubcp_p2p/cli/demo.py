@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,13 @@ from ubcp_p2p.cli.output import JsonOption, emit_json, require_extra, say
 from ubcp_p2p.errors import LocalIOError
 
 DEFAULT_PNG = "ubcp-demo.png"
+
+
+class Device(StrEnum):
+    """The CPU unless asked: the story and its figures are the same on every machine then."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 def demo(
@@ -33,6 +41,9 @@ def demo(
     quick: Annotated[
         bool, typer.Option("--quick", help="The same story in fewer and shorter rounds: no gain to be seen.")
     ] = False,
+    device: Annotated[
+        Device, typer.Option("--device", help="What the peers train on; all of them share one GPU with cuda.")
+    ] = Device.CPU,
 ) -> None:
     """Show a whole swarm.
 
@@ -54,7 +65,7 @@ def demo(
     target = png if png is not None or json else Path(DEFAULT_PNG)
     if target is not None:
         _refuse_unwritable(target)
-    outcome = run_demo(quick=quick, keep=keep, began_s=began_s)
+    outcome = run_demo(quick=quick, device=device.value, keep=keep, began_s=began_s)
     if target is not None:
         write_png(outcome, target)
     outcome = replace(outcome, seconds=time.monotonic() - began_s)

@@ -147,18 +147,38 @@ def test_memory_errors_are_known() -> None:
     assert not inner.is_out_of_memory(RuntimeError("shape mismatch"))
 
 
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device for torch")
+
+
+def large_gpt() -> Recipe:
+    """shakespeare-nano with a network of 7.3 million parameters: one that bf16 pays for."""
+    base = load_recipe("shakespeare-nano")
+    model = base.model.model_copy(update={"width": 384, "layers": 4, "heads": 6, "context": 128})
+    return base.model_copy(
+        update={"model": model, "rounds": base.rounds.model_copy(update={"local_steps": 8, "total": 2})}
+    )
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device that torch can use")
-def test_cuda_trains_the_same_run_deterministically() -> None:
+@needs_cuda
+@pytest.mark.parametrize("name", ["digits-tiny", "fashion-cnn", "shakespeare-nano", "large"])
+def test_cuda_trains_the_same_run_deterministically(name: str) -> None:
     assert inner.choose_device("auto").type == "cuda"
     inner.set_up_torch(0)
     device = inner.choose_device("cuda:0")
-    chosen = recipe()
+    chosen = large_gpt() if name == "large" else load_recipe(name)
+    assert inner.bf16_pays(device, chosen.parameters()) == (name == "large")
     results = []
     for _ in range(2):
         one = loop(chosen, device)
         result = run(one)
-        results.append((one.read().tobytes(), result))
+        results.append((one.read().tobytes(), result, one.evaluate()))
     assert results[0] == results[1]
-    on_cpu = run(loop(chosen))
-    assert abs(on_cpu.loss - results[0][1].loss) < 0.05  # bf16
+    on_cpu = loop(chosen)
+    assert abs(run(on_cpu).loss - results[0][1].loss) < (0.05 if name == "large" else 0.002)
+    assert abs(on_cpu.evaluate().loss - results[0][2].loss) < (0.1 if name == "large" else 0.01)
+
+
+def test_bf16_is_for_large_networks_on_a_gpu() -> None:
+    assert not inner.bf16_pays(CPU, 10**9)
+    assert not inner.bf16_pays(torch.device("cuda", 0), 100_000)

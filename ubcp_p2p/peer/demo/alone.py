@@ -38,7 +38,7 @@ def ways(recipe: Recipe) -> dict[str, Recipe]:
     return {own: recipe, "plain training": plain} if recipe.outer != plain.outer else {"plain training": plain}
 
 
-async def train_alone(recipe: Recipe, directory: Path, on_steps: OnSteps) -> list[Alone]:
+async def train_alone(recipe: Recipe, directory: Path, device: str, on_steps: OnSteps) -> list[Alone]:
     """Train each way in a trainer process of its own, all at once. on_steps(way, local steps done).
 
     Raises what TrainerProcess raises. The processes are gone at the end, also after a cancel.
@@ -46,7 +46,7 @@ async def train_alone(recipe: Recipe, directory: Path, on_steps: OnSteps) -> lis
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(_train(way, variant, directory / f"alone-{index}", on_steps))
+                group.create_task(_train(way, variant, directory / f"alone-{index}", device, on_steps))
                 for index, (way, variant) in enumerate(ways(recipe).items())
             ]
     except BaseExceptionGroup as several:
@@ -54,13 +54,13 @@ async def train_alone(recipe: Recipe, directory: Path, on_steps: OnSteps) -> lis
     return [task.result() for task in tasks]
 
 
-async def _train(way: str, recipe: Recipe, directory: Path, on_steps: OnSteps) -> Alone:
+async def _train(way: str, recipe: Recipe, directory: Path, device: str, on_steps: OnSteps) -> Alone:
     peer = hashlib.sha256(b"the peer of ubcp demo that trains alone").digest()
     spec = TrainerSpec(
         recipe_toml=recipe.to_toml(),
         run_id=run_id("alone", recipe.hash()),
         peer=peer,
-        device="cpu",
+        device=device,
         threads=1,
         checkpoint_dir=directory,
         checkpoints_kept=1,

@@ -87,8 +87,10 @@ def write_png(outcome: Outcome, path: Path) -> None:
     ):
         for axes in (losses, strip):
             axes.axvline(round_, color=colour, linewidth=1.2, linestyle=(0, (4, 3)))
+        late = words.endswith("late")  # on the left of its line, where the other's words are never
         losses.annotate(
-            words, (round_, high), xytext=(4, -4), textcoords="offset points", color=colour, va="top", fontsize=10
+            words, (round_, high), xytext=(-4 if late else 4, -18 if late else -4), textcoords="offset points",
+            color=colour, ha="right" if late else "left", va="top", fontsize=10,
         )  # fmt: skip
     end, gain = board.rounds, best.last.loss - outcome.last.loss
     words = f"{abs(gain):.3f} nats\n{'better' if gain > 0 else 'worse'}"

@@ -34,7 +34,7 @@ listen = ["/ip4/127.0.0.1/tcp/0"]
 nat = "off"
 
 [training]
-device = "cpu"
+device = "{device}"
 threads = 1
 checkpoints_kept = 1
 """
@@ -51,11 +51,11 @@ class DemoFailed(UbcpError):
 class NodeProcess:
     """One node of the demo: its profile, and its process while it runs."""
 
-    def __init__(self, name: str, root: Path) -> None:
+    def __init__(self, name: str, root: Path, device: str) -> None:
         """Make the profile, as `ubcp init` does. Raises ConfigError, LocalIOError."""
         self.name = name
         self.profile = Profile(root)
-        self.public = create_profile(self.profile, config_text=CONFIG).node.hex()
+        self.public = create_profile(self.profile, config_text=CONFIG.format(device=device)).node.hex()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -150,13 +150,13 @@ class Remains:
 class Swarm:
     """All nodes of one demo; `with` it, so that every process is reaped however the demo ends."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, device: str) -> None:
+        self.directory, self.device = directory, device
         self.nodes: dict[str, NodeProcess] = {}
 
     def make(self, name: str) -> NodeProcess:
         """A new node with a profile of its own."""
-        node = NodeProcess(name, self.directory / name.replace(" ", "-"))
+        node = NodeProcess(name, self.directory / name.replace(" ", "-"), self.device)
         self.nodes[name] = node
         return node
 

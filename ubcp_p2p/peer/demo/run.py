@@ -27,17 +27,17 @@ QUICK_EVERY = 12
 AGAIN_S = 0.02
 
 
-def run_demo(*, quick: bool, keep: Path | None, began_s: float) -> Outcome:
+def run_demo(*, quick: bool, device: str, keep: Path | None, began_s: float) -> Outcome:
     """Tell the whole story; all processes are gone at the end, whatever the end is.
 
     began_s: time.monotonic() at the start of the command. Call from the main thread. Raises DemoFailed and other
     UbcpErrors, KeyboardInterrupt, and SystemExit on SIGTERM or SIGHUP.
     """
     recipe = load_recipe(RECIPE)
-    plan = Plan(recipe, LATE_FROM, KILL_FROM)
+    plan = Plan(recipe, LATE_FROM, KILL_FROM, device)
     if quick:
         recipe = shortened(recipe)
-        plan = Plan(recipe, QUICK_LATE_FROM, QUICK_KILL_FROM)
+        plan = Plan(recipe, QUICK_LATE_FROM, QUICK_KILL_FROM, device)
     board = Board(recipe.rounds.total, recipe.rounds.local_steps, recipe.parameters())
     with _signals_raise():
         view = make_view(board, began_s)

@@ -47,6 +47,7 @@ class Plan:
     recipe: Recipe
     late_from: int
     kill_from: int
+    device: str  # that every peer trains on, as in training.device of a configuration
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Story:
     def tell(self, keep: Path | None) -> Outcome:
         """Run the whole demo; every process is gone when it returns or raises. Raises DemoFailed and UbcpErrors."""
         with workplace(keep) as directory:
-            with Swarm(directory) as self._swarm, self._last_words():
+            with Swarm(directory, self._plan.device) as self._swarm, self._last_words():
                 with self._part("start"):
                     seed = self._start_network()
                     first = self._begin_run(seed)
@@ -250,7 +251,7 @@ class Story:
             self._board.alone_steps[way] = done
             self._view.refresh()
 
-        return asyncio.run(train_alone(self._recipe, directory, on_steps))
+        return asyncio.run(train_alone(self._recipe, directory, self._plan.device, on_steps))
 
     # -- its means ------------------------------------------------------------------------------------------------
 
