@@ -247,7 +247,10 @@ class Charters:
 def check_follows(charter: Charter, before: Charter) -> None:
     """SPEC §4.2: whether `charter` may be the version after `before`, signatures apart. Raises CharterError."""
     if (charter.number, charter.previous) != (before.number + 1, before.id) or charter.effective <= before.effective:
-        raise CharterError("charter-chain", f"version {charter.number} does not follow from version {before.number}")
+        raise CharterError(
+            "charter-chain", f"version {charter.number} does not follow from version {before.number}",
+            hint="`ubcp charter new --from` fills in its number, the hash before and the first period",
+        )  # fmt: skip
     if (charter.epoch, charter.slice_s, charter.period_slices) != (before.epoch, before.slice_s, before.period_slices):
         raise CharterError("charter-chain", "a charter's epoch, slice and period length never change")
 
@@ -258,12 +261,14 @@ def check_signatures(signed: SignedCharter, by: Charter, *, least: int | None = 
     stewards = set(by.stewards)
     for key, signature in signed.signatures:
         if key not in stewards:
-            raise CharterError("charter-signature", "a charter is signed by somebody who is no steward")
+            raise CharterError("charter-signature", f"a charter is signed by somebody who is no steward: {key.hex()}")
         if not verify(key, "charter", digest, signature):
-            raise CharterError("charter-signature", "a signature under the charter does not hold")
+            raise CharterError("charter-signature", f"a signature under the charter does not hold: {key.hex()}'s")
     least = by.threshold if least is None else least
     if len(signed.signatures) < least:
-        raise CharterError("charter-signature", f"{len(signed.signatures)} stewards signed the charter; {least} must")
+        count = len(signed.signatures)
+        who = f"{count} steward{'' if count == 1 else 's'}"
+        raise CharterError("charter-signature", f"{who} signed the charter; {least} must")
 
 
 def _cost_value(cost: CostBasis | None) -> Value:

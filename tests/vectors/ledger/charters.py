@@ -65,7 +65,8 @@ def _fields(file: Vectors) -> None:
             add(f"{name}: {what}", "", [value if place == at else item for place, item in enumerate(base)], expected)
     names: tuple[tuple[int, str, str, Callable[[str], Any]], ...] = (
         (17, "units", "charter-field", lambda text: [text, 1]), (19, "purposes", "charter-field", lambda text: text),
-        (18, "device classes", "charter-field", lambda text: [text, 1]), (24, "refused purposes", "ok", lambda text: text),
+        (18, "device classes", "charter-field", lambda text: [text, 1]),
+        (24, "refused purposes", "ok", lambda text: text),
     )  # fmt: skip
     free = put(25, [])  # no costs: they name device classes
     for at, name, of_none, item in names:
