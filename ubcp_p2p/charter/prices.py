@@ -16,7 +16,7 @@ MICRO: Final = 10**6  # money in a charter is in millionths
 
 
 class Price(NamedTuple):
-    """What one credit, 10^6 GFLOP, takes on a device of one class. Money in the basis's currency."""
+    """What computing takes on a device of one class: for one credit (10^6 GFLOP), or some. Money in the currency."""
 
     device: str
     seconds: Fraction
@@ -29,6 +29,10 @@ class Price(NamedTuple):
     def total(self) -> Fraction:
         """Energy and hardware."""
         return self.energy + self.hardware
+
+    def times(self, credits_: Fraction) -> Price:
+        """What so many credits take."""
+        return Price(self.device, *(figure * credits_ for figure in self[1:]))
 
 
 def price_of(basis: CostBasis, device: DeviceCost) -> Price:

@@ -7,7 +7,7 @@ from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from ubcp_p2p.charter.prices import prices
+from ubcp_p2p.charter.prices import Price, prices
 from ubcp_p2p.charter.values import Charter
 from ubcp_p2p.units import credits_text, decimal_text
 
@@ -33,7 +33,7 @@ def lines(charter: Charter) -> list[Line]:
 
 def changes(charter: Charter, before: Charter) -> list[Line]:
     """What it says otherwise than the version before; what is gone begins with "no longer: "."""
-    new, old = lines(charter), lines(before)
+    new, old = ([line for line in lines(one) if line.heading != "version"] for one in (charter, before))
     return [
         *(line for line in new if line not in old),
         *(Line(line.heading, f"no longer: {line.text}") for line in old if line not in new),
@@ -46,21 +46,24 @@ def cost_lines(charter: Charter) -> list[str]:
     basis = charter.cost
     if basis is None:
         return [*said, "no cost basis: what it costs to make is not said"]
-    sustained = {device.name: device for device in basis.devices}
+    said.append(f"its cost, at {decimal_text(basis.tariff, 6)} {basis.currency} and {basis.carbon_g:,} g CO2 per kWh:")
+    by_name = {device.name: device for device in basis.devices}
     for price in prices(basis):
-        device = sustained[price.device]
+        device = by_name[price.device]
+        said.append(f"{price.device}: {made(price, basis.currency)}")
         said.append(
-            f"on {price.device}: {figure(price.total)} {basis.currency} to make ({figure(price.energy)} energy, "
-            f"{figure(price.hardware)} hardware), {figure(1000 * price.kwh)} Wh, {figure(price.gco2)} g CO2, "
-            f"{figure(price.seconds)} s at {device.sustained:,} GFLOP/s and {decimal_text(device.power_mw, 3)} W"
+            f"  by {figure(price.seconds)} s at {device.sustained:,} GFLOP/s, {decimal_text(device.power_mw, 3)} W, "
+            f"{decimal_text(device.price, 6)} {basis.currency} for {device.lifetime_h:,} hours"
         )
-    said.append(
-        f"by {decimal_text(basis.tariff, 6)} {basis.currency} and {basis.carbon_g:,} g CO2 per kWh; hardware: "
-        + ", ".join(
-            f"{d.name} {decimal_text(d.price, 6)} {basis.currency} for {d.lifetime_h:,} hours" for d in basis.devices
-        )
-    )
     return said
+
+
+def made(price: Price, currency: str) -> str:
+    """What it costs to make."""
+    return (
+        f"{figure(price.total)} {currency}, of it {figure(price.energy)} for energy and {figure(price.hardware)} for "
+        f"hardware; {figure(1000 * price.kwh)} Wh, {figure(price.gco2)} g CO2"
+    )
 
 
 def figure(value: Fraction) -> str:
@@ -142,7 +145,8 @@ def _sharing(charter: Charter) -> list[Line]:
     kept = f"{reserve} % of each slice are kept for newcomers" if charter.threshold else "nothing is kept for newcomers"
     refused = f"; never for {', '.join(charter.refused)}" if charter.refused else ""
     return [
-        Line("sharing", f"a decision every {slices(1)}; {kept}"),
+        Line("sharing", f"a decision every {slices(1)}"),
+        Line("sharing", kept),
         Line("sharing", f"past use counts half after {slices(charter.half_life_slices)}; "
                         f"a request that has waited {slices(charter.ageing_slices)} weighs double"),
         Line("sharing", f"receipts are taken until {slices(charter.grace_slices)} after a request's end"),

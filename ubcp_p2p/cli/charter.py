@@ -1,4 +1,4 @@
-"""`ubcp charter new`, `sign`, `show` and `check`: a community's rules, from the first draft to the next version."""
+"""`ubcp charter new`, `sign`, `show`, `check`, `publish`: a community's rules, from the first draft to the next."""
 
 from __future__ import annotations
 
@@ -135,7 +135,9 @@ def check(file: FileArgument, previous: PreviousOption = None, json: JsonOption 
             check_signatures(signed, before)
     except CharterError as error:
         few = len(signed.signatures) < (before or this).threshold
-        problem = UbcpError(f"{file}: {error.message}", hint=f"`ubcp charter sign {file}`" if few else error.hint)
+        remedy = f"`ubcp charter sign {file}`" if few else "take that [[signature]] out of the file"
+        hint = remedy if error.code == "charter-signature" else error.hint
+        problem = UbcpError(f"{file}: {error.message}", hint=hint)
     warnings = dangers(this, now_period=this.period(this.slice_at(time.time())))
     changed = changes(this, before) if before is not None else []
     if json:
@@ -154,6 +156,25 @@ def check(file: FileArgument, previous: PreviousOption = None, json: JsonOption 
         raise problem
     words = f"{file}: valid: {this.name}, version {this.number}, {len(signed.signatures)} stewards have signed"
     print(printable(f"{words}; {_count(len(warnings), 'danger')}"))
+
+
+@charter.command()
+def publish(file: FileArgument, profile: ProfileOption = None, json: JsonOption = False) -> None:
+    """Hand a next version of the charter to the running node, whose peers then get it.
+
+    The node takes it when enough stewards of the version before have signed it. Others have it within a minute, as
+    `ubcp status` says of each.
+    """
+    from ubcp_p2p.charter.document import load
+    from ubcp_p2p.peer.control import call
+
+    signed = load(file)
+    added = call(profile_at(profile), "charter-publish", charter=signed.to_bytes().hex())["added"]
+    if json:
+        emit_json({"file": str(file), **_identity(signed), "added": added})
+    else:
+        words = f"{file}: {signed.charter.name}, version {signed.charter.number}"
+        print(printable(f"{words}: {'the node has it now' if added else 'the node had it already'}"))
 
 
 def _judge(file: Path, signed: SignedCharter, previous: Path | None) -> Charter:
