@@ -261,14 +261,22 @@ def check_signatures(signed: SignedCharter, by: Charter, *, least: int | None = 
     stewards = set(by.stewards)
     for key, signature in signed.signatures:
         if key not in stewards:
-            raise CharterError("charter-signature", f"a charter is signed by somebody who is no steward: {key.hex()}")
+            raise CharterError(
+                "charter-signature", f"a charter is signed by somebody who is no steward: {key.hex()}",
+                hint="take that signature out",
+            )  # fmt: skip
         if not verify(key, "charter", digest, signature):
-            raise CharterError("charter-signature", f"a signature under the charter does not hold: {key.hex()}'s")
+            raise CharterError(
+                "charter-signature", f"a signature under the charter does not hold: that of {key.hex()}",
+                hint="the charter was changed after it was signed: take that signature out, and ask for it anew",
+            )  # fmt: skip
     least = by.threshold if least is None else least
     if len(signed.signatures) < least:
         count = len(signed.signatures)
         who = f"{count} steward{'' if count == 1 else 's'}"
-        raise CharterError("charter-signature", f"{who} signed the charter; {least} must")
+        raise CharterError(
+            "charter-signature", f"{who} signed the charter; {least} must", hint="more of them `ubcp charter sign` it"
+        )
 
 
 def _cost_value(cost: CostBasis | None) -> Value:

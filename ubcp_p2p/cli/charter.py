@@ -49,10 +49,7 @@ def sign(
     try:
         check_signatures(signed, judge, least=0)
     except CharterError as error:
-        raise UbcpError(
-            f"{file}: {error.message}: somebody changed the charter after it was signed, or added that signature",
-            hint="find out who and why; then take that [[signature]] out of the file and ask for it anew",
-        ) from None
+        raise UbcpError(f"{file}: {error.message}; nothing was signed", hint=error.hint) from None
     again = account in dict(signed.signatures)
     if not again:
         if not place.account_key.exists():
@@ -134,10 +131,7 @@ def check(file: FileArgument, previous: PreviousOption = None, json: JsonOption 
             check_follows(this, before)
             check_signatures(signed, before)
     except CharterError as error:
-        few = len(signed.signatures) < (before or this).threshold
-        remedy = f"`ubcp charter sign {file}`" if few else "take that [[signature]] out of the file"
-        hint = remedy if error.code == "charter-signature" else error.hint
-        problem = UbcpError(f"{file}: {error.message}", hint=hint)
+        problem = UbcpError(f"{file}: {error.message}", hint=error.hint)
     warnings = dangers(this, now_period=this.period(this.slice_at(time.time())))
     changed = changes(this, before) if before is not None else []
     if json:
@@ -154,7 +148,7 @@ def check(file: FileArgument, previous: PreviousOption = None, json: JsonOption 
         print(printable(f"danger: {danger.key}: {danger.what}; {danger.remedy}"))
     if problem is not None:
         raise problem
-    words = f"{file}: valid: {this.name}, version {this.number}, {len(signed.signatures)} stewards have signed"
+    words = f"{file}: valid: {this.name}, version {this.number}, {_count(len(signed.signatures), 'signature')}"
     print(printable(f"{words}; {_count(len(warnings), 'danger')}"))
 
 

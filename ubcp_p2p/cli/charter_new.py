@@ -177,7 +177,7 @@ def _answers(given: dict[str, Any], own: bytes | None, asks: bool) -> Answers:
     name = answer("name", "Name of the community", "", _name)
     languages = answer("language", "Languages, as en, pt-BR", "en", _names)
     stewards = answer("steward", "Stewards: account keys, or none", ", ".join(stewards_before), _keys)
-    threshold = answer("threshold", "How many of them must sign", str(majority(len(stewards))), int)
+    threshold = answer("threshold", "How many of them must sign", str(majority(len(stewards))), _count)
     member = answer("allowance", "Credits (PFLOP) for each member a week", credits_text(ALLOWANCE), parse_credits)
     purposes = answer("purpose", "Purposes allowed", ", ".join(PURPOSES), _names)
     refused = answer("refuse", "Purposes refused", ", ".join(REFUSED), _names)
@@ -185,7 +185,7 @@ def _answers(given: dict[str, Any], own: bytes | None, asks: bool) -> Answers:
     currency = answer("currency", "Currency of the costs", "EUR", str) if has_costs else None
     if has_costs:
         tariff = answer("tariff", "What a kWh costs", "0.30", lambda text: parse_decimal(text, 6, "money"))
-        carbon_g = answer("carbon", "Grams of CO2 for a kWh", "300", int)
+        carbon_g = answer("carbon", "Grams of CO2 for a kWh", "300", _count)
     else:
         tariff = carbon_g = 0
     newcomer, cap = (
@@ -224,6 +224,12 @@ def _name(text: str) -> str:
     return text.strip()
 
 
+def _count(text: str) -> int:
+    if not text.strip().isdecimal() or len(text) > 16:
+        raise ValueError(f"{text!r:.80} is no number")
+    return int(text)
+
+
 def _names(text: str) -> list[str]:
     names = [part.strip() for part in text.split(",") if part.strip()]
     if not all(name.isprintable() for name in names):
@@ -246,7 +252,7 @@ def _unit(text: str) -> Unit:
     name, equals, weight = text.rpartition("=")
     if not equals:
         return Unit(_parsed("unit", text, _name), 1)
-    return Unit(_parsed("unit", name, _name), _parsed("unit", weight, int))
+    return Unit(_parsed("unit", name, _name), _parsed("unit", weight, _count))
 
 
 def _own_account(profile: Path | None) -> bytes | None:

@@ -132,7 +132,8 @@ def _print_cost(found: Recipe, price: Cost) -> None:
     from ubcp_p2p.units import credits_text
 
     def line(label: str, units: int, text: str) -> None:
-        print(f"{label:<18}{units:>16,} units {credits_text(units):>18} credits  {text}")
+        unit = "unit " if units == 1 else "units"
+        print(f"{label:<18}{units:>16,} {unit} {credits_text(units):>18} credits  {text}")
 
     peers = f"{price.peers} peer{'s' if price.peers > 1 else ''}"
     sample = f"{price.samples_per_round:,} samples of {price.flop_per_sample:,} FLOP"
