@@ -22,7 +22,8 @@ def counted(recipe: Recipe) -> int:
     model = task.model()
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         task.loss(model, x, y).backward()  # type: ignore[no-untyped-call]
-    return counter.get_total_flops()
+    total: int = counter.get_total_flops()
+    return total
 
 
 def changed(name: str, **model: object) -> Recipe:

@@ -135,7 +135,7 @@ def _languages(add: Callable[[str, str, Any, str], None]) -> None:
 
 
 def _costs(add: Callable[[str, str, Any, str], None]) -> None:
-    good = ["EUR", 300_000, 350, [["cpu-8", 200, 65_000, 400_000_000, 40_000]]]
+    good: list[Any] = ["EUR", 300_000, 350, [["cpu-8", 200, 65_000, 400_000_000, 40_000]]]
 
     def put(at: int, value: Any) -> list[Any]:
         return [value if place == at else item for place, item in enumerate(good)]
@@ -144,13 +144,15 @@ def _costs(add: Callable[[str, str, Any, str], None]) -> None:
         return put(3, [[value if place == at else item for place, item in enumerate(good[3][0])]])
 
     add("cost: none", "no cost basis", [], "ok")
+    value: Any
     for at, name, least, most in ((1, "tariff", 0, 10**12), (2, "carbon", 0, 10**6)):
         for value, expected in ((least, "ok"), (most, "ok"), (most + 1, "charter-field"), ("1", "charter-encoding")):
             add(f"cost: {name} {value!r}", "", put(at, value), expected)
-    for value, expected in (
+    currencies: tuple[tuple[Any, str], ...] = (
         ("AAA", "ok"), ("ZZZ", "ok"), ("EU", "charter-field"), ("EURO", "charter-field"), ("eur", "charter-field"),
         ("EÜR", "charter-field"), ("EUR\n", "charter-field"), (b"EUR", "charter-encoding"),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for value, expected in currencies:
         add(f"cost: currency {value!r}", "", put(0, value), expected)
     for at, name, least, most in ((1, "sustained", 1, 500), (2, "power", 1, 10**12), (3, "price", 0, AMOUNT),
                                   (4, "lifetime", 1, 10**6)):  # fmt: skip
@@ -159,7 +161,7 @@ def _costs(add: Callable[[str, str, Any, str], None]) -> None:
             *([(0, "charter-field")] if least else []),
         ):  # fmt: skip
             add(f"cost: {name} {value!r}", "a peak of 500 GFLOP/s" if at == 1 else "", device(at, value), expected)
-    both = [["cpu-8", 1, 1, 0, 1], ["gpu-24g", 1, 1, 0, 1]]
+    both: list[Any] = [["cpu-8", 1, 1, 0, 1], ["gpu-24g", 1, 1, 0, 1]]
     for what, rows, expected in (
         ("both devices", both, "ok"), ("falling", both[::-1], "charter-field"),
         ("doubled", [both[0], both[0]], "charter-field"), ("no device", [], "charter-field"),
