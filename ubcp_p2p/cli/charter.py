@@ -70,7 +70,9 @@ def sign(
         return
     done = "signed already" if again else "signed"
     rest = f"{needed - count} more must sign" if count < needed else "enough have signed"
-    print(f"{file}: {done} by {account.hex()}; {rest} ({count} of at least {needed})")
+    this = signed.charter
+    print(printable(f"{file}: {this.name}, version {this.number}, {this.id.hex()}"))
+    print(f"{done} by {account.hex()}; {rest} ({count} of at least {needed})")
 
 
 @charter.command()

@@ -176,14 +176,14 @@ def _answers(given: dict[str, Any], own: bytes | None, asks: bool) -> Answers:
     stewards_before = [] if own is None else [own.hex()]
     name = answer("name", "Name of the community", "", _name)
     languages = answer("language", "Languages, as en, pt-BR", "en", _names)
-    stewards = answer("steward", "Stewards: account keys, or none", ", ".join(stewards_before), _keys)
+    stewards = answer("steward", "Account keys of the stewards, or none", ", ".join(stewards_before), _keys)
     threshold = answer("threshold", "How many of them must sign", str(majority(len(stewards))), _count)
     member = answer("allowance", "Credits (PFLOP) for each member a week", credits_text(ALLOWANCE), parse_credits)
     purposes = answer("purpose", "Purposes allowed", ", ".join(PURPOSES), _names)
     refused = answer("refuse", "Purposes refused", ", ".join(REFUSED), _names)
     has_costs = bool(costs) or asks
-    currency = answer("currency", "Currency of the costs", "EUR", str) if has_costs else None
-    if has_costs:
+    currency = answer("currency", "Currency of the costs, or none", "EUR", _currency) if has_costs else None
+    if currency is not None:
         tariff = answer("tariff", "What a kWh costs", "0.30", lambda text: parse_decimal(text, 6, "money"))
         carbon_g = answer("carbon", "Grams of CO2 for a kWh", "300", _count)
     else:
@@ -228,6 +228,10 @@ def _count(text: str) -> int:
     if not text.strip().isdecimal() or len(text) > 16:
         raise ValueError(f"{text!r:.80} is no number")
     return int(text)
+
+
+def _currency(text: str) -> str | None:
+    return None if text.strip().lower() == "none" else text.strip()
 
 
 def _names(text: str) -> list[str]:

@@ -158,6 +158,14 @@ def test_new_asks_on_a_terminal(people: list[Person]) -> None:
     assert people[0].account in shown  # the default
 
 
+@pytest.mark.slow
+def test_new_on_a_terminal_without_costs(people: list[Person]) -> None:
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "UBCP_HOME": "/nonexistent", "COLUMNS": "100"}
+    code, shown = on_a_terminal([*[""] * 6, "none"], ["charter", "new", "--name", "River"], env)
+    assert code == 0, shown
+    assert load(Path("charter.toml")).charter.cost is None
+
+
 # -- sign -------------------------------------------------------------------------------------------------------------
 
 
@@ -166,7 +174,8 @@ def test_enough_stewards_sign(capsys: pytest.CaptureFixture[str], people: list[P
     file = Path("charter.toml")
     file.write_text("# ours\n" + file.read_text())
     assert people[0].sign("charter.toml") == 0
-    assert "1 more must sign" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert load(file).charter.id.hex() in said and "1 more must sign" in said
     once = file.read_text()
     again = run(capsys, "charter", "sign", "charter.toml")
     assert (again["added"], again["signatures"], file.read_text()) == (False, 1, once)

@@ -32,6 +32,7 @@ def changed(name: str, **model: object) -> Recipe:
     return Recipe.model_validate(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_a_shipped_recipe(name: str) -> None:
     recipe = load_recipe(name)

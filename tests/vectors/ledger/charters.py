@@ -76,17 +76,25 @@ def _fields(file: Vectors) -> None:
             ("1024", [f"{n:04}" for n in range(1024)], "ok"),
             ("1025", [f"{n:04}" for n in range(1025)], "charter-encoding"),
             ("an empty name", [""], "charter-field"), ("a name of 65 bytes", ["a" * 65], "charter-field"),
-            ("a name with a line feed", ["a\n"], "charter-field"),
+            ("a name with a line feed", ["a\n"], "charter-field"), ("one", ["a"], "ok"),
+            ("a good name and a bad one", ["a", "b\n"], "charter-field"),
         ):  # fmt: skip
             add(f"{name}: {what}", "", [*free[:at], [item(text) for text in texts], *free[at + 1 :]], expected)
     for at, name, most in ((17, "weight", 10**6), (18, "peak", 10**12)):
         for value, expected in ((1, "ok"), (most, "ok"), (0, "charter-field"), (most + 1, "charter-field")):
             add(f"{name} {value}", "", [*free[:at], [["a", value]], *free[at + 1 :]], expected)
         add(f"{name} missing", "", put(at, [["a"]]), "charter-encoding")
+        add(
+            f"{name}: a good one and a bad one",
+            "",
+            [*free[:at], [["a", 1], ["b", 0]], *free[at + 1 :]],
+            "charter-field",
+        )
     _languages(lambda *case: add(case[0], case[1], put(20, case[2]), case[3]))
     _costs(lambda *case: add(case[0], case[1], put(25, case[2]), case[3]))
     for nr, (at, value, expected) in enumerate((
         (0, 2, "charter-format"), (1, 0, "charter-field"), (1, 2, "charter-chain"), (1, 1025, "charter-field"),
+        (1, 1024, "charter-chain"), (3, U32, "charter-chain"),
         (2, bytes(31), "charter-encoding"), (2, bytes([1]) * 32, "charter-chain"), (4, "", "charter-field"),
         (4, b"small", "charter-encoding"), (15, 1, "charter-field"), (16, [bytes(31)], "charter-encoding"),
         (16, [bytes([2]) * 32, bytes([1]) * 32], "charter-field"), (16, [bytes(32), bytes(32)], "charter-field"),
@@ -106,6 +114,10 @@ def _fields(file: Vectors) -> None:
     add("longest enrolment above a year", "38 periods of 10 days", put(14, 38), "charter-field")
     long = [value if at not in (6, 7, 14) else {6: 86_400, 7: 366, 14: 1}[at] for at, value in enumerate(row)]
     add("a period of a year", "", long)
+    add("two periods of a year", "", [2 if at == 14 else value for at, value in enumerate(long)], "charter-field")
+    daily = [value if at not in (6, 7, 14) else {6: 86_400, 7: 1, 14: 366}[at] for at, value in enumerate(row)]
+    add("366 periods of a day", "", daily)
+    add("367 periods of a day", "", [367 if at == 14 else value for at, value in enumerate(daily)], "charter-field")
     short = [value if at not in (6, 7, 14) else {6: 60, 7: 1, 14: 1024}[at] for at, value in enumerate(row)]
     add("1024 short periods", "", short)
     add("1025 short periods", "", [1025 if at == 14 else value for at, value in enumerate(short)], "charter-field")
@@ -128,6 +140,7 @@ def _languages(add: Callable[[str, str, Any, str], None]) -> None:
         ("36 characters", ["a" * 36], "charter-field"), ("an underscore", ["pt_BR"], "charter-field"),
         ("a letter that is not ASCII", ["ñá"], "charter-field"), ("a line feed at the end", ["en\n"], "charter-field"),
         ("falling", ["en", "de"], "charter-field"), ("doubled", ["en", "en"], "charter-field"),
+        ("a good one and a bad one", ["en", "pt_BR"], "charter-field"),
         ("64", [f"a{n:02}" for n in range(64)], "ok"), ("65", [f"a{n:02}" for n in range(65)], "charter-encoding"),
         ("a number", [1], "charter-encoding"), ("no list", "en", "charter-encoding"),
     ):  # fmt: skip
@@ -166,6 +179,7 @@ def _costs(add: Callable[[str, str, Any, str], None]) -> None:
         ("both devices", both, "ok"), ("falling", both[::-1], "charter-field"),
         ("doubled", [both[0], both[0]], "charter-field"), ("no device", [], "charter-field"),
         ("another device", [["tpu", 1, 1, 0, 1]], "charter-field"),
+        ("a good device and a bad one", [both[0], ["gpu-24g", 1, 0, 0, 1]], "charter-field"),
         ("1025 devices", [[f"{n:04}", 1, 1, 0, 1] for n in range(1025)], "charter-encoding"),
         ("a device of 4 fields", [both[0][:4]], "charter-encoding"),
         ("a device of 6 fields", [[*both[0], 0]], "charter-encoding"), ("no list", "cpu-8", "charter-encoding"),
