@@ -46,7 +46,9 @@ def test_nothing_is_negative(key: str, changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("key", "changes"), [
     ("previous", {"previous": bytes(31)}), ("stewards", {"stewards": (bytes(31), bytes(32))}),
     ("name", {"name": ""}), ("unit", {"units": ()}), ("device", {"devices": ()}), ("purposes", {"purposes": ()}),
-    ("languages", {"languages": ("en",) * 2}), ("languages", {"languages": tuple(f"a{n:02}" for n in range(65))}), ("purposes_refused", {"refused": ("research",)}),
+    ("languages", {"languages": ("en",) * 2}),
+    ("languages", {"languages": tuple(f"a{n:02}" for n in range(65))}),
+    ("purposes_refused", {"refused": ("research",)}),
 ])  # fmt: skip
 def test_the_key_is_named(key: str, changes: dict[str, Any]) -> None:
     with pytest.raises(CharterError) as caught:

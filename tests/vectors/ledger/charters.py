@@ -77,6 +77,7 @@ def _fields(file: Vectors) -> None:
             ("1025", [f"{n:04}" for n in range(1025)], "charter-encoding"),
             ("an empty name", [""], "charter-field"), ("a name of 65 bytes", ["a" * 65], "charter-field"),
             ("a name with a line feed", ["a\n"], "charter-field"), ("one", ["a"], "ok"),
+            ("a name with U+007F", ["a\x7f"], "charter-field"),
             ("a good name and a bad one", ["a", "b\n"], "charter-field"),
         ):  # fmt: skip
             add(f"{name}: {what}", "", [*free[:at], [item(text) for text in texts], *free[at + 1 :]], expected)
@@ -92,6 +93,9 @@ def _fields(file: Vectors) -> None:
         )
     _languages(lambda *case: add(case[0], case[1], put(20, case[2]), case[3]))
     _costs(lambda *case: add(case[0], case[1], put(25, case[2]), case[3]))
+    many = [f"{n:04}" for n in range(1024)]
+    costs = ["EUR", 0, 0, [[text, 1, 1, 0, 1] for text in many]]
+    add("1024 devices with a cost", "", [*row[:18], [[text, 1] for text in many], *row[19:25], costs])
     for nr, (at, value, expected) in enumerate((
         (0, 2, "charter-format"), (1, 0, "charter-field"), (1, 2, "charter-chain"), (1, 1025, "charter-field"),
         (1, 1024, "charter-chain"), (3, U32, "charter-chain"),
