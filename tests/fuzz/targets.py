@@ -15,7 +15,9 @@ from typing import Any
 from tests.support.ledgers import MemoryLedger
 from tests.support.story import Story
 from ubcp_p2p import codec
+from ubcp_p2p.charter import dangers, document, draft, words
 from ubcp_p2p.charter.values import CharterError, SignedCharter
+from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.ledger import entry, export, pull, rules, sync, wire
 from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
 from ubcp_p2p.ledger.faults import LedgerError, Pending
@@ -35,8 +37,8 @@ def _peer() -> MemoryLedger:
 
 
 def _vectors(subject: str, key: str) -> list[bytes]:
-    document: dict[str, Any] = json.loads((VECTORS / f"{subject}.json").read_text())
-    return [bytes.fromhex(vector[key]) for vector in document["vectors"]]
+    vectors: dict[str, Any] = json.loads((VECTORS / f"{subject}.json").read_text())
+    return [bytes.fromhex(vector[key]) for vector in vectors["vectors"]]
 
 
 def _entry(data: bytes) -> None:
@@ -99,6 +101,22 @@ def _charter(data: bytes) -> None:
         return
 
 
+def _charter_file(data: bytes) -> None:
+    """As people write it: what is read can be written and read again."""
+    try:
+        signed = document.parse(data.decode("utf-8", "replace"))
+    except ConfigError:
+        return
+    assert document.parse(document.to_toml(signed)) == signed
+    assert words.lines(signed.charter)
+    dangers.dangers(signed.charter, now_period=1)
+
+
+def _charters() -> list[SignedCharter]:
+    full = draft.first(draft.Answers("x", ("en",), currency="EUR"), epoch=0)
+    return [story().scene.charters.versions[0], SignedCharter(full)]
+
+
 def _export(data: bytes) -> None:
     kinds = {
         export.RecordKind.HEADER: export.parse_header,
@@ -156,7 +174,8 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = 
     "unverified": (_unverified, lambda: [signed.to_bytes() for signed in story().told]),
     "voucher": (_voucher, lambda: _vectors("vouchers", "bytes")),
     "proof": (_proof, lambda: [proof.to_bytes() for proof in story().proofs()]),
-    "charter": (_charter, lambda: [story().scene.charters.versions[0].to_bytes()]),
+    "charter": (_charter, lambda: [signed.to_bytes() for signed in _charters()]),
+    "charter file": (_charter_file, lambda: [document.to_toml(signed).encode() for signed in _charters()]),
     "export": (_export, lambda: [_export_bytes()]),
     "question": (_question, lambda: _vectors("sync", "question")),
     "answer": (_answers, lambda: [data for data in _vectors("sync", "answer") if data]),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
+import string
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -257,13 +258,30 @@ class Charter(NamedTuple):
     units: list[list[Any]]
     devices: list[list[Any]]
     purposes: list[str]
+    languages: list[str]
+    reserve: int
+    half_life: int
+    ageing: int
+    refused: list[str]
+    cost: list[Any]
 
 
+def letters(least: int, most: int, alphabet: str) -> Shape:
+    return lambda value: type(value) is str and least <= len(value) <= most and set(value) <= set(alphabet)
+
+
+TAG = letters(2, 35, string.ascii_letters + string.digits + "-")
+DEVICE_COST = row(text, number(1, 10**12), number(1, 10**12), ANY_AMOUNT, number(1, 10**6))
+COST = row(
+    *(letters(3, 3, string.ascii_uppercase), number(0, 10**12), number(0, 10**6), rising(1, 1024, DEVICE_COST, first)),
+)
 CHARTER = row(  # §4.1
     *(number(1, 1), number(1, 1024), HASH, number(0, U32), text, number(0, 2**37), number(1, 86400), number(1, 2**20)),
     *(ANY_AMOUNT, ANY_AMOUNT, number(1, 1024), number(1, 1024), ANY_AMOUNT, number(0, 2**20), number(1, 1024)),
     *(number(0, 64), rising(0, 64, HASH), rising(1, 1024, row(text, number(1, 10**6)), first)),
     *(rising(1, 1024, row(text, number(1, 10**12)), first), rising(1, 1024, text)),
+    *(rising(0, 64, TAG), number(0, 1000), number(1, 2**20), number(1, 2**20), rising(0, 1024, text)),
+    lambda value: value == [] or COST(value),
 )
 
 
@@ -273,13 +291,17 @@ def charter_from(data: bytes) -> Charter:
         value = decode(data)
     except Refused as refused:
         raise Refused("charter-encoding", str(refused)) from None
-    need(type(value) is list and len(value) == 20, "charter-encoding", "not an array of 20")
+    need(type(value) is list and len(value) == 26, "charter-encoding", "not an array of 26")
     need(value[0] == 1, "charter-format")
     need(CHARTER(value), "charter-field")
     charter = Charter(*value)
     period = charter.slice_seconds * charter.period_slices
     need(charter.longest <= max(1, min(1024, -(-366 * 86400 // period))), "charter-field", "longest enrolment")
     need(charter.threshold <= len(charter.stewards), "charter-field", "threshold")
+    need(not set(charter.purposes) & set(charter.refused), "charter-field", "allowed and refused")
+    peaks = dict(map(tuple, charter.devices))
+    for name, sustained, *_ in charter.cost[3] if charter.cost else ():
+        need(name in peaks and sustained <= peaks[name], "charter-field", "a device's cost")
     return charter
 
 

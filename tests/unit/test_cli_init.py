@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.terminal import on_a_terminal
 from ubcp_p2p.keys import AccountKey, NodeKey, Ownership, PassphraseNeeded, to_base58
 from ubcp_p2p.peer.config import PeerConfig
 from ubcp_p2p.peer.create import create_profile
@@ -154,39 +155,14 @@ def test_a_passphrase_from_the_environment(tmp_path: Path) -> None:
     assert Ownership.load(place.owner_file).is_valid()
 
 
-def _on_a_terminal(answers: list[str], *arguments: str) -> tuple[int, str]:
-    """Run `ubcp` with a terminal of its own, typing each answer when a prompt ends in ": "."""
-    child, terminal = pty.fork()
-    if child == 0:
-        os.execve(sys.executable, [sys.executable, "-m", "ubcp_p2p", *arguments], _environment())
-    shown = b""
-    prompts = 0
-    try:
-        while True:
-            try:
-                data = os.read(terminal, 1000)
-            except OSError:  # Linux: EIO when the other side is closed
-                break
-            if not data:
-                break
-            shown += data
-            while prompts < len(answers) and shown.count(b": ") > prompts:
-                os.write(terminal, answers[prompts].encode() + b"\n")
-                prompts += 1
-    finally:
-        os.close(terminal)
-        _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), shown.decode()
-
-
 @pytest.mark.slow
 def test_a_passphrase_typed_twice(tmp_path: Path) -> None:
     root = tmp_path / "p"
-    code, shown = _on_a_terminal(["one", "two"], "init", "--passphrase", "--profile", str(root))
+    code, shown = on_a_terminal(["one", "two"], ["init", "--passphrase", "--profile", str(root)], _environment())
     assert code == 2
     assert "the two passphrases differ" in shown
     assert _contents(root) == {}
-    code, shown = _on_a_terminal(["secret", "secret"], "init", "--passphrase", "--profile", str(root))
+    code, shown = on_a_terminal(["secret", "secret"], ["init", "--passphrase", "--profile", str(root)], _environment())
     assert code == 0
     assert "secret" not in shown, "what is typed is not shown"
     assert AccountKey.load(root / "account.key", "secret")

@@ -10,58 +10,47 @@ import bisect
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
 
+from ubcp_p2p.charter.fields import (
+    CHARTER_BYTES_MAX,
+    FORMAT,
+    LANGUAGES_MAX,
+    NO_ID,
+    ROWS_MAX,
+    STEWARDS_MAX,
+    VERSIONS_MAX,
+    Allowance,
+    CharterError,
+    CostBasis,
+    DeviceClass,
+    DeviceCost,
+    Unit,
+    check,
+)
 from ubcp_p2p.codec import MalformedMessage, Value, decode, encode
-from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.keys import verify
-from ubcp_p2p.units import AMOUNT_MAX
 
-FORMAT: Final = 1
-CHARTER_BYTES_MAX: Final = 64 * 1024
-VERSIONS_MAX: Final = 1024
-STEWARDS_MAX: Final = 64
-ROWS_MAX: Final = 1024  # units, device classes, purposes
-TEXT_BYTES_MAX: Final = 64
-PERIOD_MAX: Final = 2**32 - 1
-SLICE_S_MAX: Final = 86_400
-YEAR_S: Final = 366 * 86_400
-ENROLMENT_PERIODS_MAX: Final = 1024  # each period of an enrolment is an allowance to add up
-EPOCH_MAX: Final = 2**37  # the year 6325: every calendar library can write it
-NO_ID: Final = bytes(32)
-
-
-class CharterError(UbcpError):
-    """A charter that is malformed, unsigned, or does not follow from the one before; `code` names the class."""
-
-    def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.code = code
+__all__ = [
+    "CHARTER_BYTES_MAX",
+    "NO_ID",
+    "VERSIONS_MAX",
+    "Allowance",
+    "Charter",
+    "CharterConflict",
+    "CharterError",
+    "Charters",
+    "CostBasis",
+    "DeviceClass",
+    "DeviceCost",
+    "SignedCharter",
+    "Unit",
+    "check_follows",
+    "check_signatures",
+]
 
 
 class CharterConflict(CharterError):
     """Two signed versions of one number: the community must settle which one holds (SPEC §4.3)."""
-
-
-class Allowance(NamedTuple):
-    """What each enrolled person gets per period, in µcredits."""
-
-    member: int
-    newcomer: int
-
-
-class Unit(NamedTuple):
-    """A school, lab, village … whose people share one part of the capacity."""
-
-    name: str
-    weight: int
-
-
-class DeviceClass(NamedTuple):
-    """Hardware of one kind. peak: GFLOP/s that no device of this class exceeds."""
-
-    name: str
-    peak: int
 
 
 @dataclass(frozen=True)
@@ -83,12 +72,20 @@ class Charter:
     units: tuple[Unit, ...]  # sorted by name
     devices: tuple[DeviceClass, ...]  # sorted by name
     purposes: tuple[str, ...]  # that a request may name, sorted
+    languages: tuple[str, ...] = ()  # BCP 47 tags, sorted: for people
+    newcomer_permille: int = 150  # ρ: the part of each slice that is kept for newcomers' requests
+    half_life_slices: int = 672  # H: after which past use counts half; a week of the usual slices
+    ageing_slices: int = 96  # A: waiting this long doubles a request's weight; a day of the usual slices
+    refused: tuple[str, ...] = ()  # purposes that nothing here is for, sorted: for people
+    cost: CostBasis | None = None  # what the price of a credit stands on
     number: int = 1
     previous: bytes = NO_ID
     effective: int = 0  # the first period in which it holds
 
     def __post_init__(self) -> None:
-        _check(self)
+        check(self)
+        if len(self.to_bytes()) > CHARTER_BYTES_MAX:
+            raise CharterError("charter-encoding", f"a charter has at most {CHARTER_BYTES_MAX} bytes")
 
     def to_bytes(self) -> bytes:
         """The canonical form (SPEC §4.1)."""
@@ -99,7 +96,8 @@ class Charter:
                 FORMAT, self.number, self.previous, self.effective, self.name, self.epoch, self.slice_s,
                 self.period_slices, self.allowance.member, self.allowance.newcomer, self.allowance_periods,
                 self.earned_periods, self.exposure_cap, self.grace_slices, self.enrolment_periods_max, self.threshold,
-                list(self.stewards), units, devices, list(self.purposes),
+                list(self.stewards), units, devices, list(self.purposes), list(self.languages), self.newcomer_permille,
+                self.half_life_slices, self.ageing_slices, list(self.refused), _cost_value(self.cost),
             ]
         )  # fmt: skip
 
@@ -110,7 +108,7 @@ class Charter:
             value = decode(data, bytes_max=CHARTER_BYTES_MAX)
         except MalformedMessage as error:
             raise CharterError("charter-encoding", f"not a charter: {error.message}") from None
-        rows = _list(value, 20, exactly=True)
+        rows = _list(value, 26, exactly=True)
         if rows[0] != FORMAT:
             raise CharterError("charter-format", f"a charter of format {rows[0]!r}; this program knows {FORMAT}",
                                hint="a newer ubcp may read it")  # fmt: skip
@@ -121,11 +119,11 @@ class Charter:
             earned_periods=_number(rows[11]), exposure_cap=_number(rows[12]), grace_slices=_number(rows[13]),
             enrolment_periods_max=_number(rows[14]), threshold=_number(rows[15]),
             stewards=tuple(_bytes(key) for key in _list(rows[16], STEWARDS_MAX)),
-            units=tuple(Unit(_text(n), _number(w)) for n, w in (_list(r, 2, exactly=True) for r in _list(rows[17]))),
-            devices=tuple(
-                DeviceClass(_text(n), _number(p)) for n, p in (_list(r, 2, exactly=True) for r in _list(rows[18]))
-            ),
-            purposes=tuple(_text(text) for text in _list(rows[19])),
+            units=tuple(Unit(_text(n), _number(w)) for n, w in _rows(rows[17], 2)),
+            devices=tuple(DeviceClass(_text(n), _number(p)) for n, p in _rows(rows[18], 2)),
+            purposes=_texts(rows[19]), languages=_texts(rows[20], LANGUAGES_MAX), newcomer_permille=_number(rows[21]),
+            half_life_slices=_number(rows[22]), ageing_slices=_number(rows[23]), refused=_texts(rows[24]),
+            cost=_cost(rows[25]),
             number=_number(number), previous=_bytes(previous), effective=_number(effective),
         )  # fmt: skip
 
@@ -197,7 +195,7 @@ class Charters:
             raise CharterError(
                 "charter-chain", "the first charter must have number 1, no previous, and hold from period 0"
             )
-        _check_signatures(first, charter)
+        check_signatures(first, charter)
         self.network = charter.id
         self._versions = [first]
         self._ids = [charter.id]
@@ -225,21 +223,15 @@ class Charters:
             if charter.id == self._ids[number - 1]:
                 return False
             if number > 1:
-                _check_signatures(signed, self._versions[number - 2].charter)
+                check_signatures(signed, self._versions[number - 2].charter)
             raise CharterConflict(
                 "charter-conflict", f"two charters of version {number}",
                 hint="the stewards must settle which one holds; this node keeps the one that it had",
             )  # fmt: skip
-        newest = self.newest
-        if number != newest.number + 1 or charter.previous != self._ids[-1] or charter.effective <= newest.effective:
-            raise CharterError("charter-chain", f"version {number} does not follow from version {newest.number}")
         if len(self._versions) >= VERSIONS_MAX:
             raise CharterError("charter-chain", f"more than {VERSIONS_MAX} versions of a charter")
-        if (charter.epoch, charter.slice_s, charter.period_slices) != (
-            newest.epoch, newest.slice_s, newest.period_slices
-        ):  # fmt: skip
-            raise CharterError("charter-chain", "a charter's epoch, slice and period length never change")
-        _check_signatures(signed, newest)
+        check_follows(charter, self.newest)
+        check_signatures(signed, self.newest)
         self._versions.append(signed)
         self._ids.append(charter.id)
         self._effective.append(charter.effective)
@@ -252,59 +244,66 @@ class Charters:
         return self._versions[bisect.bisect_right(self._effective, period) - 1].charter
 
 
-def _check_signatures(signed: SignedCharter, by: Charter) -> None:
+def check_follows(charter: Charter, before: Charter) -> None:
+    """SPEC §4.2: whether `charter` may be the version after `before`, signatures apart. Raises CharterError."""
+    if (charter.number, charter.previous) != (before.number + 1, before.id) or charter.effective <= before.effective:
+        raise CharterError(
+            "charter-chain", f"version {charter.number} does not follow from version {before.number}",
+            hint="`ubcp charter new --from` fills in its number, the hash before and the first period",
+        )  # fmt: skip
+    if (charter.epoch, charter.slice_s, charter.period_slices) != (before.epoch, before.slice_s, before.period_slices):
+        raise CharterError("charter-chain", "a charter's epoch, slice and period length never change")
+
+
+def check_signatures(signed: SignedCharter, by: Charter, *, least: int | None = None) -> None:
+    """SPEC §4.2: all hold and are by stewards of `by`, at least its threshold (or `least`). Raises CharterError."""
     digest = signed.charter.id
     stewards = set(by.stewards)
     for key, signature in signed.signatures:
         if key not in stewards:
-            raise CharterError("charter-signature", "a charter is signed by somebody who is no steward")
+            raise CharterError(
+                "charter-signature", f"a charter is signed by somebody who is no steward: {key.hex()}",
+                hint="take that signature out",
+            )  # fmt: skip
         if not verify(key, "charter", digest, signature):
-            raise CharterError("charter-signature", "a signature under the charter does not hold")
-    if len(signed.signatures) < by.threshold:
+            raise CharterError(
+                "charter-signature", f"a signature under the charter does not hold: that of {key.hex()}",
+                hint="the charter was changed after it was signed: take that signature out, and ask for it anew",
+            )  # fmt: skip
+    least = by.threshold if least is None else least
+    if len(signed.signatures) < least:
+        count = len(signed.signatures)
+        who = f"{count} steward{'' if count == 1 else 's'}"
         raise CharterError(
-            "charter-signature", f"{len(signed.signatures)} stewards signed the charter; {by.threshold} must"
+            "charter-signature", f"{who} signed the charter; {least} must", hint="more of them `ubcp charter sign` it"
         )
 
 
-def _check(charter: Charter) -> None:
-    """SPEC §4.1, the limits of each field."""
-
-    def need(good: bool, what: str) -> None:
-        if not good:
-            raise CharterError("charter-field", f"the charter's {what}")
-
-    need(1 <= charter.number <= VERSIONS_MAX, f"number must be 1 to {VERSIONS_MAX}")
-    need(0 <= charter.effective <= PERIOD_MAX, f"first period must be 0 to {PERIOD_MAX}")
-    need(len(charter.previous) == 32, "previous hash must have 32 bytes")
-    need(0 <= charter.epoch <= EPOCH_MAX, f"epoch must be Unix seconds from 0 to {EPOCH_MAX}")
-    need(1 <= charter.slice_s <= SLICE_S_MAX, f"slice must last 1 to {SLICE_S_MAX} seconds")
-    need(1 <= charter.period_slices <= 2**20, "period must have 1 to 2^20 slices")
-    need(all(0 <= amount <= AMOUNT_MAX for amount in (*charter.allowance, charter.exposure_cap)),
-         f"amounts must be 0 to {AMOUNT_MAX} µcredits")  # fmt: skip
-    need(all(1 <= n <= 1024 for n in (charter.allowance_periods, charter.earned_periods)),
-         "expiries must be 1 to 1024 periods")  # fmt: skip
-    need(0 <= charter.grace_slices <= 2**20, "grace must be 0 to 2^20 slices")
-    year = min(-(-YEAR_S // (charter.slice_s * charter.period_slices)), ENROLMENT_PERIODS_MAX)
-    need(
-        1 <= charter.enrolment_periods_max <= max(1, year),
-        f"longest enrolment must be 1 to {max(1, year)} periods (a year)",
-    )
-    need(0 <= charter.threshold <= len(charter.stewards) <= STEWARDS_MAX, f"stewards must be k to {STEWARDS_MAX}")
-    need(all(len(key) == 32 for key in charter.stewards), "stewards must be keys of 32 bytes")
-    names = [unit.name for unit in charter.units], [device.name for device in charter.devices], charter.purposes
-    for what, rows in zip(("units", "device classes", "purposes"), names, strict=True):
-        need(1 <= len(rows) <= ROWS_MAX, f"{what} must be 1 to {ROWS_MAX}")
-        need(list(rows) == sorted(set(rows), key=str.encode), f"{what} must be sorted by name, each once")
-    need(list(charter.stewards) == sorted(set(charter.stewards)), "stewards must be sorted, each once")
-    for text in (charter.name, *names[0], *names[1], *names[2]):
-        need(is_text(text), f"names must have 1 to {TEXT_BYTES_MAX} bytes and no control characters")
-    need(all(1 <= unit.weight <= 10**6 for unit in charter.units), "weights must be 1 to 10^6")
-    need(all(1 <= device.peak <= 10**12 for device in charter.devices), "device peaks must be 1 to 10^12 GFLOP/s")
+def _cost_value(cost: CostBasis | None) -> Value:
+    if cost is None:
+        return []
+    return [cost.currency, cost.tariff, cost.carbon_g, [list(device) for device in cost.devices]]
 
 
-def is_text(text: str) -> bool:
-    """SPEC §2.2: 1 to 64 bytes of UTF-8 without control characters (code points below 0x20, and 0x7F)."""
-    return 0 < len(text.encode()) <= TEXT_BYTES_MAX and all(char >= " " and char != "\x7f" for char in text)
+def _cost(value: Value) -> CostBasis | None:
+    if value == []:
+        return None
+    currency, tariff, carbon_g, rows = _list(value, 4, exactly=True)
+    return CostBasis(
+        _text(currency), _number(tariff), _number(carbon_g),
+        tuple(
+            DeviceCost(_text(name), _number(sustained), _number(power), _number(price), _number(lifetime))
+            for name, sustained, power, price, lifetime in _rows(rows, 5)
+        ),
+    )  # fmt: skip
+
+
+def _rows(value: Value, fields: int) -> list[list[Value]]:
+    return [_list(row, fields, exactly=True) for row in _list(value)]
+
+
+def _texts(value: Value, count_max: int = ROWS_MAX) -> tuple[str, ...]:
+    return tuple(_text(text) for text in _list(value, count_max))
 
 
 def _list(value: Value, count_max: int = ROWS_MAX, *, exactly: bool = False) -> list[Value]:

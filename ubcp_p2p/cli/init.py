@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from ubcp_p2p.cli.account import ask_secret, open_account
 from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, profile_at
 from ubcp_p2p.errors import ConfigError
-
-if TYPE_CHECKING:
-    from ubcp_p2p.keys import AccountKey
 
 
 def init(
@@ -36,7 +32,7 @@ def init(
     from ubcp_p2p.peer.create import create_profile
 
     place = profile_at(profile)
-    created = create_profile(place, new_passphrase=lambda: _new_passphrase(passphrase), open_account=_open_account)
+    created = create_profile(place, new_passphrase=lambda: _new_passphrase(passphrase), open_account=open_account)
     peer_id = to_base58(peer_id_of(created.node))
     if json:
         emit_json(
@@ -65,27 +61,9 @@ def _new_passphrase(wanted: bool | None) -> str | None:
         return found
     if wanted is None:
         return None
-    first = _ask("Passphrase for the new account key: ")
+    first = ask_secret("Passphrase for the new account key: ")
     if not first:
         raise ConfigError("the passphrase is empty; nothing was made", hint="use --no-passphrase for a key without one")
-    if _ask("The same again: ") != first:
+    if ask_secret("The same again: ") != first:
         raise ConfigError("the two passphrases differ; nothing was made", hint="run it again")
     return first
-
-
-def _open_account(path: Path) -> AccountKey:
-    from ubcp_p2p.keys import AccountKey, PassphraseNeeded
-    from ubcp_p2p.peer.config import passphrase_from_environment
-
-    try:
-        return AccountKey.load(path, passphrase_from_environment())
-    except PassphraseNeeded:
-        return AccountKey.load(path, _ask(f"Passphrase of {path}: "))
-
-
-def _ask(prompt: str) -> str:
-    import getpass
-
-    if not sys.stdin.isatty():
-        raise ConfigError("a passphrase is needed and there is no terminal to ask on", hint="set UBCP_PASSPHRASE")
-    return getpass.getpass(prompt, stream=sys.stderr)

@@ -44,6 +44,9 @@ COMMANDS: Final[dict[str, _Command]] = {
     "leave": _Command("ubcp_p2p.cli.train", "leave", "Leave a run, saying so to the others."),
     "follow": _Command("ubcp_p2p.cli.follow", "follow", "Follow a live network's ledger and verify it as it comes."),
     "recipe": _Command("ubcp_p2p.cli.recipe", "recipe", "Show what can be trained; check a recipe of your own."),
+    "charter": _Command(
+        "ubcp_p2p.cli.charter", "charter", "A community's rules: write, sign, show and check its charter."
+    ),
     "audit": _Command("ubcp_p2p.cli.audit", "audit", "Verify a ledger; name who cheated."),
     "credits": _Command("ubcp_p2p.cli.books", "credits_", "Show what an account can spend, and why."),
     "ledger": _Command("ubcp_p2p.cli.ledger", "ledger", "The ledger: export, import and show it; make one to try."),

@@ -118,9 +118,10 @@ def describe_ledger(ledger: dict[str, Any] | None, words: str) -> list[str]:
         return [words]
     last = ledger["last_sync"]
     waiting = f", {ledger['pending']} waiting for others" if ledger["pending"] else ""
+    version = f"charter version {ledger['charters']}, " if ledger["charters"] > 1 else ""
     early = f", {ledger['held_back']} held back until their time" if ledger["held_back"] else ""
     lines = [
-        f"{ledger['community']}: {ledger['entries']} entries of {ledger['accounts']} accounts{waiting}{early}",
+        f"{ledger['community']}: {version}{ledger['entries']} entries of {ledger['accounts']} accounts{waiting}{early}",
         f"balances root {ledger['balances_root'][:16]}…, "
         + (f"last compared with {last['with']} {last['ago_s']:.0f} s ago" if last else "not yet compared with a peer"),
         f"own chain {ledger['writing']['words']}"
@@ -128,6 +129,7 @@ def describe_ledger(ledger: dict[str, Any] | None, words: str) -> list[str]:
     ]
     lines += [f"frozen {author}: it has signed two entries with one number" for author in ledger["frozen"]]
     lines += [f"ignoring {ban['peer']} for {ban['left_s']} s more: {ban['why']}" for ban in ledger["banned"]]
+    lines += [f"peer {differing['peer']} {differing['words']}" for differing in ledger["versions"]]
     return [*lines, *([f"TROUBLE: {ledger['trouble']}"] if ledger["trouble"] else [])]
 
 

@@ -61,6 +61,17 @@ async def append(ledger: LiveLedger | None, request: dict[str, Any]) -> dict[str
     return {"entries": await ledger.submit(data)}
 
 
+async def publish(ledger: LiveLedger | None, request: dict[str, Any]) -> dict[str, Any]:
+    """The verb `charter-publish`: a signed version of the charter in hexadecimal. Raises UbcpError."""
+    if ledger is None:
+        raise ConfigError("this node has no ledger", hint=NONE_HERE)
+    try:
+        form = bytes.fromhex(request["charter"])
+    except (TypeError, ValueError):
+        raise UbcpError("a charter must be hexadecimal") from None
+    return {"added": await ledger.publish(form)}
+
+
 def _is_new(path: Path, public: bytes) -> bool:
     """Whether this node's key was made in this very profile, which has never had a ledger."""
     with suppress(OSError, UbcpError):

@@ -18,7 +18,7 @@ from ubcp_p2p.keys import NodeKey, Ownership, peer_id_of, to_base58
 from ubcp_p2p.log import fields
 from ubcp_p2p.peer.config import PeerConfig
 from ubcp_p2p.peer.control import ControlServer, Emit
-from ubcp_p2p.peer.ledger import NONE_HERE, OPENING, append, community_of, live_ledger
+from ubcp_p2p.peer.ledger import NONE_HERE, OPENING, append, community_of, live_ledger, publish
 from ubcp_p2p.peer.profile import Profile, ProfileLock, runtime_dir
 from ubcp_p2p.peer.sweeper import instance_dir
 
@@ -198,6 +198,7 @@ class Node:
             "leave": self._leave,
             "runs": self._known_runs,
             "ledger-append": self._ledger_append,
+            "charter-publish": self._charter_publish,
             "sample": self._sample,
             "evaluate": self._evaluate,
         }
@@ -232,6 +233,11 @@ class Node:
         if self.community is not None:
             await self._loaded.wait()
         return await append(self.ledger, request)
+
+    async def _charter_publish(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        if self.community is not None:
+            await self._loaded.wait()
+        return await publish(self.ledger, request)
 
     async def _on_stop(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         self.stop()

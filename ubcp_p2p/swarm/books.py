@@ -8,14 +8,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from ubcp_p2p.charter.values import SignedCharter
 from ubcp_p2p.codec import MalformedMessage, Value
 from ubcp_p2p.ledger import sync
 from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
 from ubcp_p2p.ledger.faults import MalformedEntry
 from ubcp_p2p.ledger.intake import NOBODY, Intake, Item, Taken
-from ubcp_p2p.ledger.pull import Ask, Take, pull
+from ubcp_p2p.ledger.pull import Ask, Hello, Take, pull
 from ubcp_p2p.ledger.shared import Shared
 from ubcp_p2p.ledger.store import Store
+from ubcp_p2p.ledger.versions import differs
 from ubcp_p2p.ledger.wire import Signed, verify
 
 T = TypeVar("T")
@@ -80,6 +82,10 @@ class Books:
             verify(signed)
         return self.take([Item(NOBODY, signed) for signed in entries])
 
+    def add_charter(self, data: bytes) -> bool:
+        """Take a charter version in; False when it is known. Raises CharterError, StoreError."""
+        return self.store.add_charter(SignedCharter.from_bytes(data))
+
     def answer(self, question: Value) -> Value:
         """Raises MalformedMessage."""
         return sync.answer(question, self.shared)
@@ -115,7 +121,10 @@ class Books:
 
 
 class Puller:
-    """One pull, a step at a time; `advance` runs in the thread of the books."""
+    """One pull, a step at a time; `advance` runs in the thread of the books.
+
+    At the end: new, how many entries; versions, in words how the peer's charters differ from ours, or None.
+    """
 
     def __init__(self, books: Books, peer: bytes, on_taken: Callable[[Taken], None]) -> None:
         self._books = books
@@ -123,15 +132,20 @@ class Puller:
         self._on_taken = on_taken
         self._steps = pull(books.shared)
         self._refused = 0
+        self._theirs: tuple[bytes, ...] | None = None
         self.new = 0
+        self.versions: str | None = None
 
     def advance(self, reply: Value | None) -> Value | None:
         """The next question; None at the end. Raises OtherNetwork, MalformedMessage (the peer's fault), StoreError."""
+        if reply is not None and self._theirs is None:
+            self._theirs = Hello.of(reply, self._books.network).charter_ids
         while True:
             try:
                 step = self._steps.send(reply)
             except StopIteration as done:
                 self.new = done.value
+                self.versions = differs(self._books.shared.charter_ids(), self._theirs or ())
                 return None
             if isinstance(step, Ask):
                 return step.question

@@ -140,6 +140,13 @@ class LiveLedger:
             )
         return found
 
+    async def publish(self, form: bytes) -> bool:
+        """Take in a version of the charter, which peers then get when they ask; False when it is known.
+
+        Raises CharterError, also when too few stewards have signed it; StoreError.
+        """
+        return await self._books.run(self._books.add_charter, form)
+
     async def write(self, body: Body, cosigners: Sequence[Key] = ()) -> Signed | None:
         """The node's own next entry, signed, stored and told; None: a draft until peers have confirmed its head.
 
@@ -166,6 +173,11 @@ class LiveLedger:
                 for ban in self._conduct.bans(now_s)
             ],
             "writing": {"standing": standing.value, "words": self._words, "drafts": drafts},
+            "versions": [
+                {"peer": short(peer), "words": words}
+                for peer, words in self._reconciler.versions.items()
+                if peer in self._network.connected
+            ],
             "trouble": self._trouble,
         }
 

@@ -68,6 +68,7 @@ class Reconciler:
         self._avoided: dict[bytes, float] = {}
         self._others: set[bytes] = set()  # of another community: told once
         self.last: Pulled | None = None
+        self.versions: dict[bytes, str] = {}  # of connected peers: how their charters differ from ours
 
     async def open(self) -> None:
         await self._network.handle(sync.PROTOCOL, self._serve)
@@ -111,6 +112,7 @@ class Reconciler:
                     while question is not None:
                         question = await self._books.run(puller.advance, await _ask(stream, question))
                 self.last = Pulled(peer, puller.new, time.monotonic())
+                self._note_versions(peer, puller.versions)
                 log.debug("%d entries are new, from %s", puller.new, short(peer))
                 return self.last
         except TimeoutError:
@@ -120,6 +122,14 @@ class Reconciler:
         finally:
             self._pulling.discard(peer)
         return None
+
+    def _note_versions(self, peer: bytes, words: str | None) -> None:
+        before = self.versions.get(peer)
+        self.versions = {p: w for p, w in self.versions.items() if p in self._network.connected and p != peer}
+        if words is not None:
+            self.versions[peer] = words
+            if words != before:
+                log.warning("%s %s", short(peer), words)
 
     async def heads(self, author: bytes) -> dict[bytes, list[Position]]:
         """What up to ASK_HEADS_OF peers know of one author's chain, by peer: the heads of its branches."""

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.community import second_charter
 from tests.support.hosts import Lan, NoNamespaces
 from tests.support.ledgers import at, busy
 from tests.support.live import agreed, charter_file, hand_in, ledger_of, roots_of
 from tests.support.processes import until
 from tests.support.swarm import ROOT, STEP_S, Peer, Swarm
+from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.ledger.world import World
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -201,3 +203,36 @@ def test_the_commands_beside_a_running_node(swarm: Swarm, tmp_path: Path) -> Non
         assert what in refused.stderr
     assert a.stop() == 0
     assert "no node is running" in ubcp(a, "ledger", "append", str(file)).stderr
+
+
+def test_versions_of_the_charter(swarm: Swarm) -> None:
+    """One that is published reaches the others; of two of one number each node says that the other has another."""
+    world = busy(13, people=2)
+    one, other = (
+        second_charter(world.charters, world, effective=10_000, grace_slices=grace).to_bytes().hex() for grace in (1, 2)
+    )
+    a, b = start(swarm, "ab", world)
+    assert a.call("charter-publish", charter=one) == {"added": True}
+    until(lambda: ledger_of(b)["charters"] == 2, STEP_S, "b has the second version")
+    assert b.call("charter-publish", charter=one) == {"added": False}
+    with pytest.raises(UbcpError, match="two charters of version 2"):
+        b.call("charter-publish", charter=other)
+
+    apart = swarm.add("c", more=charter_file(swarm.home, world))
+    apart.start()
+    assert apart.call("charter-publish", charter=other) == {"added": True}
+    apart.stop()
+    apart.start(a.own())
+
+    def said(peer: Peer) -> str:
+        return " ".join(found["words"] for found in ledger_of(peer)["versions"])
+
+    for peer in (a, apart):
+        until(lambda peer=peer: "has another version 2" in said(peer), STEP_S, f"{peer.name} says so")  # type: ignore[misc]
+    assert "two charters of version 2" in str(ledger_of(apart)["trouble"])
+    shown = subprocess.run(
+        [sys.executable, "-m", "ubcp_p2p", "status", "--profile", str(apart.profile.root)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+    ).stdout  # fmt: skip
+    assert "has another version 2 of the charter: the stewards must settle which one holds" in shown
+    assert not any(ledger_of(peer)["banned"] for peer in (a, b, apart))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ubcp_p2p.cli import main as cli
+from ubcp_p2p.content import content_dir
 from ubcp_p2p.models.recipe import Recipe, load_recipe, recipe_json_schema, shipped_recipes
 
 
@@ -79,6 +80,41 @@ def test_check_takes_a_file_whatever_it_is_called(
     assert "digits-tiny" in capsys.readouterr().err
 
 
+def test_cost_in_words(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["recipe", "cost", "shakespeare-nano", "--peers", "3"]) == 0
+    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == [
+        "a peer's round 11 units 0.000011 credits 200 samples of 50,331,648 FLOP",
+        "a round 33 units 0.000033 credits of 3 peers",
+        "the whole run 1,584 units 0.001584 credits 48 rounds of 3 peers: shakespeare-nano",
+    ]
+    mine = tmp_path / "mine.toml"
+    mine.write_text(shipped_recipes()["digits-tiny"].read_text())
+    assert cli.main(["recipe", "cost", str(mine)]) == 0
+    assert " 1 unit  " in capsys.readouterr().out
+
+
+def test_cost_and_what_it_costs_to_make(capsys: pytest.CaptureFixture[str]) -> None:
+    charter = str(content_dir("ledger") / "charter.toml")
+    assert cli.main(["recipe", "cost", "shakespeare-nano", "--charter", charter, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["units"], document["units_per_round"], document["units_per_peer_and_round"]) == (528, 11, 11)
+    assert document["hash"] == load_recipe("shakespeare-nano").hash().hex()
+    consumer = next(row for row in document["devices"] if row["device"] == "gpu-consumer")
+    assert consumer["seconds"] == 528 / 40_000
+    assert consumer["kwh"] == pytest.approx(528e-6 / 320)
+    assert cli.main(["recipe", "cost", "shakespeare-nano", "--charter", charter]) == 0
+    assert "made on gpu-consumer it costs 0.000000704 EUR" in capsys.readouterr().out
+
+
+def test_cost_of_what_has_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["recipe", "cost", "digits-tiny", "--peers", "9"]) == 2
+    assert "9 peers are not between 1 and 8" in capsys.readouterr().err
+    charter = tmp_path / "charter.toml"
+    assert cli.main(["charter", "new", str(charter), "--name", "x", "--steward", "none"]) == 0
+    assert cli.main(["recipe", "cost", "digits-tiny", "--charter", str(charter)]) == 2
+    assert "has no cost basis" in capsys.readouterr().err
+
+
 def test_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["--json"]):
         assert cli.main(["recipe", "schema", *arguments]) == 0
@@ -94,10 +130,10 @@ def test_usage_errors(capsys: pytest.CaptureFixture[str], arguments: list[str]) 
     assert "ubcp: hint: " in err
 
 
-def test_help_names_all_four(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_all_five(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["recipe", "--help"]) == 0
     listed = capsys.readouterr().out
-    for name in ("list", "show", "check", "schema"):
+    for name in ("list", "show", "check", "cost", "schema"):
         assert f"\n  {name} " in listed
         assert cli.main(["recipe", name, "--help"]) == 0
         assert f"Usage: ubcp recipe {name}" in capsys.readouterr().out
@@ -105,6 +141,8 @@ def test_help_names_all_four(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_it_imports_neither_torch_nor_a_network_library() -> None:
-    code = "import sys; from ubcp_p2p.cli.main import main; main(['recipe', 'list']); print(*sys.modules)"
+    code = (
+        "import sys; from ubcp_p2p.cli.main import main; main(['recipe', 'cost', 'digits-tiny']); print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "hivemind", "safetensors", "asyncio"} & set(done.stdout.split())

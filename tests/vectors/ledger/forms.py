@@ -10,7 +10,7 @@ import msgpack
 
 from tests.vectors.ledger.files import Vectors
 from tests.vectors.ledger.scene import Scene
-from ubcp_p2p.charter.values import Allowance, DeviceClass, Unit
+from ubcp_p2p.charter.values import Allowance, CostBasis, DeviceClass, DeviceCost, Unit
 from ubcp_p2p.keys import AccountKey, NodeKey
 from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.entry import ZERO, OpenAccount, Voucher, entry_id, recovery_hash, voucher_digest
@@ -331,7 +331,8 @@ def worked() -> Vectors:
     charter = replace(
         CHARTER, name="Commons", allowance=Allowance(10_000_000, 5_000_000), exposure_cap=100_000_000, threshold=1,
         stewards=(steward.public,), units=(Unit("village", 1),), devices=(DeviceClass("cpu-8", 500),),
-        purposes=("education",),
+        purposes=("education",), languages=("en",), refused=("mining",),
+        cost=CostBasis("EUR", 300_000, 350, (DeviceCost("cpu-8", 200, 65_000, 400_000_000, 40_000),)),
     )  # fmt: skip
     signed = Author(charter.id, AccountKey(H[1])).write(7, OpenAccount(recovery_hash(recovery.public)))
     paymaster, contributor = NodeKey(H[4]), NodeKey(H[5])

@@ -22,6 +22,7 @@ SMALL = Charter(
     allowance_periods=2, earned_periods=3, exposure_cap=1500, grace_slices=4, enrolment_periods_max=6, threshold=0,
     stewards=(), units=(Unit("lab", 1), Unit("village", 2)),
     devices=(DeviceClass("cpu-8", 500), DeviceClass("gpu-24g", 80_000)), purposes=("education", "research"),
+    half_life_slices=70, ageing_slices=10,
 )  # fmt: skip
 
 
