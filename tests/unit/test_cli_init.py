@@ -57,6 +57,7 @@ def test_init_makes_everything_and_overwrites_nothing(tmp_path: Path) -> None:
         "peer_id": to_base58(node.peer_id),
         "encrypted": False,
         "created": ["account.key", "node.key", "owner.json", "config.toml"],
+        "country": None,
     }
     statement = Ownership.load(place.owner_file)
     assert (statement.account, statement.node) == (account.public, node.public)

@@ -8,9 +8,7 @@ lead to another place than the one that was written down.
 
 from __future__ import annotations
 
-import http.client
 import ipaddress
-import ssl
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -136,6 +134,9 @@ def _seconds(moment: datetime) -> int:
 
 
 def _get(parts: SplitResult, timeout_s: float) -> bytes:
+    import http.client  # these two cost every command 30 ms, and few nodes ask anybody
+    import ssl
+
     deadline_s = time.monotonic() + timeout_s
     assert parts.hostname is not None
     connection: http.client.HTTPConnection
