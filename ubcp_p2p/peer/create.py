@@ -18,6 +18,7 @@ from ubcp_p2p.keys import AccountKey, NodeKey, Ownership
 from ubcp_p2p.peer.config import PeerConfig
 from ubcp_p2p.peer.profile import Profile, ProfileLock
 
+_COMMENT_AT: Final = 39  # the column at which the comments of the template begin
 CONFIG_TEMPLATE: Final = """\
 # ubcp node configuration. Every key may be left out; what is shown is its default.
 
@@ -69,8 +70,9 @@ def config_at(country: str, zone: str = "") -> str:
             raise ConfigError("a zone needs its country", hint="give --country too")
         row = find(country, zone)
         for key, value in (("country", row.alpha2), ("zone", row.zone)):
-            assert f'# {key} = ""' in text
-            text = text.replace(f'# {key} = ""' + " " * (len(value) + 2), f'{key} = "{value}"  ', 1) if value else text
+            shown = f'# {key} = ""'.ljust(_COMMENT_AT)
+            assert text.count(shown) == 1
+            text = text.replace(shown, f'{key} = "{value}"'.ljust(_COMMENT_AT)) if value else text
     return text
 
 

@@ -27,7 +27,7 @@ CARBON_SPAN_S: Final = 900  # what is asked of the grid: the mean of the next qu
 
 
 class Keeper:
-    """Keeps the present verdict. `machine` is this one but for tests."""
+    """Keeps the present verdict. `machine` is this very one but in tests."""
 
     def __init__(self, profile: Profile, config: PeerConfig, machine: Machine | None = None) -> None:
         """Raises ConfigError or LocalIOError for a carbon schedule that cannot be used."""
@@ -37,7 +37,7 @@ class Keeper:
         self.readings = Readings()
         self.trouble: str | None = None
         self._file = profile.pause_file
-        self._machine = machine or Machine(config.training.device)
+        self.machine = machine or Machine(config.training.device)
         self._refresh_every_s = config.carbon.api_minutes * 60.0
         self._poked = asyncio.Event()
         self._looking = asyncio.Lock()
@@ -66,6 +66,10 @@ class Keeper:
         finally:
             refreshing.cancel()
             await asyncio.gather(refreshing, return_exceptions=True)
+
+    def poke(self) -> None:
+        """Something has changed: look again now."""
+        self._poked.set()
 
     async def look(self) -> Verdict:
         """Read the machine and judge. Whatever fails is said, and stops the work."""
@@ -118,7 +122,7 @@ class Keeper:
         }
 
     def _read(self) -> Readings:
-        readings = self._machine.read(self.rules)
+        readings = self.machine.read(self.rules)
         return replace(readings, carbon=self._carbon()) if self.rules.g_per_kwh_max else readings
 
     def _carbon(self) -> Intensity | Unreadable:
@@ -132,7 +136,7 @@ class Keeper:
         while self.grid.api is not None:
             try:
                 await asyncio.to_thread(self.grid.api.refresh)
-                self._poked.set()
+                self.poke()
             except NetworkError as error:
                 log.warning("the carbon API at %s: %s", self.grid.api.name, error.message)
             await asyncio.sleep(self._refresh_every_s)

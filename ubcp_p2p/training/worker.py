@@ -257,17 +257,22 @@ class _Server:
                 if not hear():
                     return False
 
+        def tell(step: int, steps: int, mean_loss: Callable[[], float]) -> None:
+            self._told_at = time.monotonic()
+            progress = Progressed(seq=seq, round=round, step=step, steps=steps, loss=mean_loss())
+            try:
+                channel.send(self._end, encode(progress), flags=socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass  # the daemon is behind: the next one tells it more
+
         def after_step(step: int, steps: int, mean_loss: Callable[[], float]) -> bool:
             nonlocal began_s
+            if time.monotonic() - self._told_at >= _PROGRESS_SECONDS_MIN or step == steps:
+                tell(step, steps, mean_loss)
             go_on = rest(mean_loss)
-            now = began_s = time.monotonic()
-            if now - self._told_at >= _PROGRESS_SECONDS_MIN or step == steps or not go_on:
-                self._told_at = now
-                progress = Progressed(seq=seq, round=round, step=step, steps=steps, loss=mean_loss())
-                try:
-                    channel.send(self._end, encode(progress), flags=socket.MSG_DONTWAIT)
-                except BlockingIOError:
-                    pass  # the daemon is behind: the next one tells it more
+            if not go_on:
+                tell(step, steps, mean_loss)
+            began_s = time.monotonic()
             return go_on
 
         return after_step
