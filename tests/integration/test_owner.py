@@ -142,3 +142,16 @@ def test_a_cap_that_cannot_be_kept_and_a_grid_that_is_too_dirty(swarm: Swarm) ->
     assert "the grid has 41 g/kWh, above your ceiling of 10; no cleaner hour is known" in words
     assert peer.status()["owner"]["causes"] == ["power", "carbon"]
     assert trainers(peer) == []
+
+
+def test_a_peer_that_waits_for_others_need_not_finish_a_round(swarm: Swarm) -> None:
+    a, b = (swarm.add(name).start(swarm.seeds) for name in "ab")
+    for peer in (a, b):
+        peer.train(tiny(100_000), peers_min=2)
+    together([a, b])
+    b.kill()
+    a.wait("waiting", after=a.events.index(a.committed()[-1]))
+    before = a.mark_now()
+    a.call("pause", after_round=True)
+    a.wait("paused", after=before)
+    assert a.count("committed", before) == 0

@@ -73,12 +73,12 @@ def server() -> Iterator[Server]:
     made.close()
 
 
-def _body(*rows: object, **more: object) -> bytes:
+def body_of(*rows: object, **more: object) -> bytes:
     return json.dumps({"slots": rows, **more}).encode()
 
 
 def test_an_answer_is_taken_and_nothing_is_asked_unasked(server: Server) -> None:
-    server.body = _body(ROW, LATER, zone="DE")
+    server.body = body_of(ROW, LATER, zone="DE")
     api = Api(server.url, clock=lambda: 10.0)
     with pytest.raises(CarbonUnknown, match=r"127\.0\.0\.1: it has not answered yet") as unknown:
         api.intensity(0, 900)
@@ -96,7 +96,7 @@ def test_an_answer_is_taken_and_nothing_is_asked_unasked(server: Server) -> None
 
 def test_a_failure_keeps_the_last_answer_for_a_day_and_says_so(server: Server) -> None:
     now = [10.0]
-    server.body = _body({**ROW, "end": "1970-01-09T00:00:00Z"})
+    server.body = body_of({**ROW, "end": "1970-01-09T00:00:00Z"})
     api = Api(server.url, clock=lambda: now[0])
     api.refresh()
     server.status = 503
@@ -130,17 +130,17 @@ def test_the_table_is_the_fallback_with_the_reason(server: Server) -> None:
     [
         (b"", "not what docs/owner.md says"),
         (b"[" * 100_000, "not what docs/owner.md says"),
-        (_body(), "slots: List should have at least 1"),
-        (_body(*[ROW] * (SLOTS_MAX + 1)), f"at most {SLOTS_MAX}"),
-        (_body({**ROW, "g_per_kwh": 1.5}), "slots.0.g_per_kwh"),
-        (_body({**ROW, "g_per_kwh": "120"}), "slots.0.g_per_kwh"),
-        (_body({**ROW, "g_per_kwh": -1}), "slots.0.g_per_kwh"),
-        (_body({**ROW, "g_per_kwh": 5001}), "slots.0.g_per_kwh"),
-        (_body({**ROW, "start": "1970-01-01T00:00:00"}), "slots.0.start"),
-        (_body({**ROW, "start": "1960-01-01T00:00:00Z"}), "slots.0 ends before"),
-        (_body({**ROW, "end": "1970-01-01T00:00:00Z"}), "slots.0 ends before it begins"),
-        (_body(LATER, ROW), "overlap, or do not ascend"),
-        (_body(ROW, ROW), "overlap"),
+        (body_of(), "slots: List should have at least 1"),
+        (body_of(*[ROW] * (SLOTS_MAX + 1)), f"at most {SLOTS_MAX}"),
+        (body_of({**ROW, "g_per_kwh": 1.5}), "slots.0.g_per_kwh"),
+        (body_of({**ROW, "g_per_kwh": "120"}), "slots.0.g_per_kwh"),
+        (body_of({**ROW, "g_per_kwh": -1}), "slots.0.g_per_kwh"),
+        (body_of({**ROW, "g_per_kwh": 5001}), "slots.0.g_per_kwh"),
+        (body_of({**ROW, "start": "1970-01-01T00:00:00"}), "slots.0.start"),
+        (body_of({**ROW, "start": "1960-01-01T00:00:00Z"}), "slots.0 ends before"),
+        (body_of({**ROW, "end": "1970-01-01T00:00:00Z"}), "slots.0 ends before it begins"),
+        (body_of(LATER, ROW), "overlap, or do not ascend"),
+        (body_of(ROW, ROW), "overlap"),
         (b" " * (BYTES_MAX + 1), f"more than {BYTES_MAX} bytes"),
     ],
 )

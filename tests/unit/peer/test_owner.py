@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.carbon.test_api import Server, _body
+from tests.unit.carbon.test_api import Server, body_of
 from tests.unit.sensors.test_sysfs import lay, supply
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.owner.values import Manner, Rules, Verdict
@@ -112,7 +112,7 @@ async def test_the_carbon_ceiling_waits_for_the_api_or_takes_the_table(tmp_path:
     server = Server()
     try:
         row = {"start": "2020-01-01T00:00:00Z", "end": "2100-01-01T00:00:00Z", "g_per_kwh": 10}
-        server.body = _body(row)
+        server.body = body_of(row)
         text = f'[owner]\ncarbon_g_max = 30\n[carbon]\napi = "{server.url}"\n'
         keeper = keeper_of(tmp_path, text)
         heard: asyncio.Queue[Verdict] = asyncio.Queue()
