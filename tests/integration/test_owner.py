@@ -144,6 +144,7 @@ def test_a_cap_that_cannot_be_kept_and_a_grid_that_is_too_dirty(swarm: Swarm) ->
     assert trainers(peer) == []
 
 
+@pytest.mark.full
 def test_a_peer_that_waits_for_others_need_not_finish_a_round(swarm: Swarm) -> None:
     a, b = (swarm.add(name).start(swarm.seeds) for name in "ab")
     for peer in (a, b):

@@ -34,7 +34,7 @@ POWER_REST_S: Final = 600  # when even the smallest share draws too much
 
 def verdict(now: int, readings: Readings, rules: Rules, pause: Pause | None, memory: Memory = Memory()) -> Verdict:  # noqa: B008  # a frozen value
     """What holds at `now`. memory: that of the verdict before."""
-    memory = _remember(now, readings, rules, memory)
+    memory = _remember(now, readings, rules, _without_future(now, memory))
     blocks = tuple(_blocks(now, readings, rules, pause, memory))
     share = min(rules.share_permille, memory.power_permille)
     if blocks:
@@ -170,6 +170,15 @@ def _remember(now: int, readings: Readings, rules: Rules, memory: Memory) -> Mem
     if isinstance(others, int) and others > rules.others_permille_max:
         memory = replace(memory, busy_at=now)
     return _share_power(now, readings, rules, memory)
+
+
+def _without_future(now: int, memory: Memory) -> Memory:
+    """A clock that was set back must not make a short rest last until it has caught up."""
+    future = (at is not None and at > now for at in (memory.busy_at, memory.power_at))
+    too_long = memory.rest_until is not None and memory.rest_until > now + POWER_REST_S
+    if not (any(future) or too_long):
+        return memory
+    return replace(memory, busy_at=None, power_at=None, rest_until=None)
 
 
 def _share_power(now: int, readings: Readings, rules: Rules, memory: Memory) -> Memory:

@@ -136,6 +136,15 @@ def test_a_power_cap_that_no_share_keeps() -> None:
     assert (again.works, again.share_permille) == (True, SHARE_MIN)
 
 
+def test_a_clock_that_is_set_back_does_not_make_a_rest_longer() -> None:
+    rules = Rules(power_w_max=200, idle_s=600)
+    calm = replace(GRID, power_w=100, idle_s=9999, others_permille=0)
+    for memory in (Memory(busy_at=NOW + 9), Memory(power_at=NOW + 9, rest_until=NOW + POWER_REST_S + 9)):
+        assert verdict(NOW, calm, rules, None, memory).works
+    kept = Memory(busy_at=NOW, power_at=NOW, rest_until=NOW + POWER_REST_S)
+    assert causes(verdict(NOW, calm, rules, None, kept)) == [Cause.IDLE, Cause.POWER]
+
+
 def test_the_share() -> None:
     found = verdict(NOW, GRID, Rules(share_permille=500), None)
     assert (found.share_permille, found.words) == (500, "working with 50 % of its speed")
