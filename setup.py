@@ -10,7 +10,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-CONTENT = ("models/recipes/*.toml", "models/**/*.md", "ledger/charter.toml")  # globs from the root of the checkout
+CONTENT = ("models/recipes/*.toml", "models/**/*.md", "ledger/charter.toml", "peer/carbon/*")
 
 
 class BuildWithContent(build_py):

@@ -195,6 +195,35 @@ async def test_a_cancelled_or_repeated_train_leaves_no_trace(long: TrainerProces
 
 
 @MODULE
+async def test_a_smaller_share_gives_the_same_offer_later(shared: TrainerProcess) -> None:
+    digests = []
+    for permille in (1000, 200, 1000):
+        shared.pace(permille)
+        with (await shared.train(shared.round, [ME], ignore)).buffer as offer:
+            digests.append(offer_hash(offer.view))
+    assert len(set(digests)) == 1
+
+
+@MODULE
+async def test_a_trainer_that_rests_hears_the_daemon(long: TrainerProcess) -> None:
+    long.pace(1)  # a step, then up to a minute of rest
+    task, _ = await first_progress(long, 0)
+    long.finish_early()
+    with (await task).buffer as offer:
+        assert offer.size == long.ready.offer_bytes
+    task, _ = await first_progress(long, 0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    task, first = await first_progress(long, 0)
+    long.pace(1000)  # also in the middle of a rest
+    long.finish_early()
+    offered = await task
+    offered.buffer.close()
+    assert offered.weight >= 16 * first.step
+
+
+@MODULE
 async def test_a_cancel_at_any_moment_keeps_both_sides_agreed(shared: TrainerProcess) -> None:
     """Cancel after each number of turns of the loop: the reply may be in flight, or just in."""
     run = run_id("test", recipe().hash())

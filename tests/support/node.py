@@ -2,7 +2,8 @@
 
 Some verbs more on its control socket. `fail_at` names a place (an event's kind, or "writing": the trainer has begun to
 write a checkpoint), the first round in which it counts, a target and a signal: fail_at(peer, round, kind). `behave`
-makes the node hostile in the named ways (tests/support/hostile.py) until it is told otherwise.
+makes the node hostile in the named ways (tests/support/hostile.py) until it is told otherwise. `sense` gives it other
+sensors.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ubcp_p2p.log import setup_logging
 from ubcp_p2p.peer.control import Emit
 from ubcp_p2p.peer.node import Node, run_node
 from ubcp_p2p.peer.profile import Profile
+from ubcp_p2p.sensors.machine import Machine
 from ubcp_p2p.swarm.run import Event, Observer, RunMember, RunSettings
 from ubcp_p2p.training.process import TrainerProcess
 
@@ -112,6 +114,7 @@ class FaultyNode(Node):
             "behave": self._behave,
             "assault": self._assault,
             "pardon": self._pardon,
+            "sense": self._sense,
             "ledger-assault": self._ledger_assault,
             "ledger-write": self._ledger_write,
         }
@@ -131,6 +134,12 @@ class FaultyNode(Node):
         for run in self.runs.all() if self.runs is not None else []:
             for member in run.member.view.members.values() if run.member is not None else []:
                 member.strikes, member.struck_until_s = 0, 0.0
+        return {}
+
+    async def _sense(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        """Read the sensors from the files under another root."""
+        assert self.keeper is not None
+        self.keeper.machine = Machine("cpu", root=Path(request["root"]))
         return {}
 
     async def _ledger_assault(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:

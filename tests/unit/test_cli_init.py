@@ -58,6 +58,7 @@ def test_init_makes_everything_and_overwrites_nothing(tmp_path: Path) -> None:
         "peer_id": to_base58(node.peer_id),
         "encrypted": False,
         "created": ["account.key", "node.key", "owner.json", "config.toml"],
+        "country": None,
     }
     statement = Ownership.load(place.owner_file)
     assert (statement.account, statement.node) == (account.public, node.public)
@@ -94,6 +95,25 @@ def test_init_finds_its_place_from_the_environment(tmp_path: Path) -> None:
     assert str(tmp_path / "home") in result.stdout
     assert "12D3KooW" in result.stdout
     assert Profile(tmp_path / "home").node_key.exists()
+
+
+@pytest.mark.slow
+def test_the_country_is_told_or_unknown(tmp_path: Path) -> None:
+    untold = _ubcp("init", "--profile", tmp_path / "p")
+    assert "carbon   unknown until you say where this machine is: country under [carbon]" in untold.stdout
+    told = _ubcp("init", "--profile", tmp_path / "q", "--country", "swe", "--zone", "se3")
+    assert "carbon   27 g a kWh, the yearly average of Sweden Bidding Zone 3" in told.stdout
+    carbon = PeerConfig.load(Profile(tmp_path / "q").config_file).carbon
+    assert (carbon.country, carbon.zone) == ("SE", "SE3")
+    (tmp_path / "q/owner.json").unlink()
+    again = _ubcp("init", "--profile", tmp_path / "q", "--country", "FR", "--json")
+    assert json.loads(again.stdout)["country"] == "SE"
+    assert "config.toml was there already and is unchanged" in again.stderr
+    for words in (["--country", "XX"], ["--zone", "SE3"], ["--country", "FR", "--zone", "SE3"]):
+        wrong = _ubcp("init", "--profile", tmp_path / "r", *words)
+        assert (wrong.returncode, wrong.stdout) == (2, "")
+        assert "ubcp: hint: " in wrong.stderr
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_cut_off_init_is_completed_with_the_keys_that_are_there(tmp_path: Path) -> None:

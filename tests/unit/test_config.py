@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import TZPATH, ZoneInfo
 
 import pytest
 from pydantic import ValidationError
 
 from ubcp_p2p.errors import ConfigError, LocalIOError
 from ubcp_p2p.keys import NodeKey, to_base58
+from ubcp_p2p.owner.hours import parse_window
+from ubcp_p2p.owner.values import Rules
 from ubcp_p2p.peer.config import (
     CONFIG_BYTES_MAX,
     PeerConfig,
     default_profile_dir,
+    local_zone,
     passphrase_from_environment,
     runtime_base,
 )
@@ -49,6 +54,23 @@ def test_every_key(tmp_path: Path) -> None:
         device = "cuda:1"
         threads = 2
         checkpoints_kept = 100
+        [owner]
+        hours = ["Mon-Fri 22:00-06:00", "Sat,Sun 00:00-24:00"]
+        timezone = "Europe/Berlin"
+        share_permille = 500
+        idle_minutes = 10
+        idle_load_permille = 100
+        on_battery = true
+        power_w_max = 200
+        temperature_c_max = 80
+        carbon_g_max = 300
+        refuse_purposes = ["advertising"]
+        refuse_runs = ["plays"]
+        [carbon]
+        country = "SWE"
+        zone = "se3"
+        api = "https://carbon.example.org/forecast"
+        api_minutes = 60
         [log]
         level = "debug"
         """
@@ -59,6 +81,32 @@ def test_every_key(tmp_path: Path) -> None:
     assert config.network.nat == "off"
     assert config.training.device == "cuda:1"
     assert config.log.level == "debug"
+    assert config.owner.rules() == Rules(
+        windows=(parse_window("Mon-Fri 22:00-06:00"), parse_window("Sat,Sun 00:00-24:00")),
+        zone=ZoneInfo("Europe/Berlin"),
+        idle_s=600,
+        others_permille_max=100,
+        on_battery=True,
+        power_w_max=200,
+        temperature_c_max=80,
+        share_permille=500,
+        g_per_kwh_max=300,
+        purposes_refused=frozenset({"advertising"}),
+        runs_refused=frozenset({"plays"}),
+    )
+
+
+def test_the_zone_of_this_machine(tmp_path: Path) -> None:
+    assert local_zone({"TZ": "Asia/Kathmandu"}) == ZoneInfo("Asia/Kathmandu")
+    assert local_zone({"TZ": ":Asia/Kathmandu"}) == ZoneInfo("Asia/Kathmandu")
+    link = tmp_path / "localtime"
+    assert local_zone({}, link) == UTC
+    link.write_text("no zone")
+    assert local_zone({"TZ": "../../etc/passwd"}, link) == UTC
+    where = next(found for path in TZPATH if (found := Path(path) / "Asia/Kathmandu").is_file())
+    link.write_bytes(where.read_bytes())
+    assert str(datetime(2026, 1, 1, tzinfo=local_zone({}, link)).utcoffset()) == "5:45:00"
+    assert str(datetime(2026, 1, 1, tzinfo=local_zone({"TZ": "XXX-9"}, link)).utcoffset()) == "5:45:00"
 
 
 def test_it_is_frozen() -> None:
@@ -83,7 +131,7 @@ def test_the_example_file_is_valid() -> None:
     [
         ("[training]\ndevcie = 'cpu'", "unknown key 'training.devcie'", "did you mean 'device'"),
         ("[trainning]\n", "unknown key 'trainning'", "did you mean 'training'"),
-        ("zzz = 1", "unknown key 'zzz'", "allowed here: network, training, ledger, log"),
+        ("zzz = 1", "unknown key 'zzz'", "allowed here: network, training, owner, carbon, ledger, log"),
         ("network = 5", "key 'network'", "correct"),
         ("[network]\nnat = 'on'", "key 'network.nat'.*'auto' or 'off'.*'on'", "correct 'network.nat'"),
         ("[network]\nlisten = []", "key 'network.listen'", "correct"),
@@ -102,6 +150,23 @@ def test_the_example_file_is_valid() -> None:
         ("[training]\ncheckpoints_kept = 0", "key 'training.checkpoints_kept'", "correct"),
         ("[training]\ncheckpoints_kept = true", "key 'training.checkpoints_kept'", "correct"),
         ("[training]\ncheckpoints_kept = 101\nthreads = 9999", r"\(and 1 more\)", "correct"),
+        ("[owner]\nhours = ['Mon-Fri 22-6']", r"key 'owner.hours.0': '22' is not a time like 22:00", "correct"),
+        ("[owner]\nhours = 'Mon-Fri 22:00-06:00'", "key 'owner.hours'", "correct"),
+        ("[owner]\nhours = [" + "'08:00-09:00'," * 51 + "]", "key 'owner.hours'", "correct"),
+        ("[owner]\ntimezone = 'Berlin'", "key 'owner.timezone': should be a time zone like", "correct"),
+        ("[owner]\ntimezone = '../x'", "key 'owner.timezone': should be a time zone like", "correct"),
+        ("[owner]\nshare_permille = 49", "key 'owner.share_permille'.*50.*49", "correct"),
+        ("[owner]\nidle_minutes = 1.5", "key 'owner.idle_minutes'", "correct"),
+        ("[owner]\npower_w_max = -1", "key 'owner.power_w_max'", "correct"),
+        ("[owner]\nrefuse_runs = ['']", "key 'owner.refuse_runs.0'", "correct"),
+        ("[owner]\ncarbon_g_max = 300", "test.toml: owner.carbon_g_max cannot be kept.*set carbon.country", "one of"),
+        ("[carbon]\ncountry = 'XX'", "key 'carbon.country': the carbon table has no country 'XX'", "correct"),
+        ("[carbon]\ncountry = 'XX'\nzone = 'X'", r"key 'carbon.country'.*no country 'XX'.*owner\.md\)$", "correct"),
+        ("[carbon]\nzone = 'SE3'", "key 'carbon.zone': needs carbon.country beside it", "correct"),
+        ("[carbon]\ncountry = 'SE'\nzone = 'SE9'", "key 'carbon.zone': the carbon table has no zone 'SE9'", "correct"),
+        ("[carbon]\napi = 'http://example.org/'", "key 'carbon.api': should begin with https://", "correct"),
+        ("[carbon]\nschedule = 'x'\napi = 'https://a.b/'", "'carbon.api': cannot be used beside carbon.sch", "correct"),
+        ("[carbon]\napi_minutes = 1", "key 'carbon.api_minutes'", "correct"),
         ("[log]\nlevel = 'loud'", "key 'log.level'", "correct"),
         ("[log\n", "not TOML.*line 1", "correct that line"),
         ("a = " + "[" * 5000, "not TOML", "correct"),

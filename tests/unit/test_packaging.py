@@ -39,6 +39,7 @@ def test_the_wheel(tmp_path: Path) -> None:
     modules = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "ubcp_p2p").rglob("*.py")}
     recipes = {path.name for path in (REPOSITORY / "models" / "recipes").glob("*.toml")}
     content = {f"ubcp_p2p/_content/models/recipes/{name}" for name in recipes}
+    content |= {"ubcp_p2p/_content/peer/carbon/intensity.csv", "ubcp_p2p/_content/peer/carbon/README.md"}  # its licence
     assert recipes
     assert modules | content | {"ubcp_p2p/py.typed"} <= names
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"ubcp_p2p"}

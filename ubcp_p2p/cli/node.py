@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, profile_at, require_extra, say
+from ubcp_p2p.cli.owner import describe_owner
 from ubcp_p2p.errors import ConfigError, LocalIOError
 from ubcp_p2p.log import printable
 
@@ -88,6 +89,9 @@ def status(profile: ProfileOption = None, json: JsonOption = False) -> None:
         print(f"clock      differs from a neighbour's by {offset_s:+.1f} s: rounds will fail; set the time (NTP)")
     for address in document["addresses"]:
         print(f"address    {address}")
+    if document["owner"] is not None:
+        for line in describe_owner(document["owner"]):
+            print(f"owner      {printable(line)}")
     for run in document["runs"]:
         print(f"run        {printable(describe_run(run))}")
     for line in describe_ledger(document["ledger"], document["ledger_words"]):
@@ -99,6 +103,9 @@ def describe_run(run: dict[str, Any]) -> str:
     if run["error"]:
         hint = f" ({run['error']['hint']})" if run["error"]["hint"] else ""
         return f"{run['name']}: failed: {run['error']['message']}{hint}"
+    if run["stage"] == "paused":
+        where = f" after round {run['round']} of {run['rounds']}" if run["round"] is not None else ""
+        return f"{run['name']} ({run['recipe']}): paused{where}: {run['resting']}"
     if run["round"] is None and run["stage"] == "left":
         return f"{run['name']}: left before it began"
     if run["round"] is None:
@@ -106,9 +113,10 @@ def describe_run(run: dict[str, Any]) -> str:
     loss = f", loss {run['loss']:.3f}" if run["loss"] is not None else ""
     resumed = ", resumed at the node's start" if run["resumed"] else ""
     trouble = f"; NO CHECKPOINT: {run['checkpoint_trouble']}" if run["checkpoint_trouble"] else ""
+    going = f"; about to pause: {run['resting']}" if run["resting"] else ""
     return (
         f"{run['name']} ({run['recipe']}): round {run['round']} of {run['rounds']}, {run['phase']}, "
-        f"{run['peers']} peers{loss}, {run['retries']} retries{resumed}{trouble}"
+        f"{run['peers']} peers{loss}, {run['retries']} retries{resumed}{trouble}{going}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -102,8 +103,10 @@ def _show(event: dict[str, Any]) -> None:
             text = f"round {round_ + 1}: step {event['step']}/{event['steps']}, loss {event['loss']:.3f}"
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
         return
-    line = {
+    lines: dict[str, Callable[[], str]] = {
         "note": lambda: f"note: {event['text']}",
+        "paused": lambda: f"paused: {event['reason']}",
+        "goes on": lambda: "goes on: the owner's rules allow it",
         "joined": lambda: f"joined with {event['peers']} peer(s)",
         "waiting": lambda: f"waiting for peers: {event['peers']} of {event['wanted']}",
         "committed": lambda: (
@@ -116,7 +119,8 @@ def _show(event: dict[str, Any]) -> None:
         "rejected": lambda: f"round {round_ + 1}: an offer was left out: {event['reason']}",
         "evaluated": lambda: f"held-out loss after round {round_}: {event['loss']:.4f} ± {event['stderr']:.4f}",
         "checkpoint failed": lambda: f"NO CHECKPOINT: {event['reason']}; {event['hint']}",
-    }.get(kind)
+    }
+    line = lines.get(kind)
     if line is not None:
         stamp = time.strftime("%H:%M:%S", time.localtime(event["time"]))
         text = printable(f"{stamp}  {line()}")  # reasons can hold words that a peer sent

@@ -9,15 +9,31 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from ubcp_p2p.carbon.api import URL_CHARS_MAX, check_url
+from ubcp_p2p.carbon.table import find
+from ubcp_p2p.carbon.values import G_PER_KWH_MAX
 from ubcp_p2p.errors import ConfigError, UbcpError
 from ubcp_p2p.files import read_limited
 from ubcp_p2p.keys import from_base58, public_of
 from ubcp_p2p.multiaddr import parse_address, peer_id_text
+from ubcp_p2p.owner.hours import WINDOWS_MAX, parse_window
+from ubcp_p2p.owner.values import PERMILLE, SHARE_MIN, Rules
 
 CONFIG_BYTES_MAX: Final = 64 << 10
 _ADDRESSES_MAX: Final = 32
@@ -47,6 +63,29 @@ def _parsed(text: str) -> tuple[tuple[str, str], ...]:
         raise ValueError(error.message) from None
 
 
+def _window(text: str) -> str:
+    parse_window(text)
+    return text
+
+
+def _zone(key: str) -> str:
+    try:
+        if key:
+            ZoneInfo(key)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("should be a time zone like 'Europe/Berlin' (or is the package tzdata missing?)") from None
+    return key
+
+
+def _url(text: str) -> str:
+    if text:
+        check_url(text)
+    return text
+
+
+Window = Annotated[str, AfterValidator(_window)]
+Word = Annotated[str, Field(min_length=1, max_length=128)]
+Words = Annotated[tuple[Word, ...], Field(max_length=100, strict=False)]
 OwnAddress = Annotated[str, AfterValidator(_own_address)]
 PeerAddress = Annotated[str, AfterValidator(_peer_address)]
 
@@ -77,6 +116,77 @@ class TrainingConfig(_Section):
     checkpoints_kept: Annotated[int, Field(ge=1, le=100)] = 3
 
 
+class OwnerConfig(_Section):
+    """[owner]: when this machine works for others, and for whom. 0 is no limit."""
+
+    hours: Annotated[tuple[Window, ...], Field(max_length=WINDOWS_MAX, strict=False)] = ()  # empty: always
+    timezone: Annotated[str, AfterValidator(_zone)] = ""  # of the hours; empty: this machine's own
+    share_permille: Annotated[int, Field(ge=SHARE_MIN, le=PERMILLE)] = PERMILLE
+    idle_minutes: Annotated[int, Field(ge=0, le=1440)] = 0  # 0: also while somebody uses the machine
+    idle_load_permille: Annotated[int, Field(ge=1, le=PERMILLE)] = 250  # what other programs may use of it when idle
+    on_battery: bool = False
+    power_w_max: Annotated[int, Field(ge=0, le=20_000)] = 0
+    temperature_c_max: Annotated[int, Field(ge=0, le=120)] = 0
+    carbon_g_max: Annotated[int, Field(ge=0, le=G_PER_KWH_MAX)] = 0
+    refuse_purposes: Words = ()
+    refuse_runs: Words = ()  # names, or run ids in hex
+
+    def rules(self) -> Rules:
+        """The same as the rules that decide; reads this machine's time zone where none is configured."""
+        return Rules(
+            windows=tuple(parse_window(text) for text in self.hours),
+            zone=ZoneInfo(self.timezone) if self.timezone else local_zone(),
+            idle_s=self.idle_minutes * 60,
+            others_permille_max=self.idle_load_permille,
+            on_battery=self.on_battery,
+            power_w_max=self.power_w_max,
+            temperature_c_max=self.temperature_c_max,
+            share_permille=self.share_permille,
+            g_per_kwh_max=self.carbon_g_max,
+            purposes_refused=frozenset(self.refuse_purposes),
+            runs_refused=frozenset(self.refuse_runs),
+        )
+
+
+class CarbonConfig(_Section):
+    """[carbon]: where the electricity comes from. Nothing is guessed, and nothing asked but the URL written here."""
+
+    country: Annotated[str, Field(max_length=64)] = ""  # ISO 3166-1, two or three letters
+    zone: Annotated[str, Field(max_length=64)] = ""  # of that country, where the table has zones
+    schedule: Annotated[str, Field(max_length=4096)] = ""  # a CSV file, from the profile on
+    api: Annotated[str, Field(max_length=URL_CHARS_MAX), AfterValidator(_url)] = ""
+    api_minutes: Annotated[int, Field(ge=5, le=1440)] = 15  # between two questions
+
+    @field_validator("country")
+    @classmethod
+    def _country_is_known(cls, country: str) -> str:
+        return _placed(country, country, "")
+
+    @field_validator("zone")
+    @classmethod
+    def _zone_is_known(cls, zone: str, info: ValidationInfo) -> str:
+        country = info.data.get("country")
+        if zone and country == "":
+            raise ValueError("needs carbon.country beside it")
+        return zone if country is None else _placed(zone, country, zone)  # None: the country is the fault to tell
+
+    @field_validator("api")
+    @classmethod
+    def _one_source(cls, api: str, info: ValidationInfo) -> str:
+        if api and info.data.get("schedule"):
+            raise ValueError("cannot be used beside carbon.schedule: choose one")
+        return api
+
+
+def _placed(text: str, country: str, zone: str) -> str:
+    if text:
+        try:
+            find(country, zone)
+        except ConfigError as error:
+            raise ValueError(f"{error.message}; {error.hint}") from None
+    return text
+
+
 class LogConfig(_Section):
     """[log]: log/ubcp.log in the profile and stderr."""
 
@@ -94,8 +204,19 @@ class PeerConfig(_Section):
 
     network: NetworkConfig = NetworkConfig()
     training: TrainingConfig = TrainingConfig()
+    owner: OwnerConfig = OwnerConfig()
+    carbon: CarbonConfig = CarbonConfig()
     ledger: LedgerConfig = LedgerConfig()
     log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _a_ceiling_needs_a_source(self) -> PeerConfig:
+        carbon = self.carbon
+        if self.owner.carbon_g_max and not (carbon.country or carbon.schedule or carbon.api):
+            raise ValueError(
+                "owner.carbon_g_max cannot be kept: nothing says what the grid has; set carbon.country (docs/owner.md)"
+            )
+        return self
 
     @classmethod
     def load(cls, path: Path) -> PeerConfig:
@@ -137,6 +258,21 @@ def default_profile_dir(environ: Mapping[str, str] = os.environ) -> Path:
         raise ConfigError("this user has no home directory", hint="set UBCP_HOME, or give --profile DIR") from None
 
 
+def local_zone(environ: Mapping[str, str] = os.environ, localtime: Path = Path("/etc/localtime")) -> tzinfo:
+    """This machine's time zone: $TZ where that names one, else /etc/localtime, else UTC."""
+    name = environ.get("TZ", "").removeprefix(":")
+    try:
+        if name:
+            return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        pass  # a rule like "CET-1CEST", or no zone at all
+    try:
+        with localtime.open("rb") as file:
+            return ZoneInfo.from_file(file, key="the machine's own")
+    except (OSError, ValueError):
+        return UTC
+
+
 def runtime_base(environ: Mapping[str, str] = os.environ) -> Path | None:
     """$XDG_RUNTIME_DIR when it is a usable absolute directory, else None."""
     base = Path(environ.get("XDG_RUNTIME_DIR", ""))
@@ -153,6 +289,8 @@ def _explained(error: ValidationError, where: str) -> ConfigError:
     fault = error.errors(include_url=False)[0]
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     key = ".".join(str(part) for part in fault["loc"])
+    if not key:  # of what no key alone is wrong in
+        return ConfigError(f"{where}: {_reason(fault)}{more}", hint="correct one of the two keys")
     if fault["type"] == "extra_forbidden":
         known = _known_keys(fault["loc"])
         close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ubcp_p2p.carbon.table import find
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.files import create_new
 from ubcp_p2p.keys import AccountKey, NodeKey, Ownership
 from ubcp_p2p.peer.config import PeerConfig
 from ubcp_p2p.peer.profile import Profile, ProfileLock
 
+_COMMENT_AT: Final = 39  # the column at which the comments of the template begin
 CONFIG_TEMPLATE: Final = """\
 # ubcp node configuration. Every key may be left out; what is shown is its default.
 
@@ -32,12 +34,46 @@ CONFIG_TEMPLATE: Final = """\
 # threads = 0                          # 0: as many as torch chooses
 # checkpoints_kept = 3                 # 1 to 100, for each run
 
+[owner]
+# hours = []                           # when it works: "Mon-Fri 22:00-06:00", "Sat,Sun 00:00-24:00"; empty: always
+# timezone = ""                        # of the hours, as "Europe/Berlin"; empty: this machine's own
+# share_permille = 1000                # of its speed, 50 to 1000
+# idle_minutes = 0                     # work only when nobody has used the machine for so long; 0: always
+# idle_load_permille = 250             # and other programs use less than this of its processors
+# on_battery = false
+# power_w_max = 0                      # watts of what trains (GPU, else processors); 0: no cap
+# temperature_c_max = 0                # of the hotter of the two; 0: no cap
+# carbon_g_max = 0                     # g CO2 a kWh; needs [carbon]; 0: no ceiling
+# refuse_purposes = []                 # of requests that are never served
+# refuse_runs = []                     # names or run ids
+
+[carbon]
+# country = ""                         # where this machine is: "SE" or "SWE". Never guessed; empty: carbon is unknown
+# zone = ""                            # of that country, where the table has zones: "SE3", "US-CA"
+# schedule = ""                        # your own CSV file: "carbon.csv" in this directory, or a path
+# api = ""                             # a URL that is asked for a forecast; nothing else is ever asked
+# api_minutes = 15                     # between two questions, 5 to 1440
+
 [ledger]
 # charter = ""                         # your community's charter file: "charter.toml" in this directory, or a path
 
 [log]
 # level = "info"                       # "debug", "info", "warning", "error"
 """
+
+
+def config_at(country: str, zone: str = "") -> str:
+    """The template for a machine in this place; empty: not told. Raises ConfigError for a place that is not known."""
+    text = CONFIG_TEMPLATE
+    if country or zone:
+        if not country:
+            raise ConfigError("a zone needs its country", hint="give --country too")
+        row = find(country, zone)
+        for key, value in (("country", row.alpha2), ("zone", row.zone)):
+            shown = f'# {key} = ""'.ljust(_COMMENT_AT)
+            assert text.count(shown) == 1
+            text = text.replace(shown, f'{key} = "{value}"'.ljust(_COMMENT_AT)) if value else text
+    return text
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ubcp_p2p.log import fields
 from ubcp_p2p.peer.config import PeerConfig
 from ubcp_p2p.peer.control import ControlServer, Emit
 from ubcp_p2p.peer.ledger import NONE_HERE, OPENING, append, community_of, live_ledger, publish
+from ubcp_p2p.peer.owner import Keeper
 from ubcp_p2p.peer.profile import Profile, ProfileLock, runtime_dir
 from ubcp_p2p.peer.sweeper import instance_dir
 
@@ -53,6 +54,7 @@ class Node:
         self.network: Network | None = None
         self.runs: Runs | None = None
         self.ledger: LiveLedger | None = None
+        self.keeper = Keeper(profile, config) if trains else None  # a seed node works for nobody
         self._join = join
         self._trains = trains
         self._resumes = resume
@@ -88,10 +90,13 @@ class Node:
             self._load
         )  # half a second of imports, on an idle machine: `status` is answered meanwhile
         self.network = network = self._make_network(directory)
-        if self._trains:
+        if self.keeper is not None:
             from ubcp_p2p.peer.runs import Runs
 
-            self.runs = Runs(self.profile, self.config.training, network)
+            self._stage = "reading the owner's rules"
+            found = await self.keeper.look()
+            self.runs = Runs(self.profile, self.config.training, network, self.keeper.rules)
+            self.runs.obey(found)
         if self.community is not None:
             self._stage = "opening the ledger"
             ledger = live_ledger(self.profile, self.community, network)
@@ -103,6 +108,7 @@ class Node:
         ready = asyncio.create_task(self._announce_ready(network))
         claiming = asyncio.create_task(self.runs.keep_claiming() if self.runs is not None else asyncio.sleep(0))
         keeping = asyncio.create_task(self._keep_ledger(), name="ledger")
+        obeying = asyncio.create_task(self._obey_owner(), name="owner")
         try:
             await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
@@ -112,6 +118,7 @@ class Node:
             ready.cancel()
             claiming.cancel()
             keeping.cancel()
+            obeying.cancel()
             self.ledger, self._ledger_words = None, "it is being closed"
             if self.runs is not None:
                 await self.runs.stop()
@@ -119,7 +126,7 @@ class Node:
             if network.connected:
                 await network.neighbours.remember()
             serving.cancel()
-            await asyncio.gather(serving, stopping, ready, claiming, keeping, return_exceptions=True)
+            await asyncio.gather(serving, stopping, ready, claiming, keeping, obeying, return_exceptions=True)
 
     async def _keep_ledger(self) -> None:
         try:
@@ -128,6 +135,10 @@ class Node:
         except Exception:  # training goes on; `ubcp status` says it
             log.exception("the ledger has stopped")
             self.ledger, self._ledger_words = None, "stopped by an error, which is in the log; start the node again"
+
+    async def _obey_owner(self) -> None:
+        if self.keeper is not None and self.runs is not None:
+            await self.keeper.serve(self.runs.obey)
 
     def _load(self) -> None:
         modules = [
@@ -196,6 +207,8 @@ class Node:
             "train": self._train,
             "follow": self._follow,
             "leave": self._leave,
+            "pause": self._pause,
+            "resume": self._resume,
             "runs": self._known_runs,
             "ledger-append": self._ledger_append,
             "charter-publish": self._charter_publish,
@@ -225,6 +238,7 @@ class Node:
             "p2pd_pid": network.p2pd_pid if network is not None else None,
             "p2pd_restarts": network.restarts if network is not None else 0,
             "runs": [run.status() for run in self.runs.all()] if self.runs is not None else [],
+            "owner": self.keeper.status() if self.keeper is not None else None,
             "ledger": await self.ledger.status() if self.ledger is not None else None,
             "ledger_words": "" if self.ledger is not None else self._ledger_words,
         }
@@ -277,6 +291,22 @@ class Node:
         await runs.leave(str(request["run"]))
         return runs.get(str(request["run"])).status()
 
+    async def _pause(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        hours = request.get("hours")
+        keeper = self._require_keeper()
+        await keeper.pause(None if hours is None else float(hours), bool(request.get("after_round", False)))
+        return self._obeyed(keeper)
+
+    async def _resume(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        keeper = self._require_keeper()
+        await keeper.resume()
+        return self._obeyed(keeper)
+
+    def _obeyed(self, keeper: Keeper) -> dict[str, Any]:
+        if self.runs is not None and keeper.verdict is not None:
+            self.runs.obey(keeper.verdict)
+        return keeper.status()
+
     async def _known_runs(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         from ubcp_p2p.peer.runs import known_runs
 
@@ -314,6 +344,11 @@ class Node:
                 f"the network is not up yet: {self.network.stage}", hint="`ubcp status` says more"
             ) from None
         return self.network
+
+    def _require_keeper(self) -> Keeper:
+        if self.keeper is None:
+            raise ConfigError("this is a seed node: it trains nothing", hint="there is nothing to pause")
+        return self.keeper
 
     def _require_runs(self) -> Runs:
         if self.runs is None:

@@ -56,6 +56,10 @@ class Profile:
         return self.root / "ports.json"
 
     @property
+    def pause_file(self) -> Path:
+        return self.root / "pause.json"
+
+    @property
     def lock_file(self) -> Path:
         return self.root / "lock"
 

@@ -1,155 +1,60 @@
-"""The runs that this node takes part in: a trainer process and a RunMember each, and what is told about them."""
+"""The runs that this node takes part in: started, kept, and ended; resting when the owner's rules say so."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, TrainingError, UbcpError
-from ubcp_p2p.log import fields
 from ubcp_p2p.models.recipe import Recipe, run_id
+from ubcp_p2p.owner.values import FREE, Manner, Rules, Verdict
+from ubcp_p2p.owner.verdict import refusal
 from ubcp_p2p.peer.config import TrainingConfig
 from ubcp_p2p.peer.kept import KeptRun, RunOptions, check_name, forget, keep, kept_runs
 from ubcp_p2p.peer.profile import Profile
+from ubcp_p2p.peer.run import ENDED, PAUSED, Run
 from ubcp_p2p.swarm import directory
 from ubcp_p2p.swarm.addresses import short
+from ubcp_p2p.swarm.membership import Phase
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.swarm.run import Event, Observer, RunMember, RunSettings
 from ubcp_p2p.training.process import TrainerProcess, TrainerSpec
 
+__all__ = ["OtherData", "Run", "Runs", "known_runs"]
+
 log = logging.getLogger(__name__)
 
-EVENTS_KEPT = 2000
-FOLLOWER_QUEUE_MAX = 1000
 CLAIM_EVERY_S = 20.0
 FINAL_CHECKPOINT_S = 20.0
-ENDED = ("failed", "left")
+ROUND_S = 3600.0  # a round that is to be finished is left when it takes longer
+EARLY_S = 120.0  # and one that was offered early: the others train on meanwhile
 
 
 class OtherData(ConfigError):
     """Peers claim other data. A claim passes: the next start of the node tries the run again."""
 
 
-class Run:
-    """One run on this node.
-
-    `stage` is "starting", "running", "done", "failed" or "left"; `error` says why it failed.
-    """
-
-    def __init__(self, name: str, recipe: Recipe, options: RunOptions, *, resumed: bool = False) -> None:
-        self.name = name
-        self.recipe = recipe
-        self.run_id = run_id(name, recipe.hash())
-        self.options = options
-        self.resumed = resumed  # by the node's start, and not by a person
-        self.stage = "starting"
-        self.error: UbcpError | None = None
-        self.member: RunMember | None = None
-        self.trainer: TrainerProcess | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.leaving = False
-        self.evaluation: dict[str, Any] | None = None
-        self.checkpoint_trouble: str | None = None
-        self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
-        self._followers: set[asyncio.Queue[dict[str, Any]]] = set()
-
-    @property
-    def data_hash(self) -> bytes:
-        """What names the data that this node trains on: 32 bytes, none while the trainer starts."""
-        return bytes.fromhex(self.trainer.ready.data_sha256) if self.trainer is not None else b""
-
-    def claim(self) -> directory.Entry | None:
-        """What this node claims of it in the DHT; None before it takes part, and when it has ended."""
-        if self.member is None or self.stage in ENDED:
-            return None
-        recipe = self.recipe
-        return directory.Entry(
-            self.name, self.run_id, recipe.name, recipe.hash(), self.member.round, recipe.rounds.total, self.data_hash
-        )
-
-    def observe(self, event: Event) -> None:
-        """Keep and pass on what the run member says."""
-        document = {"kind": event.kind, "round": event.round, "time": round(time.time(), 3), **event.data}
-        if event.kind == "evaluated":
-            self.evaluation = {"round": event.round, **event.data}
-        elif event.kind == "checkpoint failed":
-            self.checkpoint_trouble = str(event.data.get("reason"))
-        elif event.kind == "checkpointed":
-            self.checkpoint_trouble = None
-        elif event.kind == "done":
-            self.stage = "done"
-        if event.kind != "progress":
-            self._events.append(document)
-            log.info("run %s: %s", self.name, event.kind, extra=fields(run=self.name, **document))
-        for follower in self._followers:
-            if follower.qsize() < FOLLOWER_QUEUE_MAX:  # a follower that does not read loses events, not us memory
-                follower.put_nowait(document)
-
-    async def follow(self) -> AsyncIterator[dict[str, Any]]:
-        """All events kept so far, then each as it comes, until the run is done or has ended."""
-        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        for document in self._events:
-            queue.put_nowait(document)
-        self._followers.add(queue)
-        try:
-            while True:
-                document = await queue.get()
-                yield document
-                if document["kind"] in ("done", "failed", "left"):
-                    return
-        finally:
-            self._followers.discard(queue)
-
-    def choose(self, options: RunOptions) -> None:
-        """Change what this peer may choose for itself, from the next round on."""
-        self.options = options
-        if self.member is not None:
-            self.member.settings = replace(
-                self.member.settings, peers_min=options.peers_min, checkpoint_every_s=options.checkpoint_every_s
-            )
-
-    def status(self) -> dict[str, Any]:
-        """JSON for people and programs."""
-        member = self.member
-        return {
-            "name": self.name,
-            "recipe": self.recipe.name,
-            "run_id": self.run_id.hex(),
-            "stage": self.stage,
-            "resumed": self.resumed,
-            "phase": None if member is None else self.stage if self.stage in ENDED else member.phase.name.lower(),
-            "round": member.round if member else None,
-            "rounds": self.recipe.rounds.total,
-            "step": member.step if member else None,
-            "steps": self.recipe.rounds.local_steps,
-            "peers": len(member.peers()) + 1 if member else None,
-            "loss": member.loss if member else None,
-            "state_hash": member.base_hash.hex() if member else None,
-            "retries": member.retries if member else None,
-            "trainer_pid": self.trainer.pid if self.trainer else None,
-            "device": self.trainer.ready.device if self.trainer else None,
-            "evaluation": self.evaluation,
-            "checkpoint_trouble": self.checkpoint_trouble,
-            "error": {"message": self.error.message, "hint": self.error.hint} if self.error else None,
-        }
-
-
 class Runs:
     """Starts, watches and ends the runs of one node."""
 
-    def __init__(self, profile: Profile, config: TrainingConfig, network: Network) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        config: TrainingConfig,
+        network: Network,
+        rules: Rules = Rules(),  # noqa: B008  # frozen
+    ) -> None:
         self._profile = profile
         self._config = config
         self._network = network
+        self._rules = rules
+        self._verdict = FREE
         self._runs: dict[str, Run] = {}
         self._changed = asyncio.Event()
 
@@ -169,10 +74,13 @@ class Runs:
     async def start(self, name: str, recipe: Recipe, options: RunOptions) -> Run:
         """Join or begin a run, and keep it for the node's next start.
 
-        Raises ConfigError when the name is bad, taken here, or used with another recipe; LocalIOError when the profile
-        cannot be written.
+        While the owner's rules say no it is paused. Raises ConfigError when the name is bad, taken here, or used with
+        another recipe, or when the owner refuses it; LocalIOError when the profile cannot be written.
         """
         check_name(name)
+        refused = refusal(self._rules, name, run_id(name, recipe.hash()))
+        if refused is not None:
+            raise ConfigError(refused, hint="see refuse_runs under [owner] in config.toml")
         present = self._present(name, recipe)
         if present is None and not options.new:
             await self._refuse_other_recipe(name, recipe)
@@ -191,7 +99,9 @@ class Runs:
         for fault in faults:
             log.warning("%s", fault)
         for kept in runs:
-            if kept.name not in self._runs:
+            if refused := refusal(self._rules, kept.name, run_id(kept.name, kept.recipe.hash())):
+                log.warning("%s: it is not resumed", refused)
+            elif kept.name not in self._runs:
                 log.info("going on with the run %s, which this node was in when it ended", kept.name)
                 self._begin(Run(kept.name, kept.recipe, kept.options, resumed=True))
 
@@ -203,6 +113,44 @@ class Runs:
         run = self.get(name)
         forget(self._profile.runs, name)
         await self._end(run)
+
+    def obey(self, verdict: Verdict) -> None:
+        """Let the runs go on or rest, as the owner's rules say. To be called again and again: it does what is due."""
+        self._verdict = verdict
+        for run in self.all():
+            if verdict.works:
+                self._let_go_on(run)
+            else:
+                self._let_rest(run, verdict)
+            run.pace(verdict.share_permille)
+
+    def _let_go_on(self, run: Run) -> None:
+        if run.stage == PAUSED and (run.task is None or run.task.done()):
+            self._begin(run)
+            run.observe(Event("goes on", 0))
+        elif run.member is not None and not run.cancelled:
+            run.member.retiring, run.retire_by_s, run.resting = False, None, ""
+
+    def _let_rest(self, run: Run, verdict: Verdict) -> None:
+        """Finish the round and leave the group, or leave at once: what is committed is kept either way."""
+        if run.stage in ENDED or run.task is None or run.task.done():
+            return
+        run.resting = verdict.words
+        if run.cancelled:
+            return
+        now_s = time.monotonic()
+        in_round = run.member is not None and run.member.phase not in (Phase.JOINING, Phase.DONE)
+        late = run.retire_by_s is not None and now_s > run.retire_by_s
+        if verdict.manner == Manner.NOW or not in_round or late:
+            run.cancelled = True
+            run.task.cancel()
+            return
+        assert run.member is not None
+        run.member.retiring = True
+        limit_s = EARLY_S if verdict.manner == Manner.EARLY else ROUND_S
+        run.retire_by_s = min(now_s + limit_s, run.retire_by_s if run.retire_by_s is not None else now_s + limit_s)
+        if verdict.manner == Manner.EARLY and run.trainer is not None:
+            run.trainer.finish_early()
 
     def _present(self, name: str, recipe: Recipe) -> Run | None:
         """The run of that name that goes on here. Raises ConfigError when it has another recipe."""
@@ -218,16 +166,22 @@ class Runs:
 
     def _begin(self, run: Run) -> Run:
         self._runs[run.name] = run
+        run.begin_anew()
+        if not self._verdict.works:
+            run.pause(self._verdict.words)
+            return run
         run.task = asyncio.create_task(self._live(run), name=f"run {run.name}")
         return run
 
     async def _end(self, run: Run) -> None:
-        if run.task is None:
-            return
-        if not run.leaving:  # a second cancel would break off the clean-up of the first
-            run.leaving = True
-            run.task.cancel()
-        await asyncio.wait([run.task])
+        run.leaving = True
+        if run.task is not None:
+            if not run.cancelled:
+                run.cancelled = True
+                run.task.cancel()
+            await asyncio.wait([run.task])
+        if run.stage == PAUSED:
+            run.leave()
 
     async def stop(self) -> None:
         """Leave every run, for the end of the node; its next start goes on with them."""
@@ -276,12 +230,16 @@ class Runs:
             )
 
     async def _live(self, run: Run) -> None:
-        """The whole life of one run; ends with the trainer gone and, where possible, a checkpoint kept."""
+        """The life of one run until it ends or rests: with the trainer gone and, where possible, a checkpoint kept."""
         try:
             await self._take_part(run)
+            run.pause(run.resting)  # it returns only when it was to retire
+            self._changed.set()
         except asyncio.CancelledError:
-            run.stage = "left"
-            run.observe(Event("left", run.member.round if run.member else 0))
+            if run.leaving:
+                run.leave()
+            else:
+                run.pause(run.resting)
             raise
         except UbcpError as error:
             if isinstance(error, ConfigError) and not isinstance(error, OtherData):
@@ -303,6 +261,7 @@ class Runs:
         )
         async with await TrainerProcess.start(spec, resume=True) as trainer:
             run.trainer = trainer
+            run.pace(self._verdict.share_permille)
             for note in trainer.ready.notes:
                 run.observe(Event("note", trainer.ready.round, {"text": note}))
             if not run.options.new:
@@ -339,6 +298,7 @@ class Runs:
             in_order = False  # a state that made training fail must not become the newest checkpoint
             raise
         finally:
+            run.cancelled = True  # as good as: from here on it is cleaned up
             taking_part.cancel()
             await asyncio.gather(taking_part, return_exceptions=True)
             await member.close()

@@ -52,6 +52,7 @@ class RunMember(Follower):
 
     def __init__(self, network: Network, trainer: Trainer, settings: RunSettings, observe: Observer) -> None:
         super().__init__(network, trainer, settings, observe)
+        self.retiring = False  # set from outside: `run` returns when the present round has ended
         self.retries = 0
         self.loss: float | None = None
         self._polls = Polls(network, settings.run_id)
@@ -65,7 +66,8 @@ class RunMember(Follower):
     async def run(self) -> None:
         """Take part until the last round is committed, then keep serving its state until cancelled.
 
-        `close` must follow, however it ends. Raises TrainingError when the trainer fails.
+        Returns only after `retiring` was set: at the end of the round, at once where none can be made. `close` must
+        follow, however it ends. Raises TrainingError when the trainer fails.
         """
         await self._network.ready()
         for service in (self._polls, self._states, self.exchange):
@@ -75,6 +77,8 @@ class RunMember(Follower):
         await self._join()
         while True:
             while self.round < self.settings.rounds:
+                if self.retiring:
+                    return
                 await self._one_round()
             await self.keep_checkpoint(due=True)
             await self._enter(Phase.DONE)
@@ -108,7 +112,7 @@ class RunMember(Follower):
         while time.monotonic() - started_s < LISTEN_S:
             await self._wait_heard(BEAT_S)
         await self._catch_up()
-        while len(self.peers()) + 1 < self.settings.peers_min:
+        while len(self.peers()) + 1 < self.settings.peers_min and not self.retiring:
             self._say("waiting", peers=len(self.peers()) + 1, wanted=self.settings.peers_min)
             await self._wait_heard(1.0)
         self._say("joined", peers=len(self.peers()) + 1)
@@ -185,7 +189,10 @@ class RunMember(Follower):
         return time.monotonic() - self._waiting_since_s > max(PATIENCE_MIN_S, PATIENCE * typical_s)
 
     async def _assemble(self) -> list[bytes] | None:
-        """Wait until every live companion is ready; returns those to make the round with, or None after catching up."""
+        """Wait until every live companion is ready; returns those to make the round with.
+
+        None after catching up, and when this peer is to retire and there are too few for a round.
+        """
         await self._wait_for_guests()
         await self._enter(Phase.READY)
         started_s, ask_again_s = time.monotonic(), 0.0
@@ -202,6 +209,8 @@ class RunMember(Follower):
             all_ready = len(ready) == len(companions) and not self._coming()
             enough = len(ready) + 1 >= self.settings.peers_min
             late = time.monotonic() - started_s > patience_s
+            if self.retiring and not enough:
+                return None
             if not enough and time.monotonic() >= say_again_s:
                 say_again_s = time.monotonic() + SAY_AGAIN_S
                 self._say("waiting", peers=len(ready) + 1, wanted=self.settings.peers_min)

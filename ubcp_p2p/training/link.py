@@ -204,6 +204,10 @@ class Link:
             self._call.finishing = True
             self._send(messages.encode(messages.Finish(seq=self._call.request.seq)))
 
+    def tell(self, message: messages.Pace) -> None:
+        """Send what has no reply; a child that is ending does not hear it."""
+        self._send(messages.encode(message))
+
     async def stop(self, grace_s: float = _STOP_SECONDS) -> None:
         """End the child within 2 s: by a closed channel, and after `grace_s` by SIGKILL. Safe to call again."""
         self._stopping = True

@@ -19,6 +19,7 @@ from ubcp_p2p.training.limits import (
     MEMBERS_MAX,
     MESSAGE_BYTES_MAX,
     OFFERS_MAX,
+    PERMILLE,
     PROMPT_CHARS_MAX,
     SAMPLE_BYTES_MAX,
     WEIGHT_MAX,
@@ -79,6 +80,13 @@ class Finish(_Message):
 
     type: Literal["finish"] = "finish"
     seq: Seq
+
+
+class Pace(_Message):
+    """From now on use this share of the device's sustained speed, also within a running Train. No reply."""
+
+    type: Literal["pace"] = "pace"
+    permille: int = Field(ge=1, le=PERMILLE)
 
 
 class Cancel(_Message):
@@ -256,8 +264,9 @@ class Failed(_Message):
     hint: Words | None
 
 
-Request: TypeAlias = Start | Train | Apply | Commit | Discard | Load | Evaluate | Sample | Checkpoint  # has a reply
-Command: TypeAlias = Train | Finish | Cancel | Apply | Commit | Discard | Load | Evaluate | Sample | Checkpoint
+Task: TypeAlias = Train | Apply | Commit | Discard | Load | Evaluate | Sample | Checkpoint
+Request: TypeAlias = Start | Task  # has a reply
+Command: TypeAlias = Task | Finish | Pace | Cancel
 WithBuffer: TypeAlias = ReadyMade | Offered | CandidateMade | Loaded  # replies that come with one descriptor
 Reply: TypeAlias = WithBuffer | Progressed | Done | Evaluated | Sampled | Saved | Failed
 

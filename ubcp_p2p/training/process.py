@@ -127,6 +127,10 @@ class TrainerProcess:
         """End a running `train` after its current step, with what is done by then; otherwise do nothing."""
         self._link.finish()
 
+    def pace(self, permille: int) -> None:
+        """Use this share (1 to 1000) of the device's sustained speed from the next step on."""
+        self._link.tell(messages.Pace(permille=permille))
+
     async def apply(self, offers: Sequence[tuple[SharedBuffer, int]]) -> Candidate:
         """Take the outer step on a copy of the state: (offer, weight ≥ 1) in the order that all members agreed on.
 

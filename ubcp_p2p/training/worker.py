@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import math
 import os
 import select
 import signal
@@ -22,7 +23,7 @@ from ubcp_p2p.errors import ConfigError, LocalIOError, TrainingError, UbcpError
 from ubcp_p2p.processes import die_with_parent
 from ubcp_p2p.training import channel
 from ubcp_p2p.training.errors import Diverged, MalformedTrainerMessage, OutOfMemory, RoundFailed, StateMismatch
-from ubcp_p2p.training.limits import WORDS_CHARS_MAX
+from ubcp_p2p.training.limits import PERMILLE, WORDS_CHARS_MAX
 from ubcp_p2p.training.messages import (
     Apply,
     Cancel,
@@ -37,12 +38,14 @@ from ubcp_p2p.training.messages import (
     FailureKind,
     Finish,
     Load,
+    Pace,
     Progressed,
     Reply,
     Sample,
     Sampled,
     Saved,
     Start,
+    Task,
     Train,
     decode_command,
     decode_start,
@@ -54,6 +57,8 @@ if TYPE_CHECKING:
     from ubcp_p2p.training.session import Session
 
 _NICENESS = 5  # the daemon answers the network while the trainer computes
+_REST_SECONDS_MAX = 60.0  # after one step: a machine that slept in between took hours for it
+_REST_SECONDS_MIN = 0.01  # a sleep is a millisecond or more too long
 _PROGRESS_SECONDS_MIN = 0.2  # between two progress messages; a person reads no faster
 
 _KINDS: tuple[tuple[type[UbcpError], FailureKind], ...] = (  # the most special first
@@ -132,6 +137,7 @@ class _Server:
         self._poll = select.poll()
         self._poll.register(end, select.POLLIN)
         self._told_at = 0.0
+        self._permille = PERMILLE  # of the device's speed
 
     def serve(self) -> None:
         """Answer commands. Raises _ParentGone, or what is no ordinary failure of a command."""
@@ -142,12 +148,16 @@ class _Server:
             if isinstance(command, Finish | Cancel):
                 channel.close_all(fds)
                 continue  # for a command that was answered meanwhile
+            if isinstance(command, Pace):
+                channel.close_all(fds)
+                self._permille = command.permille
+                continue
             if self._attempt(command, fds) == "memory":
                 # now that the error is gone, and with it the frames that hold tensors
                 gc.collect()
                 release_memory()
 
-    def _attempt(self, command: Command, fds: list[int]) -> FailureKind | None:
+    def _attempt(self, command: Task, fds: list[int]) -> FailureKind | None:
         """Answer one command, with its failure if it fails; the kind of that failure."""
         try:
             self._answer(command, fds)
@@ -172,7 +182,7 @@ class _Server:
             channel.close_all(fds)
             raise
 
-    def _answer(self, command: Command, fds: list[int]) -> None:
+    def _answer(self, command: Task, fds: list[int]) -> None:
         session = self._session
         if fds and not isinstance(command, Apply | Load):
             channel.close_all(fds)
@@ -207,34 +217,62 @@ class _Server:
                 self._reply(Sampled(seq=seq, text=text))
             case Checkpoint(seq=seq, extra=extra):
                 self._reply(Saved(seq=seq, path=os.fsencode(session.checkpoint(extra))))
-            case Finish() | Cancel():
-                raise AssertionError("handled where they are received")
 
     def _reply(self, message: Reply, fd: int | None = None) -> None:
         channel.send(self._end, encode(message), [] if fd is None else [fd])
 
     def _watcher(self, seq: int, round: int) -> AfterStep:
-        """What to do after each local step: hear the daemon, tell it where we are."""
+        """What to do after each local step: hear the daemon, rest for its share, tell it where we are."""
+        began_s = time.monotonic()
+        owed_s = 0.0  # of rest; carried on, since a step may take less time than the shortest sleep
+
+        def hear() -> bool:
+            """Take one message; whether to go on."""
+            nonlocal owed_s
+            command, fds = self._receive()
+            channel.close_all(fds)
+            if isinstance(command, Pace):
+                self._permille, owed_s = command.permille, 0.0
+            elif isinstance(command, Cancel) and command.seq == seq:
+                raise _Cancelled
+            elif not isinstance(command, Finish | Cancel):
+                raise MalformedTrainerMessage(f"a {command.type} command came while another was under way")
+            return not (isinstance(command, Finish) and command.seq == seq)
+
+        def rest(mean_loss: Callable[[], float]) -> bool:
+            """Do nothing for so long that the steps took this peer's share of the time; whether to go on."""
+            nonlocal owed_s
+            if self._permille < PERMILLE:
+                mean_loss()  # waits for a GPU's queue: its time counts, not the time in which it was filled
+            now_s = time.monotonic()
+            took_s = now_s - began_s
+            owed_s += min(took_s * (PERMILLE - self._permille) / self._permille, _REST_SECONDS_MAX)
+            while True:
+                wait_s = owed_s if owed_s >= _REST_SECONDS_MIN else 0.0
+                heard = self._poll.poll(math.ceil(wait_s * 1000))
+                now_s, slept_s = time.monotonic(), time.monotonic() - now_s
+                owed_s -= slept_s if wait_s else 0.0
+                if not heard:
+                    return True
+                if not hear():
+                    return False
+
+        def tell(step: int, steps: int, mean_loss: Callable[[], float]) -> None:
+            self._told_at = time.monotonic()
+            progress = Progressed(seq=seq, round=round, step=step, steps=steps, loss=mean_loss())
+            try:
+                channel.send(self._end, encode(progress), flags=socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass  # the daemon is behind: the next one tells it more
 
         def after_step(step: int, steps: int, mean_loss: Callable[[], float]) -> bool:
-            go_on = True
-            while self._poll.poll(0):
-                command, fds = self._receive()
-                channel.close_all(fds)
-                if isinstance(command, Finish) and command.seq == seq:
-                    go_on = False
-                elif isinstance(command, Cancel) and command.seq == seq:
-                    raise _Cancelled
-                elif not isinstance(command, Finish | Cancel):
-                    raise MalformedTrainerMessage(f"a {command.type} command came while another was under way")
-            now = time.monotonic()
-            if now - self._told_at >= _PROGRESS_SECONDS_MIN or step == steps or not go_on:
-                self._told_at = now
-                progress = Progressed(seq=seq, round=round, step=step, steps=steps, loss=mean_loss())
-                try:
-                    channel.send(self._end, encode(progress), flags=socket.MSG_DONTWAIT)
-                except BlockingIOError:
-                    pass  # the daemon is behind: the next one tells it more
+            nonlocal began_s
+            if time.monotonic() - self._told_at >= _PROGRESS_SECONDS_MIN or step == steps:
+                tell(step, steps, mean_loss)
+            go_on = rest(mean_loss)
+            if not go_on:
+                tell(step, steps, mean_loss)
+            began_s = time.monotonic()
             return go_on
 
         return after_step

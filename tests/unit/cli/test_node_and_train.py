@@ -16,20 +16,27 @@ from ubcp_p2p.cli.node import describe_run
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.keys import AccountKey, NodeKey, Ownership
 from ubcp_p2p.peer.control import ControlServer, Emit
+from ubcp_p2p.peer.pause import read_pause
 from ubcp_p2p.peer.profile import Profile, ProfileLock
 
 RUN: dict[str, Any] = {
-    "name": "r", "recipe": "digits-tiny", "run_id": "ab" * 32, "stage": "done", "resumed": False,
+    "name": "r", "recipe": "digits-tiny", "run_id": "ab" * 32, "stage": "done", "resumed": False, "resting": "",
     "phase": "done", "round": 50, "rounds": 50,
     "step": 4, "steps": 4, "peers": 3, "loss": 0.25, "state_hash": "cd" * 32, "retries": 1, "trainer_pid": 7,
     "device": "cpu", "evaluation": None, "checkpoint_trouble": None, "error": None,
 }  # fmt: skip
 FAILED = RUN | {"error": {"message": "the trainer was killed", "hint": "start it again"}}
+OWNER: dict[str, Any] = {
+    "works": False, "share_permille": 1000, "words": "on battery", "until": None, "causes": ["battery"], "pause": None,
+    "readings": {"on_battery": True, "carbon": {"g_per_kwh": 27, "source": "the average", "note": "the API is away"}},
+    "trouble": "pause.json is \x1b[2J damaged",
+}  # fmt: skip
 STATUS: dict[str, Any] = {
     "version": "0", "pid": 42, "role": "peer", "stage": "up", "loading": [], "uptime_s": 3.0, "peer_id": "12D3KooWx",
     "account": "ef" * 32, "addresses": ["/ip4/127.0.0.1/tcp/1/p2p/12D3KooWx"], "clock_offset_s": None,
     "reachability": {"kind": "loopback", "words": "this machine only"}, "connected": 2, "p2pd_pid": 9,
-    "p2pd_restarts": 0, "runs": [RUN], "ledger": None, "ledger_words": "none: this node is in no community",
+    "p2pd_restarts": 0, "runs": [RUN], "owner": OWNER, "ledger": None,
+    "ledger_words": "none: this node is in no community",
 }  # fmt: skip
 COMMITTED = {
     "kind": "committed", "round": 50, "time": 1.0, "members": ["a", "b"], "loss": 0.5, "weight": 8, "attempts": 1,
@@ -38,6 +45,8 @@ COMMITTED = {
 EVENTS: list[dict[str, Any]] = [
     {"kind": "joined", "round": 0, "time": 1.0, "peers": 2},
     {"kind": "waiting", "round": 0, "time": 1.0, "peers": 1, "wanted": 2},
+    {"kind": "paused", "round": 0, "time": 1.0, "reason": "on battery"},
+    {"kind": "goes on", "round": 0, "time": 1.0},
     {"kind": "progress", "round": 0, "time": 1.0, "step": 1, "steps": 4, "loss": 1.0},
     {"kind": "retry", "round": 3, "time": 1.0, "reason": "no \x1b[2Jmajority\nubcp: error: forged", "attempt": 1},
     {"kind": "adopted", "round": 4, "time": 1.0, "how": "download", "source": "a", "before": 2},
@@ -97,6 +106,7 @@ class FakeNode:
         claim = {"name": "far", "recipe": "gpt", "run_id": "12" * 32, "peers": 2, "round": 9, "rounds": 10}
         verbs = {
             "status": canned(STATUS), "train": canned(RUN), "leave": canned(RUN), "follow": follow, "stop": stop,
+            "pause": canned(OWNER), "resume": canned(OWNER | {"works": True, "words": "working", "trouble": None}),
             "runs": canned({"own": [RUN], "claimed": [claim, claim | {"run_id": RUN["run_id"], "name": "mine"}]}),
             "peers": canned({"own": ["/a/p2p/1"], "connected": ["2"], "remembered": ["/b/p2p/2"]}),
         }  # fmt: skip
@@ -199,7 +209,8 @@ def test_a_peers_file_is_checked_line_by_line(
 
 
 @pytest.mark.parametrize(
-    "words", [["status"], ["peers"], ["runs"], ["leave", "r"], ["train", "digits-tiny", "--run", "r"]]
+    "words",
+    [["status"], ["peers"], ["runs"], ["leave", "r"], ["train", "digits-tiny", "--run", "r"], ["pause"], ["resume"]],
 )
 def test_json_is_one_document_on_stdout(node: FakeNode, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert ubcp(*words, "--json", profile=node.root) == 0
@@ -212,8 +223,43 @@ def test_json_is_one_document_on_stdout(node: FakeNode, words: list[str], capsys
 def test_status_in_words(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
     assert ubcp("status", profile=node.root) == 0
     out = capsys.readouterr().out
-    for words in ("12D3KooWx", "pid 42", "up", "loopback", "2 connected", "/ip4/127.0.0.1/tcp/1", "round 50 of 50"):
+    for words in ("12D3KooWx", "pid 42", "up", "loopback", "2 connected", "/ip4/127.0.0.1/tcp/1", "round 50 of 50",
+                  "owner      idle: on battery\n", "owner      carbon by the average: the API is away\n",
+                  "owner      TROUBLE: pause.json is \\x1b[2J damaged\n"):  # fmt: skip
         assert words in out
+
+
+def test_pause_and_resume_ask_the_node(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ubcp("pause", "--for", "0.5", "--after-round", profile=node.root) == 0
+    assert "idle: on battery" in capsys.readouterr().out
+    assert ubcp("resume", profile=node.root) == 0
+    assert capsys.readouterr().out.startswith("working\n")
+    asked = [{key: request.get(key) for key in ("verb", "hours", "after_round")} for request in node.asked]
+    assert asked == [
+        {"verb": "pause", "hours": 0.5, "after_round": True},
+        {"verb": "resume", "hours": None, "after_round": None},
+    ]
+    assert not Profile(node.root).pause_file.exists()  # the node writes it
+
+
+@pytest.mark.slow
+def test_pause_without_a_node_is_kept_for_the_next(profile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Profile(profile)
+    assert ubcp("pause", "--for", "2", profile=profile) == 0
+    kept = read_pause(place.pause_file)
+    assert kept is not None
+    assert kept.until == kept.since + 7200
+    assert ubcp("pause", "--for", "-1", profile=profile) == 2
+    assert read_pause(place.pause_file) == kept
+    assert ubcp("resume", "--json", profile=profile) == 0
+    assert not place.pause_file.exists()
+    out, err = capsys.readouterr()
+    assert "the next one begins paused" in out
+    assert json.loads(out.splitlines()[-1]) == {
+        "running": False, "words": "no node is running; the next one is not paused",
+    }  # fmt: skip
+    assert "a pause of -1.0 hours cannot be" in err
+    assert ubcp("pause", profile=profile / "none") == 2
 
 
 def test_peers_prints_what_up_peers_takes(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,7 +281,8 @@ def test_train_sends_the_recipe_and_shows_what_happens(node: FakeNode, capsys: p
     assert (request["run"], request["peers_min"], request["new"]) == ("r", 3, True)
     assert 'name = "digits-tiny"' in request["recipe"]
     err = capsys.readouterr().err
-    for words in ("joined with 2", "waiting for peers: 1 of 2", "tried again", "now at round 4", "repaired",
+    for words in ("joined with 2", "paused: on battery", "goes on: the owner",
+                  "waiting for peers: 1 of 2", "tried again", "now at round 4", "repaired",
                   "not finite", "1.5000 ± 0.0100", "NO CHECKPOINT: disk full", "round 50 committed by 2"):  # fmt: skip
         assert words in err
     assert "step 1/4" not in err  # progress is for terminals
@@ -278,6 +325,12 @@ def test_stop_waits_for_the_end(node: FakeNode, capsys: pytest.CaptureFixture[st
         (RUN | {"round": None, "resumed": True}, "r: starting the trainer, to go on where it was"),
         (RUN | {"resumed": True}, "1 retries, resumed at the node's start"),
         (RUN | {"stage": "left", "round": None}, "r: left before it began"),
+        (
+            RUN | {"stage": "paused", "resting": "on battery"},
+            "paused after round 50 of 50: on battery",
+        ),
+        (RUN | {"stage": "paused", "round": None, "resting": "no"}, "r (digits-tiny): paused: no"),
+        (RUN | {"stage": "running", "resting": "on battery"}, "; about to pause: on battery"),
         (RUN | {"loss": None, "checkpoint_trouble": "disk full"}, "NO CHECKPOINT: disk full"),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 from tests.unit.swarm.made import KEYS, digest
 from ubcp_p2p.errors import ConfigError, TrainingError, UbcpError
 from ubcp_p2p.models.recipe import load_recipe, run_id
+from ubcp_p2p.owner.values import FREE, Block, Cause, Manner, Rules, Verdict
 from ubcp_p2p.peer.config import TrainingConfig
 from ubcp_p2p.peer.kept import RunOptions, kept_runs
 from ubcp_p2p.peer.profile import Profile
@@ -59,6 +60,14 @@ class FakeTrainer:
         )
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.stopped = False
+        self.shares: list[int] = []
+        self.finished_early = 0
+
+    def pace(self, permille: int) -> None:
+        self.shares.append(permille)
+
+    def finish_early(self) -> None:
+        self.finished_early += 1
 
     async def __aenter__(self) -> FakeTrainer:
         return self
@@ -68,20 +77,30 @@ class FakeTrainer:
 
 
 class FakeMember:
-    """A member that trains until it is cancelled."""
+    """A member that trains until it is cancelled, or is to retire and its round has ended."""
 
     phase, round, step, loss, retries, base_hash, certificate = Phase.TRAINING, 0, 0, None, 0, bytes(32), None
 
     def __init__(self, settings: RunSettings, running: asyncio.Event) -> None:
         self.settings = settings
+        self.retiring = False
+        self.round_ends = asyncio.Event()
+        self.closed = asyncio.Event()
+        self.close_begun = asyncio.Event()
+        self.closing = asyncio.Event()
+        self.closing.set()
         self._running = running
 
     async def run(self) -> None:
         self._running.set()
-        await asyncio.Event().wait()
+        while not self.retiring:
+            await self.round_ends.wait()
+            self.round_ends.clear()
 
     async def close(self) -> None:
-        """Nothing to announce."""
+        self.close_begun.set()
+        await self.closing.wait()
+        self.closed.set()
 
 
 class House:
@@ -92,6 +111,7 @@ class House:
         self.profile.make()
         self.network = FakeNetwork()
         self.trainers: list[FakeTrainer] = []
+        self.members: list[FakeMember] = []
         self.running = asyncio.Event()  # a member trains
         self.fails: UbcpError | None = None
         self.observe: Observer
@@ -111,13 +131,14 @@ class House:
         running.cancel()
         return run
 
-    def runs(self) -> Runs:
+    def runs(self, rules: Rules = Rules()) -> Runs:  # noqa: B008  # frozen
         network: Any = self.network
-        made = Runs(self.profile, TrainingConfig(), network)
+        made = Runs(self.profile, TrainingConfig(), network, rules)
 
         def member(settings: RunSettings, trainer: object, observe: Observer) -> Any:
             self.observe = observe
-            return FakeMember(settings, self.running)
+            self.members.append(FakeMember(settings, self.running))
+            return self.members[-1]
 
         made.member = member  # type: ignore[method-assign]  # takes the place of a method
         return made
@@ -235,3 +256,151 @@ async def test_a_damaged_file_is_one_warning(house: House, caplog: pytest.LogCap
     assert len(after.all()) == 1
     assert caplog.text.count("is not resumed") == 1
     await after.stop()
+
+
+# -- what the owner's rules say --------------------------------------------------------------------------------------
+
+
+def no(manner: Manner) -> Verdict:
+    return Verdict(False, 1000, "on battery", None, (Block(Cause.BATTERY, "on battery", manner),))
+
+
+async def rested(run: Run) -> None:
+    assert run.task is not None
+    await asyncio.wait([run.task])
+
+
+@pytest.mark.asyncio
+async def test_a_round_is_finished_before_the_run_rests_and_it_goes_on_later(house: House) -> None:
+    runs = house.runs()
+    run = await house.begun(await runs.start("r", RECIPE, RunOptions()))
+    runs.obey(no(Manner.ROUND))
+    assert run.resting == "on battery"
+    assert run.stage == "running"
+    assert house.trainers[0].finished_early == 0
+    house.members[0].round_ends.set()
+    await rested(run)
+    assert (run.stage, run.trainer, run.claim()) == ("paused", None, None)
+    assert house.trainers[0].stopped
+    assert house.members[0].closed.is_set()
+    runs.obey(no(Manner.ROUND))
+    assert kept_runs(house.profile.runs, 1)[0][0].name == "r"
+
+    house.running.clear()
+    runs.obey(FREE)
+    assert (await house.begun(run)).stage == "running"
+    assert run.resting == ""
+    assert len(house.trainers) == 2
+    kinds = [document["kind"] for document in run._events]
+    assert [kind for kind in kinds if kind in ("paused", "goes on")] == ["paused", "goes on"]
+    await runs.stop()
+
+
+@pytest.mark.asyncio
+async def test_the_others_get_the_steps_that_are_done(house: House) -> None:
+    runs = house.runs()
+    await house.begun(await runs.start("r", RECIPE, RunOptions()))
+    runs.obey(no(Manner.EARLY))
+    assert house.trainers[0].finished_early == 1
+    runs.obey(FREE)  # plugged in again before the round has ended
+    assert not house.members[0].retiring
+    house.members[0].round_ends.set()
+    assert runs.get("r").stage == "running"
+    await runs.stop()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("phase", [Phase.TRAINING, Phase.JOINING, Phase.DONE])
+async def test_an_immediate_pause_and_one_outside_of_a_round_do_not_wait(house: House, phase: Phase) -> None:
+    runs = house.runs()
+    run = await house.begun(await runs.start("r", RECIPE, RunOptions()))
+    house.members[0].phase = phase
+    runs.obey(no(Manner.NOW if phase == Phase.TRAINING else Manner.ROUND))
+    await rested(run)
+    assert run.stage == "paused"
+    assert house.members[0].closed.is_set()
+    assert house.trainers[0].stopped
+
+
+@pytest.mark.asyncio
+async def test_a_round_that_takes_too_long_is_left(house: House) -> None:
+    runs = house.runs()
+    run = await house.begun(await runs.start("r", RECIPE, RunOptions()))
+    runs.obey(no(Manner.ROUND))
+    assert run.retire_by_s is not None
+    patient_s = run.retire_by_s
+    runs.obey(no(Manner.EARLY))
+    assert run.retire_by_s < patient_s
+    run.retire_by_s = 0.0
+    runs.obey(no(Manner.ROUND))
+    await rested(run)
+    assert run.stage == "paused"
+
+
+@pytest.mark.asyncio
+async def test_nothing_breaks_off_a_clean_up(house: House) -> None:
+    runs = house.runs()
+    run = await house.begun(await runs.start("r", RECIPE, RunOptions()))
+    member = house.members[0]
+    member.closing.clear()
+    runs.obey(no(Manner.ROUND))
+    member.round_ends.set()
+    ends = asyncio.create_task(runs.leave("r"))
+    await member.close_begun.wait()
+    for manner in (Manner.NOW, Manner.NOW):
+        runs.obey(no(manner))
+    runs.obey(FREE)
+    member.closing.set()
+    await ends
+    assert member.closed.is_set()
+    assert run.stage == "left"
+    runs.obey(FREE)
+    assert run.stage == "left"
+    assert len(house.trainers) == 1
+
+
+@pytest.mark.asyncio
+async def test_what_begins_while_the_rules_say_no_waits_also_over_a_restart(house: House) -> None:
+    before = house.runs()
+    before.obey(no(Manner.ROUND))
+    run = await before.start("r", RECIPE, RunOptions())
+    assert (run.stage, run.resting, run.task) == ("paused", "on battery", None)
+    await before.stop()
+    assert run.stage == "left"
+
+    after = house.runs()
+    after.obey(no(Manner.ROUND))
+    after.resume()
+    run = after.get("r")
+    assert run.stage == "paused"
+    assert house.trainers == []
+    after.obey(FREE)
+    assert (await house.begun(run)).stage == "running"
+    await after.stop()
+
+
+@pytest.mark.asyncio
+async def test_the_share_reaches_the_trainer_when_it_changes(house: House) -> None:
+    runs = house.runs()
+    half, third = Verdict(True, 500, "", None), Verdict(True, 333, "", None)
+    runs.obey(half)
+    await house.begun(await runs.start("r", RECIPE, RunOptions()))
+    for found in (half, third, third, FREE):
+        runs.obey(found)
+    assert house.trainers[0].shares == [500, 333, 1000]
+    await runs.stop()
+
+
+@pytest.mark.asyncio
+async def test_a_run_that_the_owner_refuses(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    before = house.runs()
+    await before.start("r", RECIPE, RunOptions())
+    await before.stop()
+    for refused in ("r", run_id("r", RECIPE.hash()).hex()):
+        after = house.runs(Rules(runs_refused=frozenset({refused})))
+        with pytest.raises(ConfigError, match="refuses the run 'r'") as caught:
+            await after.start("r", RECIPE, RunOptions())
+        assert "refuse_runs" in str(caught.value.hint)
+        after.resume()
+        assert after.all() == []
+    assert caplog.text.count("it is not resumed") == 2

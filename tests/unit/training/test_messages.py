@@ -26,6 +26,16 @@ def test_commands_survive_the_trip(seq: int, round: int, members: tuple[bytes, .
     assert messages.decode_command(messages.encode(command)) == command
 
 
+@pytest.mark.parametrize("permille", [-1, 0, 1, 1000, 1001, 1.5])
+def test_a_share_is_of_a_thousand(permille: float) -> None:
+    data = json.dumps({"type": "pace", "permille": permille}).encode()
+    if permille in (1, 1000):
+        assert messages.decode_command(data) == messages.Pace(permille=int(permille))
+    else:
+        with pytest.raises(MalformedTrainerMessage, match="permille"):
+            messages.decode_command(data)
+
+
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(0, 2**53 - 1))
 def test_a_loss_survives_to_the_bit(loss: float, step: int) -> None:
     reply = messages.Progressed(seq=1, round=0, step=step, steps=step, loss=loss)
