@@ -107,7 +107,7 @@ class OthersLoad:
         if seconds <= 0:
             return Unreadable("the load of other programs is known from the second reading on")
         others_s = (new.busy_s - old.busy_s) - (new.own_s - old.own_s)
-        return min(PERMILLE, max(0, round(others_s * PERMILLE / seconds)))
+        return round(min(max(0.0, others_s), seconds) * PERMILLE / seconds)
 
 
 class ProcessorTimes:
