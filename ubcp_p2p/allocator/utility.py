@@ -1,0 +1,109 @@
+"""What each request is worth in this slice: U = 2^(wait ∕ A) · d · ∫ 2^(−x ∕ S) dx from v to v + E. Pure integers.
+
+v is the use so far and all that is queued before it; the level, user or unit, is the one with the larger v ∕ S at each
+point of the way. Being an integral, the value of a job is that of its pieces together, however it is split.
+
+Exponents are Q96, weights Q64. All exponents are counted from the largest one, and all values are cut to one scale, so that
+their sum is below 2^50 (exact in a DOUBLE, and no sum of ours overflows 64 bits); each is at least 1: else heavy users
+would starve beside idle capacity.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from ubcp_p2p.allocator.fixed import EXPONENT_BITS, LOG2_E, ONE, VALUE_BITS, exp2_neg, exponent, times_exp2_neg
+from ubcp_p2p.allocator.problem import Ask
+from ubcp_p2p.allocator.shares import Standing
+
+SUM_BITS: Final = 50
+WEIGHT_BITS: Final = 64  # of LOG2_E
+
+
+class Piece(NamedTuple):
+    """A part of a quantum at one level: worth weight (Q64 units) · 2^(rise − fall) (both Q96)."""
+
+    weight: int
+    rise: int
+    fall: int
+
+
+class Worth(NamedTuple):
+    """value: U in the slice's own scale. use, part: v and S of the level with the larger v ∕ S at the quantum's start."""
+
+    value: int
+    use: int
+    part: int
+
+
+def worths(
+    asks: Sequence[Ask], quanta: Sequence[int], people: Mapping[bytes, Standing], ageing: int
+) -> tuple[Worth, ...]:
+    """Of every request that competes, in their order; `quanta` are their E, in units.
+
+    What is queued before a request is what waits longer, and of equally long waiting what has the lower id.
+    """
+    queued: dict[bytes, int] = defaultdict(int)
+    queued_unit: dict[str, int] = defaultdict(int)
+    pieces: list[tuple[Piece, ...]] = [()] * len(asks)
+    levels = [(0, 1)] * len(asks)
+    for place in sorted(range(len(asks)), key=lambda place: (-asks[place].waited, asks[place].id)):
+        ask, quantum = asks[place], quanta[place]
+        of_user, of_unit, name = people[ask.applicant]
+        user = (of_user.use + queued[ask.applicant], of_user.part)
+        unit = (of_unit.use + queued_unit[name], of_unit.part)
+        pieces[place] = pieces_of(user, unit, quantum, exponent(ask.waited, ageing), ask.urgency)
+        levels[place] = user if user[0] * unit[1] >= unit[0] * user[1] else unit
+        queued[ask.applicant] += quantum
+        queued_unit[name] += quantum
+    values = scaled(pieces)
+    return tuple(Worth(value, *level) for value, level in zip(values, levels, strict=True))
+
+
+def pieces_of(
+    user: tuple[int, int], unit: tuple[int, int], quantum: int, rise: int, urgency: int
+) -> tuple[Piece, ...]:
+    """The quantum, cut where the user's v ∕ S overtakes the unit's. user, unit: (v, S), the unit's S not the smaller.
+
+    Both grow by the same work, the user's no slower: so there is one such point at most.
+    """
+    ahead = unit[0] * user[1] - user[0] * unit[1]  # of the unit's v ∕ S, times both S
+    if ahead <= 0:
+        at_unit = 0
+    elif unit[1] == user[1]:
+        at_unit = quantum
+    else:
+        at_unit = min(quantum, ahead // (unit[1] - user[1]))
+    parts = ((unit, 0, at_unit), (user, at_unit, quantum - at_unit))
+    return tuple(
+        Piece(urgency * weight(length, part), rise, -exponent(-(use + start), part))
+        for (use, part), start, length in parts
+        if length
+    )
+
+
+def weight(quantum: int, part: int) -> int:
+    """∫ 2^(−x ∕ part) dx from 0 to quantum = part · (1 − 2^(−quantum ∕ part)) ∕ ln 2, in Q64; off by 2^−40 of it at most."""
+    return part * (ONE - exp2_neg(exponent(quantum, part))) * LOG2_E >> VALUE_BITS
+
+
+def scaled(pieces: Sequence[Sequence[Piece]]) -> list[int]:
+    """The values in one scale: all at least 1, their sum below 2^50 (for up to 10,000 of them)."""
+    if not pieces:
+        return []
+    largest = max(piece.rise - piece.fall for row in pieces for piece in row)
+    raw = [
+        sum(times_exp2_neg(piece.weight, largest - piece.rise + piece.fall) for piece in row) for row in pieces
+    ]
+    return to_scale(raw)
+
+
+def to_scale(raw: Sequence[int]) -> list[int]:
+    """Shifted right until their sum is below 2^49, then raised to 1 where they are less."""
+    shift = max(0, sum(raw).bit_length() - (SUM_BITS - 1))
+    return [max(1, value >> shift) for value in raw]
+
+
+assert EXPONENT_BITS >= 64, "a quantum of one unit in a part of 2^53 must have digits left"
