@@ -27,7 +27,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Allocation:
-    """reasons: of each ask, in their order. entries: those that compete, in the same order; accepted: places among them.
+    """reasons: of each ask, in their order. entries: those that compete, in that order; accepted: places among them.
 
     open: places of the entries that the second pass chose from; `instance` and `solution` are that pass.
     """
@@ -56,7 +56,8 @@ def allocate(problem: Problem) -> Allocation:
     """The one allocation that the rules give."""
     rules = problem.rules
     slots = grid(problem.budget, rules.newcomer_permille)
-    best = grid(problem.budget_max, rules.newcomer_permille).fits
+    # The larger of both: a larger budget has coarser granules, and can lose more of itself to rounding.
+    best = max(slots.fits, grid(problem.budget_max, rules.newcomer_permille).fits)
     before = [_before(problem, ask, slots, best) for ask in problem.asks]
     competing = [ask for ask, reason in zip(problem.asks, before, strict=True) if reason is None]
     quanta = [min(ask.units, slots.fits) for ask in competing]
@@ -102,7 +103,7 @@ def _is_worth_waiting(carbon: int | None, ask: Ask) -> bool:
 
 
 def _first_pass(problem: Problem, slots: Grid, entries: tuple[Entry, ...]) -> tuple[frozenset[int], int]:
-    """Newcomers' requests that fit into the reserve; and what of this slice's own reserve, in units, they left unused."""
+    """Newcomers' requests that get the reserve; and what they left of this slice's own, in units."""
     carried = min(problem.reserve_carried // slots.granule, slots.capacity - slots.reserve)
     places = tuple(place for place, entry in enumerate(entries) if entry.newcomer)
     taken = solve(_instance(entries, places, slots.reserve + carried)).taken.nonzero()[0].tolist()

@@ -1,7 +1,7 @@
 """Problems and decisions as canonical bytes: what a DECISION's inputs hash names, and what auditors compare. Pure.
 
-`decode_problem` takes bytes from strangers: nothing gets past it that `Problem` does not allow, and one problem has exactly
-one encoding.
+`decode_problem` takes bytes from strangers: nothing gets past it that `Problem` does not allow, and one problem has
+exactly one encoding.
 """
 
 from __future__ import annotations

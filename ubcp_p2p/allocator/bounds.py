@@ -1,8 +1,8 @@
 """The knapsack problem of a slice, and what its relaxation proves before anything is solved exactly.
 
-For any price λ ≥ 0 of a granule no set is worth more than limit = λK + Σ max(0, U − λc), and one that differs from the signs
-of U − λc at item j no more than limit − |U_j − λ c_j| (Lagrange; Dantzig's λ is the density at which the greedy filling
-breaks off). Everything is int64: U below 2^50 together, λ at most 2^49, costs and K at most 10,000.
+For any price λ ≥ 0 of a granule no set is worth more than limit = λK + Σ max(0, U − λc), and one that differs from
+the signs of U − λc at item j no more than limit − |U_j − λ c_j| (Lagrange; Dantzig's λ is the density at which the
+greedy filling breaks off). Everything is int64: U below 2^50 together, λ at most 2^49, costs and K at most 10,000.
 """
 
 from __future__ import annotations

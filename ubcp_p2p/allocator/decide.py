@@ -21,10 +21,11 @@ class Outcome(NamedTuple):
     """What one request got.
 
     units: its quantum; cost: in granules; value: U. All three are 0 where it was out before it was weighed.
-    displaces: (least, most) per mille of its own value by which accepting it would lower the value of the whole; equal where
-    exact; None for all but `FULL`, and where it fits into no set. queue: its place among the `FULL`, from 1; 0 for others.
-    wait_s: seconds until it is expected to be accepted, an estimate; 0 when it is, None when nothing can be said.
-    use_permille: what its user, or its unit where that is worse, used and has queued before it, of a fair share.
+    displaces: (least, most) per mille of its own value by which accepting it would lower the value of the whole;
+    equal where exact; None for all but `FULL`, and where it fits into no set. queue: its place among the `FULL`, from
+    1; 0 for others. wait_s: seconds until it is expected to be accepted, an estimate; 0 when it is, None when nothing
+    can be said. use_permille: what its user, or its unit where that is worse, used and has queued before it, of a
+    fair share.
     """
 
     id: bytes
@@ -36,6 +37,7 @@ class Outcome(NamedTuple):
     queue: int = 0
     wait_s: int | None = None
     use_permille: int = 0
+    of_unit: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -72,7 +74,7 @@ class Decision:
         outcomes: list[Value] = [
             [
                 one.id, str(one.reason), one.units, one.cost, one.value, list(one.displaces or ()), one.queue,
-                [] if one.wait_s is None else [one.wait_s], one.use_permille,
+                [] if one.wait_s is None else [one.wait_s], one.use_permille, int(one.of_unit),
             ]
             for one in self.outcomes
         ]  # fmt: skip
@@ -142,18 +144,19 @@ def _outcome(
     wait_s: int | None,
 ) -> Outcome:
     entry = allocation.entries[place]
-    use_permille = 1000 * entry.worth.use // entry.worth.part
+    value, share, of_unit = entry.worth
+    use_permille = 1000 * share.use // share.part
     return Outcome(
-        entry.ask.id, reason, entry.quantum, entry.cost, entry.worth.value, displaces, queue, wait_s, use_permille
+        entry.ask.id, reason, entry.quantum, entry.cost, value, displaces, queue, wait_s, use_permille, of_unit
     )
 
 
 def _waits(allocation: Allocation) -> dict[int, tuple[int, int | None]]:
     """Queue position and expected seconds of each refused entry, by its place.
 
-    Two ways to the front, and the shorter counts. The queue drains: all that has more value for its granules goes first, for
-    as many slices as it needs, nothing new comes, and every slice is like this one. Or its value grows by waiting to what
-    the cut is today.
+    Two ways to the front, and the shorter counts. The queue drains: all that has more value for its granules goes
+    first, for as many slices as it needs, nothing new comes, and every slice is like this one. Or its value grows by
+    waiting to what the cut is today.
     """
     entries, capacity, rules = allocation.entries, allocation.grid.capacity, allocation.problem.rules
     relaxed = allocation.solution.relaxed

@@ -1,7 +1,7 @@
 """What each refused request would displace: V* − V*(x_j = 1), exact near the cut, proven bounds elsewhere.
 
-Exact ones come from tables over the requests near the cut: the best values of all before one (with everything that is not
-near the cut), and of all after it; the best split of what is left between the two is V*(x_j = 1) − U_j.
+Exact ones come from tables over the requests near the cut: the best values of all before one (with everything that is
+not near the cut), and of all after it; the best split of what is left between the two is V*(x_j = 1) − U_j.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Displaced(NamedTuple):
 
 def displaced(instance: Instance, solution: Solution, near: int = NEAR) -> Displaced:
     """Exact for the `near` refused items closest to the cut by density (of equally close ones the lower ids)."""
-    costs, values, capacity = instance
+    costs, capacity = instance.costs, instance.capacity
     least, most = _bounds(instance, solution)
     refused = np.flatnonzero(~solution.taken & (costs <= capacity))
     distance = -(solution.relaxed.reduced[refused] // costs[refused])

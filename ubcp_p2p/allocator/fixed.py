@@ -1,8 +1,9 @@
 """Powers of two in integers: 2^−x and its logarithm, the same bits on every machine (docs/allocator.md §Numbers).
 
-Exponents are Q96 (the integer x stands for x ∕ 2^96), values Q128. The fraction of an exponent is cut into 12 bytes, and
-each byte has a table of 2^(−byte ∕ 2^(8·place)); the tables come from integer square roots. A product of 12 entries,
-truncated after each, is less than 2^−123 off: an entry is at most 2^−129 off by rounding, each truncation at most 2^−128.
+Exponents are Q96 (the integer x stands for x ∕ 2^96), values Q128. The fraction of an exponent is cut into 12 bytes,
+and each byte has a table of 2^(−byte ∕ 2^(8·place)); the tables come from integer square roots. A product of 12
+entries, truncated after each, is less than 2^−123 off: an entry is at most 2^−129 off by rounding, each truncation at
+most 2^−128.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What one peer knows when it decides on one slice, as frozen values with a limit on each field. Pure.
 
-Amounts are units (1 unit = 1 GFLOP = 1 µcredit), times are whole slices; nothing here is a float. Rows are sorted by id or
-name, so that one problem has one form; `problem_of` sorts them.
+Amounts are units (1 unit = 1 GFLOP = 1 µcredit), times are whole slices; nothing here is a float. Rows are sorted by
+id or name, so that one problem has one form; `problem_of` sorts them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from ubcp_p2p.errors import UbcpError
@@ -95,7 +96,7 @@ class Cleaner(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """One request, as this slice sees it. units: the quantum of one peer and slice; units_min: the least that is of use.
+    """One request, as this slice sees it. units: the quantum of a peer and slice; units_min: the least that is of use.
 
     slices_left counts the slices that the job still needs, this one included. cleaner: None without slack, or where
     nothing is known of the power. standing: one of `STANDING` when the request is out before anything is weighed.
@@ -117,9 +118,9 @@ class Ask(NamedTuple):
 class Problem:
     """One peer's slice. Raises BadProblem for whatever breaks a limit.
 
-    budget: what the owner's rules and the hardware allow in this slice; budget_max: in the best slice of all. capacity: of
-    the whole network in a slice. reserve_carried: what newcomers left unused of the last slice's reserve. carbon: g CO₂ per
-    kWh now, None where unknown.
+    budget: what the owner's rules and the hardware allow in this slice; budget_max: in the best slice of all.
+    capacity: of the whole network in a slice. reserve_carried: what newcomers left unused of the last slice's
+    reserve. carbon: g CO₂ per kWh now, None where unknown.
     """
 
     slice: int
@@ -173,7 +174,7 @@ def problem_of(
 
 
 class Grid(NamedTuple):
-    """A budget in granules. fits: the largest quantum, in units, that no use of the newcomers' own reserve can keep out."""
+    """A budget in granules. fits: the largest quantum, in units, that the newcomers' own reserve leaves room for."""
 
     granule: int
     capacity: int
@@ -222,7 +223,7 @@ def _is_text(text: object) -> bool:
 
 
 def _rising(keys: list[bytes]) -> bool:
-    return all(first < second for first, second in zip(keys, keys[1:], strict=False))
+    return all(first < second for first, second in pairwise(keys))
 
 
 def _check_frame(problem: Problem) -> None:
@@ -233,7 +234,9 @@ def _check_frame(problem: Problem) -> None:
     _between(rules.ageing_slices, 1, SPAN_MAX, "rules.ageing_slices")
     _between(rules.slice_s, 1, SLICE_S_MAX, "rules.slice_s")
     _need(1 <= len(rules.purposes) <= PURPOSES_MAX, "rules.purposes", f"must be 1 to {PURPOSES_MAX}")
-    _need(all(map(_is_text, rules.purposes)), "rules.purposes", f"each has 1 to {TEXT_BYTES_MAX} bytes, no control ones")
+    _need(
+        all(map(_is_text, rules.purposes)), "rules.purposes", f"each has 1 to {TEXT_BYTES_MAX} bytes, no control ones"
+    )
     _need(_rising([_utf8(text) for text in rules.purposes]), "rules.purposes", "must be sorted, each once")
     _between(problem.budget, 0, AMOUNT_MAX, "budget")
     _between(problem.budget_max, problem.budget, AMOUNT_MAX, "budget_max")

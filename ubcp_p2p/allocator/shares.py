@@ -1,7 +1,7 @@
 """Who is entitled to what: units by weight, and the people of a unit equally. Pure.
 
-Only units and people with use or with a request in this slice have a share; what the others leave goes to them. A million
-accounts of one unit share that unit's one part.
+Only units and people with use or with a request in this slice have a share; what the others leave goes to them. A
+million accounts of one unit share that unit's one part.
 """
 
 from __future__ import annotations

@@ -1,19 +1,20 @@
 """The exact 0/1 knapsack: which requests together are worth most, and of equally good sets always the same one.
 
-**The tie rule.** Of all optimal sets, the one that is first by request id: where two differ, at the lowest id on which they
-differ, the one that accepts it. That is a property of the problem, not of the way to the answer, so any exact solver can check it.
+**The tie rule.** Of all optimal sets, the one that is first by request id: where two differ, at the lowest id on
+which they differ, the one that accepts it. That is a property of the problem, not of the way to the answer, so any
+exact solver can check it.
 
-**Why the answer is that set.** (1) *Reduction.* `relax` gives for each item a proof of the form "a set that takes (leaves) it is
-worth at most L". With a set of value z at hand, an item is fixed only where L < z, strictly: then no optimal set does
-otherwise, so all optimal sets survive, and among them the first. (2) *Table.* What is left is solved by dynamic programming
-over capacities, items from the highest id to the lowest: f_i[w] = max(f_{i+1}[w], U_i + f_{i+1}[w − c_i]). (3) *Walk.* From the
-lowest id up, item i is taken iff U_i + f_{i+1}[w − c_i] ≥ f_{i+1}[w]: that is, iff some optimal completion of the choices made
-so far takes it. By induction the choices so far are those of the first optimal set. Fixed items are the same in all optimal
-sets, so leaving them out changes no comparison.
+**Why the answer is that set.** (1) *Reduction.* `relax` gives for each item a proof of the form "a set that takes
+(leaves) it is worth at most L". With a set of value z at hand, an item is fixed only where L < z, strictly: then no
+optimal set does otherwise, so all optimal sets survive, and among them the first. (2) *Table.* What is left is solved
+by dynamic programming over capacities, items from the highest id to the lowest: f_i[w] = max(f_{i+1}[w], U_i +
+f_{i+1}[w − c_i]). (3) *Walk.* From the lowest id up, item i is taken iff U_i + f_{i+1}[w − c_i] ≥ f_{i+1}[w]: that
+is, iff some optimal completion of the choices made so far takes it. By induction the choices so far are those of the
+first optimal set. Fixed items are the same in all optimal sets, so leaving them out changes no comparison.
 
-Where z = L, an optimal set deviates nowhere from the relaxation and fills the capacity to the last granule, so what is left
-is which of the items at the very price do that: reachable sums, as bits of one integer, take the place of the table. That is
-the common case of a queue of people who have all used equally little.
+Where z = L, an optimal set deviates nowhere from the relaxation and fills the capacity to the last granule, so what
+is left is which of the items at the very price do that: reachable sums, as bits of one integer, take the place of the
+table. That is the common case of a queue of people who have all used equally little.
 """
 
 from __future__ import annotations

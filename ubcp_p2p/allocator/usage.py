@@ -52,8 +52,8 @@ def charged(units: int, urgency: int) -> int:
 def charges(leases: Iterable[Lease], receipts: Iterable[Receipt], *, now: int, grace: int) -> list[Charge]:
     """What every user is charged at slice `now`.
 
-    A receipt stands for all leases of its request and node up to its slice that no earlier receipt stood for; a
-    lease without one is charged as it stands for `grace` slices, and then no longer: nobody was credited for it. A receipt
+    A receipt stands for all leases of its request and node up to its slice that no earlier receipt stood for; a lease
+    without one is charged as it stands for `grace` slices, and then no longer: nobody was credited for it. A receipt
     without a lease charges nobody here: another peer's decision, or a mistake that the ledger's audit finds.
     """
     open_leases: dict[tuple[bytes, bytes], list[Lease]] = defaultdict(list)

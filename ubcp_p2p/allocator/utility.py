@@ -3,9 +3,9 @@
 v is the use so far and all that is queued before it; the level, user or unit, is the one with the larger v ∕ S at each
 point of the way. Being an integral, the value of a job is that of its pieces together, however it is split.
 
-Exponents are Q96, weights Q64. All exponents are counted from the largest one, and all values are cut to one scale, so that
-their sum is below 2^50 (exact in a DOUBLE, and no sum of ours overflows 64 bits); each is at least 1: else heavy users
-would starve beside idle capacity.
+Exponents are Q96, weights Q64. All exponents are counted from the largest one, and all values are cut to one scale,
+so that their sum is below 2^50 (exact in a DOUBLE, and no sum of ours overflows 64 bits); each is at least 1: else
+heavy users would starve beside idle capacity.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from ubcp_p2p.allocator.fixed import EXPONENT_BITS, LOG2_E, ONE, VALUE_BITS, exp2_neg, exponent, times_exp2_neg
 from ubcp_p2p.allocator.problem import Ask
-from ubcp_p2p.allocator.shares import Standing
+from ubcp_p2p.allocator.shares import Share, Standing
 
 SUM_BITS: Final = 50
 WEIGHT_BITS: Final = 64  # of LOG2_E
@@ -31,11 +31,11 @@ class Piece(NamedTuple):
 
 
 class Worth(NamedTuple):
-    """value: U in the slice's own scale. use, part: v and S of the level with the larger v ∕ S at the quantum's start."""
+    """value: U in the slice's own scale. share: the user's, or the unit's where that one used more of it."""
 
     value: int
-    use: int
-    part: int
+    share: Share
+    of_unit: bool
 
 
 def worths(
@@ -48,23 +48,25 @@ def worths(
     queued: dict[bytes, int] = defaultdict(int)
     queued_unit: dict[str, int] = defaultdict(int)
     pieces: list[tuple[Piece, ...]] = [()] * len(asks)
-    levels = [(0, 1)] * len(asks)
     for place in sorted(range(len(asks)), key=lambda place: (-asks[place].waited, asks[place].id)):
         ask, quantum = asks[place], quanta[place]
         of_user, of_unit, name = people[ask.applicant]
         user = (of_user.use + queued[ask.applicant], of_user.part)
         unit = (of_unit.use + queued_unit[name], of_unit.part)
         pieces[place] = pieces_of(user, unit, quantum, exponent(ask.waited, ageing), ask.urgency)
-        levels[place] = user if user[0] * unit[1] >= unit[0] * user[1] else unit
         queued[ask.applicant] += quantum
         queued_unit[name] += quantum
     values = scaled(pieces)
-    return tuple(Worth(value, *level) for value, level in zip(values, levels, strict=True))
+    return tuple(_worth(value, people[ask.applicant]) for value, ask in zip(values, asks, strict=True))
 
 
-def pieces_of(
-    user: tuple[int, int], unit: tuple[int, int], quantum: int, rise: int, urgency: int
-) -> tuple[Piece, ...]:
+def _worth(value: int, standing: Standing) -> Worth:
+    of_user, of_unit, _ = standing
+    unit_is_worse = of_unit.use * of_user.part > of_user.use * of_unit.part
+    return Worth(value, of_unit if unit_is_worse else of_user, unit_is_worse)
+
+
+def pieces_of(user: tuple[int, int], unit: tuple[int, int], quantum: int, rise: int, urgency: int) -> tuple[Piece, ...]:
     """The quantum, cut where the user's v ∕ S overtakes the unit's. user, unit: (v, S), the unit's S not the smaller.
 
     Both grow by the same work, the user's no slower: so there is one such point at most.
@@ -85,7 +87,7 @@ def pieces_of(
 
 
 def weight(quantum: int, part: int) -> int:
-    """∫ 2^(−x ∕ part) dx from 0 to quantum = part · (1 − 2^(−quantum ∕ part)) ∕ ln 2, in Q64; off by 2^−40 of it at most."""
+    """∫ 2^(−x ∕ part) dx from 0 to quantum, part · (1 − 2^(−quantum ∕ part)) ∕ ln 2, in Q64; at most 2^−40 of it off."""
     return part * (ONE - exp2_neg(exponent(quantum, part))) * LOG2_E >> VALUE_BITS
 
 
@@ -94,9 +96,7 @@ def scaled(pieces: Sequence[Sequence[Piece]]) -> list[int]:
     if not pieces:
         return []
     largest = max(piece.rise - piece.fall for row in pieces for piece in row)
-    raw = [
-        sum(times_exp2_neg(piece.weight, largest - piece.rise + piece.fall) for piece in row) for row in pieces
-    ]
+    raw = [sum(times_exp2_neg(piece.weight, largest - piece.rise + piece.fall) for piece in row) for row in pieces]
     return to_scale(raw)
 
 

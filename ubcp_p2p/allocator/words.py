@@ -1,4 +1,4 @@
-"""A decision in words for the person who asked: what happened, what would have to give way, how long it may take. Pure."""
+"""A decision in words for whoever asked: what happened, what would have to give way, how long it may take. Pure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ _REFUSED = {
 
 def _use(outcome: Outcome) -> str:
     tenths = (outcome.use_permille + 50) // 100
-    return f"your use is {tenths // 10:,}.{tenths % 10}× your fair share"
+    whose, whom = ("your unit's", "its") if outcome.of_unit else ("your", "your")
+    return f"{whose} use is {tenths // 10:,}.{tenths % 10}× {whom} fair share"
 
 
 def _waited(problem: Problem, ask: Ask) -> str:
