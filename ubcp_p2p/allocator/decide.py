@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, NamedTuple
 
-from ubcp_p2p.allocator.allocation import Allocation, allocate
+from ubcp_p2p.allocator.allocation import Allocation, Entry, allocate
 from ubcp_p2p.allocator.displacement import NEAR, displaced
 from ubcp_p2p.allocator.fixed import log2_ceil
 from ubcp_p2p.allocator.problem import Ask, Problem, Reason
@@ -154,25 +156,41 @@ def _outcome(
 def _waits(allocation: Allocation) -> dict[int, tuple[int, int | None]]:
     """Queue position and expected seconds of each refused entry, by its place.
 
-    Two ways to the front, and the shorter counts. The queue drains: all that has more value for its granules goes
-    first, for as many slices as it needs, nothing new comes, and every slice is like this one. Or its value grows by
-    waiting to what the cut is today.
+    The estimate takes every slice to be like this one, with nothing new. Before it go: each request with more value
+    for its granules, once; and what runs now, for as long as it needs, but no longer than until one's own value has
+    grown by waiting to the least that was accepted today (what is served does not grow).
     """
     entries, capacity, rules = allocation.entries, allocation.grid.capacity, allocation.problem.rules
-    relaxed = allocation.solution.relaxed
-    refused = [place for place in range(len(entries)) if place not in allocation.accepted]
-    index_of = {place: index for index, place in enumerate(allocation.open)}
-    density = {place: (entries[place].worth.value << 16) // entries[place].cost for place in refused}
-    ahead = sum(entries[place].cost * (entries[place].ask.slices_left - 1) for place in allocation.accepted)
+    running = _Running([(entries[place].ask.slices_left - 1, entries[place].cost) for place in allocation.accepted])
+    cut = min((_density(entries[place]) for place in allocation.open if place in allocation.accepted), default=0)
+    refused = sorted(
+        (-_density(entries[place]), place) for place in allocation.open if place not in allocation.accepted
+    )
     found: dict[int, tuple[int, int | None]] = {}
-    for queue, place in enumerate(sorted(refused, key=lambda place: (-density[place], place)), 1):
-        entry = entries[place]
-        slices = WAIT_SLICES_MAX + 1
-        if capacity:
-            slices = -(-(ahead + entry.cost) // capacity)
-        if relaxed.reduced[index_of[place]] < 0:
-            grown = log2_ceil(relaxed.price * entry.cost, entry.worth.value, rules.ageing_slices)
-            slices = min(slices, max(1, grown))
-        ahead += entry.cost * entry.ask.slices_left
+    ahead = 0
+    for queue, (density, place) in enumerate(refused, 1):
+        grown = max(1, log2_ceil(cut, -density, rules.ageing_slices))
+        ahead += entries[place].cost
+        slices = -(-(running.work(grown) + ahead) // capacity)
         found[place] = queue, slices * rules.slice_s if slices <= WAIT_SLICES_MAX else None
     return found
+
+
+def _density(entry: Entry) -> int:
+    """Value for a granule, in Q16: never 0, as a cost is below 2^14."""
+    return (entry.worth.value << 16) // entry.cost
+
+
+class _Running:
+    """What the accepted requests still need after this slice. rows: (slices, cost)."""
+
+    def __init__(self, rows: list[tuple[int, int]]) -> None:
+        rows.sort()
+        self._slices = [slices for slices, _ in rows]
+        self._work = [0, *accumulate(slices * cost for slices, cost in rows)]
+        self._costs = [0, *accumulate(cost for _, cost in rows)]
+
+    def work(self, slices: int) -> int:
+        """Granules in the next `slices` slices."""
+        ended = bisect_right(self._slices, slices)
+        return self._work[ended] + slices * (self._costs[-1] - self._costs[ended])

@@ -98,6 +98,7 @@ class Cleaner(NamedTuple):
 class Ask(NamedTuple):
     """One request, as this slice sees it. units: the quantum of a peer and slice; units_min: the least that is of use.
 
+    waited counts the slices since it was first seen or last served, whichever is later: what runs does not grow on.
     slices_left counts the slices that the job still needs, this one included. cleaner: None without slack, or where
     nothing is known of the power. standing: one of `STANDING` when the request is out before anything is weighed.
     """

@@ -87,7 +87,7 @@ def pieces_of(user: tuple[int, int], unit: tuple[int, int], quantum: int, rise: 
 
 
 def weight(quantum: int, part: int) -> int:
-    """∫ 2^(−x ∕ part) dx from 0 to quantum, part · (1 − 2^(−quantum ∕ part)) ∕ ln 2, in Q64; at most 2^−40 of it off."""
+    """∫ 2^(−x ∕ part) dx over 0 … quantum: part · (1 − 2^(−quantum ∕ part)) ∕ ln 2, in Q64; 2^−40 of it off at most."""
     return part * (ONE - exp2_neg(exponent(quantum, part))) * LOG2_E >> VALUE_BITS
 
 
