@@ -69,8 +69,8 @@ def encode_problem(problem: Problem) -> bytes:
         [rules.newcomer_permille, rules.half_life_slices, rules.ageing_slices, rules.slice_s, purposes],
         problem.budget, problem.budget_max, problem.capacity, problem.reserve_carried,
         [] if problem.carbon is None else [problem.carbon],
-        [[unit.name, unit.weight, unit.use] for unit in problem.units],
-        [[user.id, user.unit, int(user.newcomer), user.use] for user in problem.applicants],
+        [[unit.name, unit.weight, unit.use, unit.stalled] for unit in problem.units],
+        [[user.id, user.unit, int(user.newcomer), user.use, user.stalled] for user in problem.applicants],
         [_ask_fields(ask) for ask in problem.asks],
     ]  # fmt: skip
     return encode(frame)
@@ -91,8 +91,8 @@ def decode_problem(data: bytes) -> Problem:
             capacity=frame.number(5),
             reserve_carried=frame.number(6),
             carbon=_row(carbon, 1, "carbon").number(0) if carbon else None,
-            units=_rows(frame.list(8), 3, "a unit", lambda row: UnitUse(row.text(0), row.number(1), row.number(2))),
-            applicants=_rows(frame.list(9), 4, "an applicant", _applicant),
+            units=_rows(frame.list(8), 4, "a unit", _unit),
+            applicants=_rows(frame.list(9), 5, "an applicant", _applicant),
             asks=_rows(frame.list(10), 10, "an ask", _ask),
         )
     except MalformedMessage as error:
@@ -121,8 +121,13 @@ def _rules(values: list[Value]) -> Rules:
     return Rules(row.number(0), row.number(1), row.number(2), row.number(3), texts)
 
 
+def _unit(row: _Row) -> UnitUse:
+    return UnitUse(row.text(0), row.number(1), row.number(2), row.number(3))
+
+
 def _applicant(row: _Row) -> Applicant:
-    return Applicant(row.bytes(0), row.text(1), _choice(row.number(2), (False, True), "newcomer"), row.number(3))
+    newcomer = _choice(row.number(2), (False, True), "newcomer")
+    return Applicant(row.bytes(0), row.text(1), newcomer, row.number(3), row.number(4))
 
 
 def _ask(row: _Row) -> Ask:

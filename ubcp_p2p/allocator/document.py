@@ -74,12 +74,16 @@ class _Rules(_Table):
     purposes: list[Text] = Field(min_length=1, max_length=PURPOSES_MAX, description="those allowed")
 
 
+Stalled = Annotated[int, Field(ge=0, le=SLICE_MAX, description="slices since its first request became the first")]
+
+
 class _Unit(_Table):
     """A school, lab, village …"""
 
     name: Text
     weight: int = Field(default=1, ge=1, le=WEIGHT_MAX)
     use: Amount | None = Field(default=None, description="decayed, GFLOP; by default that of its users together")
+    stalled_slices: Stalled = SLICE_MAX
 
 
 class _User(_Table):
@@ -89,6 +93,7 @@ class _User(_Table):
     unit: Text
     newcomer: bool = False
     use: Amount = Field(default=0, description="decayed, GFLOP")
+    stalled_slices: Stalled = SLICE_MAX
 
 
 class _Cleaner(_Table):
@@ -187,10 +192,15 @@ def _problem(document: _Document) -> Problem:
         reserve_carried=document.reserve_carried,
         carbon=document.carbon_g_per_kwh,
         units=[
-            UnitUse(unit.name, unit.weight, used.get(unit.name, 0) if unit.use is None else unit.use)
+            UnitUse(
+                unit.name, unit.weight, used.get(unit.name, 0) if unit.use is None else unit.use, unit.stalled_slices
+            )
             for unit in document.units
         ],
-        applicants=[Applicant(bytes.fromhex(user.id), user.unit, user.newcomer, user.use) for user in document.users],
+        applicants=[
+            Applicant(bytes.fromhex(user.id), user.unit, user.newcomer, user.use, user.stalled_slices)
+            for user in document.users
+        ],
         asks=[_ask(request) for request in document.requests],
     )  # fmt: skip
 

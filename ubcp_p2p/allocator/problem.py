@@ -72,20 +72,25 @@ class Rules(NamedTuple):
 
 
 class UnitUse(NamedTuple):
-    """A school, lab, village … with its weight, and the decayed use of all its people."""
+    """A school, lab, village … with its weight, and the decayed use of all its people.
+
+    stalled: for how many slices the first of its requests has been the first: how long nobody moved up.
+    """
 
     name: str
     weight: int
     use: int
+    stalled: int = SLICE_MAX
 
 
 class Applicant(NamedTuple):
-    """A user with decayed use or with a request in the queue."""
+    """A user with decayed use or with a request in the queue. stalled: as of a unit."""
 
     id: bytes
     unit: str
     newcomer: bool
     use: int
+    stalled: int = SLICE_MAX
 
 
 class Cleaner(NamedTuple):
@@ -254,6 +259,7 @@ def _check_people(problem: Problem) -> None:
         _need(_is_text(unit.name), f"units[{place}].name", f"must have 1 to {TEXT_BYTES_MAX} bytes, no control ones")
         _between(unit.weight, 1, WEIGHT_MAX, f"units[{place}].weight")
         _between(unit.use, 0, AMOUNT_MAX, f"units[{place}].use")
+        _between(unit.stalled, 0, SLICE_MAX, f"units[{place}].stalled")
     _need(_rising([_utf8(unit.name) for unit in problem.units]), "units", "must be sorted by name, each once")
     _need(problem.total_use <= AMOUNT_MAX, "units", f"together they used more than {AMOUNT_MAX} units")
     users = problem.applicants
@@ -264,6 +270,7 @@ def _check_people(problem: Problem) -> None:
         _need(user.unit in left, f"applicants[{place}].unit", f"{user.unit!r} is not one of the units")
         _need(isinstance(user.newcomer, bool), f"applicants[{place}].newcomer", "must be true or false")
         _between(user.use, 0, AMOUNT_MAX, f"applicants[{place}].use")
+        _between(user.stalled, 0, SLICE_MAX, f"applicants[{place}].stalled")
         left[user.unit] -= user.use
     _need(_rising([user.id for user in users]), "applicants", "must be sorted by id, each once")
     for name, rest in left.items():

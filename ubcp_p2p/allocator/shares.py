@@ -14,10 +14,14 @@ from ubcp_p2p.allocator.problem import Problem
 
 
 class Share(NamedTuple):
-    """use: Û, in units of work. part: S = share · max(Û_total, capacity), the use that would be fair; at least 1."""
+    """use: Û, in units of work. part: S = share · max(Û_total, capacity), the use that would be fair; at least 1.
+
+    stalled: for how many slices the first request has been the first.
+    """
 
     use: int
     part: int
+    stalled: int
 
 
 class Standing(NamedTuple):
@@ -40,6 +44,6 @@ def standings(problem: Problem, queued: Collection[bytes]) -> Mapping[bytes, Sta
     for user in active:
         unit = units[user.unit]
         whole = unit.weight * basis
-        of_user = Share(user.use, max(1, whole // (weights * people[user.unit])))
-        found[user.id] = Standing(of_user, Share(unit.use, max(1, whole // weights)), user.unit)
+        of_user = Share(user.use, max(1, whole // (weights * people[user.unit])), user.stalled)
+        found[user.id] = Standing(of_user, Share(unit.use, max(1, whole // weights), unit.stalled), user.unit)
     return found

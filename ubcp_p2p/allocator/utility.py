@@ -1,11 +1,16 @@
-"""What each request is worth in this slice: U = 2^(wait ∕ A) · d · ∫ 2^(−x ∕ S) dx from v to v + E. Pure integers.
+"""What each request is worth in this slice: U = d · ∫ 2^(−max over levels of (x ∕ S − wait ∕ A)) dx from v to v + E.
 
-v is the use so far and all that is queued before it; the level, user or unit, is the one with the larger v ∕ S at each
-point of the way. Being an integral, the value of a job is that of its pieces together, however it is split.
+Levels are the user and its unit; v is what was used and what is queued before, S the fair part: docs/allocator.md.
+Pure.
 
-Exponents are Q96, weights Q64. All exponents are counted from the largest one, and all values are cut to one scale,
-so that their sum is below 2^50 (exact in a DOUBLE, and no sum of ours overflows 64 bits); each is at least 1: else
-heavy users would starve beside idle capacity.
+Being an integral, the value of a job is that of its pieces together, however it is split. Each level has a wait of its
+own: how long the first of its requests has been the first. If every request brought its own wait along, a long queue
+would be worth more than a short one for its length alone, and a unit would gain by inventing people to queue up
+(measured: 30 of them took nine tenths from a unit of one).
+
+Exponents are Q96, weights Q64. All exponents are counted from the largest one, and all values are cut to one scale, so
+that their sum is below 2^50 (exact in a DOUBLE, and no sum of ours overflows 64 bits); each is at least 1: else heavy
+users would starve beside idle capacity.
 """
 
 from __future__ import annotations
@@ -38,6 +43,14 @@ class Worth(NamedTuple):
     of_unit: bool
 
 
+class Level(NamedTuple):
+    """Where a request's quantum begins, for its user or for its unit: v, S, and wait ∕ A in Q96."""
+
+    used: int
+    part: int
+    rise: int
+
+
 def worths(
     asks: Sequence[Ask], quanta: Sequence[int], people: Mapping[bytes, Standing], ageing: int
 ) -> tuple[Worth, ...]:
@@ -45,17 +58,22 @@ def worths(
 
     What is queued before a request is what waits longer, and of equally long waiting what has the lower id.
     """
-    queued: dict[bytes, int] = defaultdict(int)
-    queued_unit: dict[str, int] = defaultdict(int)
+    queued: dict[bytes | str, int] = defaultdict(int)
     pieces: list[tuple[Piece, ...]] = [()] * len(asks)
     for place in sorted(range(len(asks)), key=lambda place: (-asks[place].waited, asks[place].id)):
         ask, quantum = asks[place], quanta[place]
         of_user, of_unit, name = people[ask.applicant]
-        user = (of_user.use + queued[ask.applicant], of_user.part)
-        unit = (of_unit.use + queued_unit[name], of_unit.part)
-        pieces[place] = pieces_of(user, unit, quantum, exponent(ask.waited, ageing), ask.urgency)
+        user, unit = (
+            Level(
+                share.use + queued[key],
+                share.part,
+                0 if queued[key] else exponent(min(ask.waited, share.stalled), ageing),  # the first alone waits
+            )
+            for key, share in ((ask.applicant, of_user), (name, of_unit))
+        )
+        pieces[place] = pieces_of(user, unit, quantum, ask.urgency)
         queued[ask.applicant] += quantum
-        queued_unit[name] += quantum
+        queued[name] += quantum
     values = scaled(pieces)
     return tuple(_worth(value, people[ask.applicant]) for value, ask in zip(values, asks, strict=True))
 
@@ -66,22 +84,25 @@ def _worth(value: int, standing: Standing) -> Worth:
     return Worth(value, of_unit if unit_is_worse else of_user, unit_is_worse)
 
 
-def pieces_of(user: tuple[int, int], unit: tuple[int, int], quantum: int, rise: int, urgency: int) -> tuple[Piece, ...]:
-    """The quantum, cut where the user's v ∕ S overtakes the unit's. user, unit: (v, S), the unit's S not the smaller.
+def pieces_of(user: Level, unit: Level, quantum: int, urgency: int) -> tuple[Piece, ...]:
+    """The quantum, cut where the user's x ∕ S − wait ∕ A overtakes the unit's; the unit's S is not the smaller one.
 
     Both grow by the same work, the user's no slower: so there is one such point at most.
     """
-    ahead = unit[0] * user[1] - user[0] * unit[1]  # of the unit's v ∕ S, times both S
+    # By how much the unit's is ahead, times both S: in Q96.
+    ahead = (unit.used * user.part - user.used * unit.part << EXPONENT_BITS) + (
+        (user.rise - unit.rise) * user.part * unit.part
+    )
     if ahead <= 0:
         at_unit = 0
-    elif unit[1] == user[1]:
+    elif unit.part == user.part:
         at_unit = quantum
     else:
-        at_unit = min(quantum, ahead // (unit[1] - user[1]))
+        at_unit = min(quantum, ahead // (unit.part - user.part << EXPONENT_BITS))
     parts = ((unit, 0, at_unit), (user, at_unit, quantum - at_unit))
     return tuple(
-        Piece(urgency * weight(length, part), rise, -exponent(-(use + start), part))
-        for (use, part), start, length in parts
+        Piece(urgency * weight(length, level.part), level.rise, -exponent(-(level.used + start), level.part))
+        for level, start, length in parts
         if length
     )
 
