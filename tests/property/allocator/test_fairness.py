@@ -28,8 +28,9 @@ def ask_of(number: int, user: bytes, units: int, *, waited: int = 0, urgency: in
 def wait_bound(units_: int, mates: int, quantum: int, budget: int, reserve: int, part: int, ahead: int) -> int:
     """Slices after which a request is accepted, whatever the others do: docs/allocator.md derives it.
 
-    units_: other units; mates: people of its own unit, itself included; part: the least S of its user; ahead: requests of
-    its unit that were there before it. Doubled where there is a reserve, which may take twice its size every second slice.
+    units_: other units; mates: people of its own unit, itself included; part: the least S of its user; ahead:
+    requests of its unit that were there before it. Doubled where there is a reserve, which may take twice its size
+    every second slice.
     """
     share = (units_ + 1) * mates  # 1/share of the user, all weights being equal
     exponent = 2 * share + -(-quantum // part)
@@ -41,7 +42,7 @@ def wait_bound(units_: int, mates: int, quantum: int, budget: int, reserve: int,
 @settings(max_examples=30)
 @given(st.data())
 def test_no_request_waits_for_ever(data: st.DataObject) -> None:
-    """Units that flood, people of one's own unit that flood, urgency, use of years that does not decay: it gets its turn."""
+    """Though units flood, and people of its own unit, with urgency, and its user used much that does not decay."""
     budget = data.draw(st.integers(8, 30), "budget")
     permille = data.draw(st.sampled_from((0, 0, 200)), "reserve")
     reserve = budget * permille // 1000
@@ -65,9 +66,9 @@ def test_no_request_waits_for_ever(data: st.DataObject) -> None:
     pattern = data.draw(st.lists(arrivals, min_size=1, max_size=4), "load")  # again and again
     part = max(1, budget // ((others + 1) * mates))
     bound = wait_bound(others, mates, quantum, budget, reserve, part, ahead)
-    while waiting.id in {one.id for one in (*queue, waiting)} if life.slice == 0 else waiting.id in life.queue:
+    while life.slice == 0 or waiting.id in life.queue:
         assert life.slice <= bound
-        new = list(queue) + [waiting] if life.slice == 0 else []
+        new = [*queue, waiting] if life.slice == 0 else []
         for unit, fresh, units, urgency in pattern[life.slice % len(pattern)]:
             if len(life.queue) > QUEUE_MAX or (unit == others and (mates == 1 or life.slice == 0)):
                 continue
@@ -82,7 +83,7 @@ def test_no_request_waits_for_ever(data: st.DataObject) -> None:
 
 
 def share_of_the_many(people: int, quantum: int, weights: tuple[int, int], half_lives: int = 4) -> float:
-    """What a unit of `people` gets beside a unit of one in the last half-life, when all of them always want everything."""
+    """What a unit of `people` gets beside a unit of one in the last half-life; all of them always want everything."""
     budget, half_life = 1000, 24
     rules = RULES._replace(half_life_slices=half_life, ageing_slices=12)
     life = SliceLife(rules, budget, weights={"one": weights[0], "many": weights[1]})
@@ -155,10 +156,7 @@ def test_the_pieces_of_a_job_are_together_worth_the_job(
 @pytest.mark.parametrize("quantum", [160, 400, 800])
 @pytest.mark.parametrize("pieces", [2, 8])
 def test_a_cut_job_gets_no_more_than_its_share(quantum: int, pieces: int) -> None:
-    """Two people, one after the other with whole jobs, one with cut ones: of the capacity that both can use, half for each.
-
-    Tolerance: 2 % of the capacity. What the whole jobs leave of a slice, because they do not fit, is nobody's share.
-    """
+    """Two people who always want everything, one with whole jobs, one with cut ones. Tolerance: 2 % of the capacity."""
     budget, half_life = 1000, 24
     life = SliceLife(RULES._replace(half_life_slices=half_life, ageing_slices=12), budget)
     whole, cut = id_of(10**6), id_of(10**6 + 1)
