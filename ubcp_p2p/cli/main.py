@@ -50,6 +50,7 @@ COMMANDS: Final[dict[str, _Command]] = {
     "charter": _Command(
         "ubcp_p2p.cli.charter", "charter", "A community's rules: write, sign, show and check its charter."
     ),
+    "allocate": _Command("ubcp_p2p.cli.allocate", "allocate", "Decide which requests a slice serves, and say why."),
     "audit": _Command("ubcp_p2p.cli.audit", "audit", "Verify a ledger; name who cheated."),
     "credits": _Command("ubcp_p2p.cli.books", "credits_", "Show what an account can spend, and why."),
     "ledger": _Command("ubcp_p2p.cli.ledger", "ledger", "The ledger: export, import and show it; make one to try."),

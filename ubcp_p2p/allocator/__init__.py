@@ -1,0 +1,1 @@
+"""Decides, slice by slice, which requests are served: exact, in integers, replayable by anyone (docs/allocator.md)."""
