@@ -218,6 +218,11 @@ def _signatures(file: Vectors) -> None:
     add("signatures falling", "", [body, pairs[::-1]], "charter-encoding")
     add("one signature twice", "", [body, [pairs[0], pairs[0]]], "charter-encoding")
     add("a signature of 63 bytes", "", [body, [[key, signature[:63]]]], "charter-encoding")
+    add("a signature without its key", "", [body, [[signature]]], "charter-encoding")
+    add("a signature of three parts", "", [body, [[key, signature, 0]]], "charter-encoding")
+    add("a signed charter of one part", "", [body], "charter-encoding")
+    add("a signed charter that is a number", "", 0, "charter-encoding")
+    _add(file, "4.2", "a signed charter with bytes after it", "", [good.to_bytes() + b"\0"], "charter-encoding")
     add("a signed charter of three parts", "", [body, pairs, 0], "charter-encoding")
     other = [[key.public, key.sign("entry", FIRST.id)] for key in STEWARDS[:2]]
     add("signed in another role", "role entry instead of charter", [body, other], "charter-signature")
