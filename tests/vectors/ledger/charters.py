@@ -259,6 +259,13 @@ def _versions(file: Vectors) -> None:
     add("another period length", "", replace(second, period_slices=11), "charter-chain")
     _add(file, "4.3", "two second versions", "the one that came first is kept",
          [first, _sign(second).to_bytes(), _sign(moved).to_bytes()], "charter-conflict")  # fmt: skip
+    _add(file, "4.2", "a second version again", "known: nothing changes",
+         [first, _sign(moved).to_bytes(), _sign(moved).to_bytes()])  # fmt: skip
+    _add(file, "4.3", "another second version by the stewards of the second", "the stewards of the first decide",
+         [first, _sign(moved).to_bytes(), _sign(second, [new]).to_bytes()], "charter-signature")  # fmt: skip
+    _add(file, "4.3", "another second version after a third", "",
+         [first, _sign(moved).to_bytes(), _sign(third, [new]).to_bytes(), _sign(second).to_bytes()],
+         "charter-conflict")  # fmt: skip
     _add(file, "4.3", "another second version without signatures", "not a conflict: anybody can make one",
          [first, _sign(second).to_bytes(), SignedCharter(moved).to_bytes()], "charter-signature")  # fmt: skip
     _add(file, "4.3", "another first version", "another network's",
