@@ -13,11 +13,11 @@ from ubcp_p2p.charter.values import Allowance, Charter, CharterError, CostBasis
 GOOD = first(Answers("Lab", ("en",), [bytes([1]) * 32], 1), epoch=0)
 
 
-def cost(**changes: int) -> dict[str, Any]:
+def cost(**changes: Any) -> dict[str, Any]:
     return {"cost": CostBasis("EUR", 0, 0, COSTS)._replace(**changes)}
 
 
-def device(**changes: int) -> dict[str, Any]:
+def device(**changes: Any) -> dict[str, Any]:
     return {"cost": CostBasis("EUR", 0, 0, (COSTS[0]._replace(**changes),))}
 
 
