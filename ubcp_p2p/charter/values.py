@@ -228,8 +228,6 @@ class Charters:
                 "charter-conflict", f"two charters of version {number}",
                 hint="the stewards must settle which one holds; this node keeps the one that it had",
             )  # fmt: skip
-        if len(self._versions) >= VERSIONS_MAX:
-            raise CharterError("charter-chain", f"more than {VERSIONS_MAX} versions of a charter")
         check_follows(charter, self.newest)
         check_signatures(signed, self.newest)
         self._versions.append(signed)

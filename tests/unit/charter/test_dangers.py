@@ -70,6 +70,17 @@ def test_just_not_dangerous(changes: dict[str, Any]) -> None:
     assert keys(replace(GOOD, **changes)) == []
 
 
+@pytest.mark.parametrize(("days", "periods", "found"), [(100, 4, []), (401, 1, ["enrolment_periods_max"])])
+def test_how_long_an_enrolment_lasts(days: int, periods: int, found: list[str]) -> None:
+    charter = replace(GOOD, period_slices=days * DAY, enrolment_periods_max=periods)
+    assert keys(charter) == ["period_slices", *found]
+
+
+def test_an_open_network_has_no_reserve_to_be_wrong() -> None:
+    assert keys(replace(GOOD, threshold=0, newcomer_permille=0)) == ["threshold"]
+    assert keys(replace(GOOD, threshold=1, newcomer_permille=0)) == ["threshold", "newcomer_permille"]
+
+
 def test_periods_of_years_keep_people_enrolled_who_have_left() -> None:
     charter = replace(GOOD, period_slices=500 * DAY, enrolment_periods_max=1, half_life_slices=DAY)
     assert keys(charter) == ["period_slices", "enrolment_periods_max"]
@@ -86,6 +97,6 @@ def test_a_peak_counts_where_no_sustained_speed_is_known() -> None:
 
 def test_a_version_that_has_begun_already() -> None:
     after = following(GOOD, 9)
-    assert keys(after, now_period=8) == []
+    assert keys(after) == keys(after, now_period=8) == []
     assert keys(after, now_period=9) == ["effective_period"]
     assert keys(GOOD, now_period=9) == []

@@ -60,6 +60,11 @@ def test_json_has_the_keys_of_the_file() -> None:
     assert "signature" not in document
 
 
+def test_signatures_are_sorted_in_whatever_order_they_come() -> None:
+    first_, *others = SIGNED.signatures
+    assert SignedCharter(SIGNED.charter).signed(others).signed([first_]) == SIGNED
+
+
 def test_the_canonical_bytes_survive() -> None:
     assert Charter.from_bytes(SIGNED.charter.to_bytes()) == SIGNED.charter
     assert SignedCharter.from_bytes(SIGNED.to_bytes()) == SIGNED

@@ -63,7 +63,8 @@ def test_purposes_both_allowed_and_refused_are_named_in_order() -> None:
 
 def test_a_charter_is_never_longer_than_it_may_be() -> None:
     texts = tuple(f"{n:064}" for n in range(1000))
-    with pytest.raises(CharterError, match="at most 65536 bytes"):
+    with pytest.raises(CharterError, match="at most 65536 bytes") as caught:
         replace(GOOD, refused=texts)
+    assert caught.value.code == "charter-encoding"
     assert len(replace(GOOD, refused=texts[:900]).to_bytes()) < 65_536
     assert Charter.from_bytes(GOOD.to_bytes()) == GOOD

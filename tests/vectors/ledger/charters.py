@@ -218,6 +218,11 @@ def _signatures(file: Vectors) -> None:
     add("signatures falling", "", [body, pairs[::-1]], "charter-encoding")
     add("one signature twice", "", [body, [pairs[0], pairs[0]]], "charter-encoding")
     add("a signature of 63 bytes", "", [body, [[key, signature[:63]]]], "charter-encoding")
+    add("a signature without its key", "", [body, [[signature]]], "charter-encoding")
+    add("a signature of three parts", "", [body, [[key, signature, 0]]], "charter-encoding")
+    add("a signed charter of one part", "", [body], "charter-encoding")
+    add("a signed charter that is a number", "", 0, "charter-encoding")
+    _add(file, "4.2", "a signed charter with bytes after it", "", [good.to_bytes() + b"\0"], "charter-encoding")
     add("a signed charter of three parts", "", [body, pairs, 0], "charter-encoding")
     other = [[key.public, key.sign("entry", FIRST.id)] for key in STEWARDS[:2]]
     add("signed in another role", "role entry instead of charter", [body, other], "charter-signature")
@@ -254,6 +259,13 @@ def _versions(file: Vectors) -> None:
     add("another period length", "", replace(second, period_slices=11), "charter-chain")
     _add(file, "4.3", "two second versions", "the one that came first is kept",
          [first, _sign(second).to_bytes(), _sign(moved).to_bytes()], "charter-conflict")  # fmt: skip
+    _add(file, "4.2", "a second version again", "known: nothing changes",
+         [first, _sign(moved).to_bytes(), _sign(moved).to_bytes()])  # fmt: skip
+    _add(file, "4.3", "another second version by the stewards of the second", "the stewards of the first decide",
+         [first, _sign(moved).to_bytes(), _sign(second, [new]).to_bytes()], "charter-signature")  # fmt: skip
+    _add(file, "4.3", "another second version after a third", "",
+         [first, _sign(moved).to_bytes(), _sign(third, [new]).to_bytes(), _sign(second).to_bytes()],
+         "charter-conflict")  # fmt: skip
     _add(file, "4.3", "another second version without signatures", "not a conflict: anybody can make one",
          [first, _sign(second).to_bytes(), SignedCharter(moved).to_bytes()], "charter-signature")  # fmt: skip
     _add(file, "4.3", "another first version", "another network's",
