@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -73,6 +74,13 @@ def test_hours() -> None:
     assert (found.works, found.words) == (True, "working until Fri 06:00")
     saturday = NOW + 86_400 + 13 * 3600
     assert verdict(saturday, GRID, rules, None).words == "outside your hours; the next window opens Mon 22:00"
+
+
+def test_hours_that_do_not_come_again_soon() -> None:
+    rules = Rules(windows=(parse_window("Fri 08:00-09:00"),), zone=ZoneInfo("Pacific/Apia"))
+    friday = int(datetime(2011, 12, 23, 12, 0, tzinfo=rules.zone).timestamp())  # Samoa left out the next one
+    found = verdict(friday, GRID, rules, None)
+    assert (found.works, found.words, found.until) == (False, "outside your hours", None)
 
 
 def test_on_battery() -> None:
