@@ -105,6 +105,7 @@ def test_only_when_idle() -> None:
     rules = Rules(idle_s=600)
     quiet = replace(GRID, idle_s=3600, others_permille=10)
     assert verdict(NOW, quiet, rules, None).works
+    assert verdict(NOW, replace(quiet, idle_s=600), rules, None).works
     found = verdict(NOW, replace(quiet, idle_s=60), rules, None)
     assert found.until == NOW + 540
     assert found.words == "somebody is at the machine; if nobody is from now on, until 18:09"
