@@ -56,7 +56,7 @@ def refusal(rules: Rules, run: str, run_id: bytes, purpose: str | None = None) -
     """Why this machine never serves such a run, in words; None when it does."""
     if run in rules.runs_refused or run_id.hex() in rules.runs_refused:
         return f"the owner of this machine refuses the run {run!r}"
-    if purpose is not None and purpose in rules.purposes_refused:
+    if purpose in rules.purposes_refused:
         return f"the owner of this machine refuses the purpose {purpose!r}"
     return None
 

@@ -133,10 +133,10 @@ class Runs:
 
     def _let_rest(self, run: Run, verdict: Verdict) -> None:
         """Finish the round and leave the group, or leave at once: what is committed is kept either way."""
-        if run.stage in ENDED or run.task is None or run.task.done():
+        if run.stage in ENDED:
             return
         run.resting = verdict.words
-        if run.cancelled:
+        if run.task is None or run.task.done() or run.cancelled:
             return
         now_s = time.monotonic()
         in_round = run.member is not None and run.member.phase not in (Phase.JOINING, Phase.DONE)

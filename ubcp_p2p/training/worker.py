@@ -244,14 +244,14 @@ class _Server:
             nonlocal owed_s
             if self._permille < PERMILLE:
                 mean_loss()  # waits for a GPU's queue: its time counts, not the time in which it was filled
-            now_s = time.monotonic()
-            took_s = now_s - began_s
+            took_s = time.monotonic() - began_s
             owed_s += min(took_s * (PERMILLE - self._permille) / self._permille, _REST_SECONDS_MAX)
             while True:
                 wait_s = owed_s if owed_s >= _REST_SECONDS_MIN else 0.0
+                asleep_s = time.monotonic()
                 heard = self._poll.poll(math.ceil(wait_s * 1000))
-                now_s, slept_s = time.monotonic(), time.monotonic() - now_s
-                owed_s -= slept_s if wait_s else 0.0
+                if wait_s:  # a process that was stopped in its sleep gets no credit for that
+                    owed_s = max(owed_s - (time.monotonic() - asleep_s), -_REST_SECONDS_MIN)
                 if not heard:
                     return True
                 if not hear():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -75,6 +76,13 @@ def test_hours() -> None:
     assert verdict(saturday, GRID, rules, None).words == "outside your hours; the next window opens Mon 22:00"
 
 
+def test_hours_that_do_not_come_again_soon() -> None:
+    rules = Rules(windows=(parse_window("Fri 08:00-09:00"),), zone=ZoneInfo("Pacific/Apia"))
+    friday = int(datetime(2011, 12, 23, 12, 0, tzinfo=rules.zone).timestamp())  # Samoa left out the next one
+    found = verdict(friday, GRID, rules, None)
+    assert (found.works, found.words, found.until) == (False, "outside your hours", None)
+
+
 def test_on_battery() -> None:
     on = Readings(on_battery=True)
     found = verdict(NOW, on, Rules(), None)
@@ -97,6 +105,7 @@ def test_only_when_idle() -> None:
     rules = Rules(idle_s=600)
     quiet = replace(GRID, idle_s=3600, others_permille=10)
     assert verdict(NOW, quiet, rules, None).works
+    assert verdict(NOW, replace(quiet, idle_s=600), rules, None).works
     found = verdict(NOW, replace(quiet, idle_s=60), rules, None)
     assert found.until == NOW + 540
     assert found.words == "somebody is at the machine; if nobody is from now on, until 18:09"
@@ -105,6 +114,8 @@ def test_only_when_idle() -> None:
     later = verdict(NOW + 599, quiet, rules, None, busy.memory)
     assert (later.works, later.until) == (False, NOW + 600)
     assert later.words == "other programs used the processors until a moment ago"
+    still = verdict(NOW + 599, replace(quiet, others_permille=250), rules, None, busy.memory)
+    assert still.words == later.words
     assert verdict(NOW + 600, quiet, rules, None, later.memory).works
     assert verdict(NOW, replace(quiet, others_permille=250), rules, None).works
 
@@ -131,7 +142,9 @@ def test_a_power_cap_that_no_share_keeps() -> None:
         "even the smallest share of this machine draws more than your cap of 200 W; it is tried again at 18:10"
     )
     low = replace(GRID, power_w=90)
-    assert not verdict(NOW + POWER_REST_S - 1, low, rules, None, found.memory).works
+    resting = verdict(NOW + POWER_REST_S - 1, low, rules, None, found.memory)
+    assert (resting.works, resting.memory) == (False, found.memory)
+    assert verdict(NOW, replace(GRID, power_w=200), rules, None, Memory(power_permille=SHARE_MIN)).works
     again = verdict(NOW + POWER_REST_S, low, rules, None, found.memory)
     assert (again.works, again.share_permille) == (True, SHARE_MIN)
 
@@ -139,13 +152,16 @@ def test_a_power_cap_that_no_share_keeps() -> None:
 def test_a_clock_that_is_set_back_does_not_make_a_rest_longer() -> None:
     rules = Rules(power_w_max=200, idle_s=600)
     calm = replace(GRID, power_w=100, idle_s=9999, others_permille=0)
-    for memory in (Memory(busy_at=NOW + 9), Memory(power_at=NOW + 9, rest_until=NOW + POWER_REST_S + 9)):
+    for memory in (Memory(busy_at=NOW + 9), Memory(rest_until=NOW + POWER_REST_S + 9)):
         assert verdict(NOW, calm, rules, None, memory).works
+    stuck = verdict(NOW, replace(calm, power_w=400), rules, None, Memory(power_at=NOW + 9))
+    assert stuck.share_permille == 500
     kept = Memory(busy_at=NOW, power_at=NOW, rest_until=NOW + POWER_REST_S)
     assert causes(verdict(NOW, calm, rules, None, kept)) == [Cause.IDLE, Cause.POWER]
 
 
 def test_the_share() -> None:
+    assert verdict(NOW, replace(GRID, power_w=400), Rules(), None).share_permille == PERMILLE  # no cap
     found = verdict(NOW, GRID, Rules(share_permille=500), None)
     assert (found.share_permille, found.words) == (500, "working with 50 % of its speed")
     both = verdict(NOW, replace(GRID, power_w=400), Rules(share_permille=500, power_w_max=300), None)
@@ -158,9 +174,19 @@ def test_the_carbon_ceiling() -> None:
     found = verdict(NOW, replace(GRID, carbon=grid(412, 412, 390, 299)), rules, None)
     assert found.until == NOW + 3 * 3600
     assert found.words == ("the grid has 412 g/kWh, above your ceiling of 300; a cleaner hour is expected at 21:00")
+    just = verdict(NOW, replace(GRID, carbon=grid(412, 301, 300)), rules, None)
+    assert just.until == NOW + 2 * 3600
     hopeless = verdict(NOW, replace(GRID, carbon=grid(412)), rules, None)
     assert hopeless.words.endswith("; no cleaner hour is known")
     assert hopeless.until is None
+
+
+def test_a_clean_slot_that_is_nearly_over_is_no_hope() -> None:
+    slots = (Slot(NOW - 3300, NOW + 300, 100), Slot(NOW + 300, NOW + 3900, 900), Slot(NOW + 3900, NOW + 7500, 200))
+    mixed = Intensity(634, "api", "the test", slots)  # of the next quarter of an hour
+    assert verdict(NOW, replace(GRID, carbon=mixed), Rules(g_per_kwh_max=300), None).until == NOW + 3900
+    begins = Intensity(634, "api", "the test", (Slot(NOW, NOW + 300, 100), *slots[1:]))
+    assert verdict(NOW, replace(GRID, carbon=begins), Rules(g_per_kwh_max=300), None).until == NOW + 3900
 
 
 @pytest.mark.parametrize(

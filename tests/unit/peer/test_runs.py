@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -283,7 +284,8 @@ async def test_a_round_is_finished_before_the_run_rests_and_it_goes_on_later(hou
     assert (run.stage, run.trainer, run.claim()) == ("paused", None, None)
     assert house.trainers[0].stopped
     assert house.members[0].closed.is_set()
-    runs.obey(no(Manner.ROUND))
+    runs.obey(replace(no(Manner.ROUND), words="outside your hours"))
+    assert run.resting == "outside your hours"
     assert kept_runs(house.profile.runs, 1)[0][0].name == "r"
 
     house.running.clear()
