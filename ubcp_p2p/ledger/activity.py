@@ -1,7 +1,7 @@
 """What was asked for, decided and done, by the entries alone: what allocators and statistics go by. Pure.
 
-Whatever the order the entries come in, the same set of them gives the same answers. Payments are told as work: 1 unit is
-1 GFLOP is 1 µcredit.
+Whatever the order the entries come in, the same set of them gives the same answers. Payments are told as work: one unit
+is 1 GFLOP, and costs 1 µcredit.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Activity:
     owners: dict[bytes, bytes] = field(default_factory=dict)  # node → account
     closed: dict[bytes, int] = field(default_factory=dict)  # REQUEST → the slice of its first CLOSE
     _leases: dict[bytes, set[Lease]] = field(default_factory=lambda: defaultdict(set))  # by REQUEST
-    _paid: dict[tuple[bytes, bytes], set[_Paid]] = field(default_factory=lambda: defaultdict(set))
+    _paid: dict[bytes, dict[bytes, set[_Paid]]] = field(default_factory=dict)  # REQUEST → node
 
     def add(self, entry: Entry) -> None:
         """Take one valid entry in."""
@@ -81,7 +81,7 @@ class Activity:
                     self._leases[request].add(Lease(request, entry.author, body.slice, entry.id))
             case Receipt(voucher=voucher):
                 row = _Paid(entry.slice, voucher.units, voucher.device)
-                self._paid[voucher.request, entry.author].add(row)
+                self._paid.setdefault(voucher.request, {}).setdefault(entry.author, set()).add(row)
             case Close() as body:
                 self.closed[body.request] = min(self.closed.get(body.request, entry.slice), entry.slice)
             case OpenNode() as body:
@@ -98,16 +98,14 @@ class Activity:
 
     def work(self) -> Iterator[Work]:
         """What each RECEIPT adds to those before, by REQUEST and node; nothing for one that adds nothing."""
-        for (request, node), rows in self._paid.items():
-            before = 0
-            for row in sorted(rows):
-                if row.units > before:
-                    yield Work(request, node, row.slice, row.units - before, row.device)
-                    before = row.units
+        for request, nodes in self._paid.items():
+            for node, rows in nodes.items():
+                before = 0
+                for row in sorted(rows):
+                    if row.units > before:
+                        yield Work(request, node, row.slice, row.units - before, row.device)
+                        before = row.units
 
     def done(self, request: bytes) -> int:
         """Units credited for one REQUEST, all nodes together."""
-        nodes = {lease.node for lease in self._leases.get(request, ())}
-        return sum(
-            max(row.units for row in self._paid[request, node]) for node in nodes if (request, node) in self._paid
-        )
+        return sum(max(row.units for row in rows) for rows in self._paid.get(request, {}).values())
