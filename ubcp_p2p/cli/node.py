@@ -96,6 +96,8 @@ def status(profile: ProfileOption = None, json: JsonOption = False) -> None:
         print(f"run        {printable(describe_run(run))}")
     for line in describe_ledger(document["ledger"], document["ledger_words"]):
         print(f"ledger     {printable(line)}")
+    for line in describe_serving(document["serving"], document["serving_words"]):
+        print(f"serving    {printable(line)}")
 
 
 def describe_run(run: dict[str, Any]) -> str:
@@ -139,6 +141,21 @@ def describe_ledger(ledger: dict[str, Any] | None, words: str) -> list[str]:
     lines += [f"ignoring {ban['peer']} for {ban['left_s']} s more: {ban['why']}" for ban in ledger["banned"]]
     lines += [f"peer {differing['peer']} {differing['words']}" for differing in ledger["versions"]]
     return [*lines, *([f"TROUBLE: {ledger['trouble']}"] if ledger["trouble"] else [])]
+
+
+def describe_serving(serving: dict[str, Any] | None, words: str) -> list[str]:
+    """The present slice: what this node has given away, and what waits and why."""
+    if serving is None:
+        return [words]
+    if serving["slice"] is None:
+        return [serving["words"]]
+    given = f"{serving['used']:,} of {serving['budget']:,} GFLOP given"
+    lines = [f"slice {serving['slice']} until {serving['ends']}: {serving['words']}; {given}"]
+    state = "holds" if serving["settled"] else "given; others decide too"
+    lines += [f"{row['run']} {row['request'][:16]}…: {state}: {row['explain']}" for row in serving["leases"]]
+    lines += [f"{row['run']} {row['request'][:16]}…: free again: it did not get its peers" for row in serving["freed"]]
+    lines += [f"{row['run']} {row['request'][:16]}…: {row['explain']}" for row in serving["waiting"]]
+    return lines
 
 
 def stop(profile: ProfileOption = None, json: JsonOption = False) -> None:

@@ -187,6 +187,13 @@ def _placed(text: str, country: str, zone: str) -> str:
     return text
 
 
+class ServingConfig(_Section):
+    """[serving]: what this node gives to requests of its community's ledger, slice by slice."""
+
+    device_class: Annotated[str, Field(max_length=64)] = ""  # one of the charter's; empty: it serves no requests
+    gflops: Annotated[int, Field(ge=0, le=10**12)] = 0  # sustained; 0: what the charter says of that class
+
+
 class LogConfig(_Section):
     """[log]: log/ubcp.log in the profile and stderr."""
 
@@ -207,6 +214,7 @@ class PeerConfig(_Section):
     owner: OwnerConfig = OwnerConfig()
     carbon: CarbonConfig = CarbonConfig()
     ledger: LedgerConfig = LedgerConfig()
+    serving: ServingConfig = ServingConfig()
     log: LogConfig = LogConfig()
 
     @model_validator(mode="after")

@@ -57,6 +57,10 @@ CONFIG_TEMPLATE: Final = """\
 [ledger]
 # charter = ""                         # your community's charter file: "charter.toml" in this directory, or a path
 
+[serving]
+# device_class = ""                    # one of the charter's: what this node gives to others' requests; empty: nothing
+# gflops = 0                           # sustained; 0: what the charter says of that class
+
 [log]
 # level = "info"                       # "debug", "info", "warning", "error"
 """

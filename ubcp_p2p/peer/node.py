@@ -25,10 +25,13 @@ from ubcp_p2p.peer.sweeper import instance_dir
 
 if TYPE_CHECKING:  # heavy: imported once the control socket answers
     from ubcp_p2p.peer.runs import Runs
+    from ubcp_p2p.peer.serving.service import Service
     from ubcp_p2p.swarm.ledger import LiveLedger
     from ubcp_p2p.swarm.network import Network
 
 log = logging.getLogger(__name__)
+
+SERVES_NOBODY = "this node serves no requests: set serving.device_class in config.toml to one of its charter's classes"
 
 
 class Node:
@@ -54,12 +57,14 @@ class Node:
         self.network: Network | None = None
         self.runs: Runs | None = None
         self.ledger: LiveLedger | None = None
+        self.serving: Service | None = None
         self.keeper = Keeper(profile, config) if trains else None  # a seed node works for nobody
         self._join = join
         self._trains = trains
         self._resumes = resume
         self._stage = "starting"
         self._ledger_words = NONE_HERE if self.community is None else OPENING
+        self._serving_words = SERVES_NOBODY if trains else "a seed node serves no requests"
         self._started_s = time.monotonic()
         self._stop = asyncio.Event()
         self._loaded = asyncio.Event()
@@ -101,7 +106,7 @@ class Node:
             self._stage = "opening the ledger"
             ledger = live_ledger(self.profile, self.community, network)
             await ledger.open()
-            self.ledger = ledger
+            self.ledger, self.serving = ledger, self._make_service(ledger)
         self._loaded.set()
         serving = asyncio.create_task(network.serve(), name="network")
         stopping = asyncio.create_task(self._stop.wait())
@@ -109,6 +114,7 @@ class Node:
         claiming = asyncio.create_task(self.runs.keep_claiming() if self.runs is not None else asyncio.sleep(0))
         keeping = asyncio.create_task(self._keep_ledger(), name="ledger")
         obeying = asyncio.create_task(self._obey_owner(), name="owner")
+        serving_others = asyncio.create_task(self._keep_serving(), name="serving")
         try:
             await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
@@ -119,6 +125,7 @@ class Node:
             claiming.cancel()
             keeping.cancel()
             obeying.cancel()
+            serving_others.cancel()
             self.ledger, self._ledger_words = None, "it is being closed"
             if self.runs is not None:
                 await self.runs.stop()
@@ -126,7 +133,9 @@ class Node:
             if network.connected:
                 await network.neighbours.remember()
             serving.cancel()
-            await asyncio.gather(serving, stopping, ready, claiming, keeping, obeying, return_exceptions=True)
+            await asyncio.gather(
+                serving, stopping, ready, claiming, keeping, obeying, serving_others, return_exceptions=True
+            )
 
     async def _keep_ledger(self) -> None:
         try:
@@ -135,6 +144,21 @@ class Node:
         except Exception:  # training goes on; `ubcp status` says it
             log.exception("the ledger has stopped")
             self.ledger, self._ledger_words = None, "stopped by an error, which is in the log; start the node again"
+
+    def _make_service(self, ledger: LiveLedger) -> Service | None:
+        if self.keeper is None or not self.config.serving.device_class:
+            return None
+        from ubcp_p2p.peer.serving.service import Service
+
+        return Service(ledger, self.keeper, self.config.serving, self.key.public)
+
+    async def _keep_serving(self) -> None:
+        try:
+            if self.serving is not None:
+                await self.serving.serve()
+        except Exception:  # the rest of the node goes on; `ubcp status` says it
+            log.exception("serving has stopped")
+            self.serving, self._serving_words = None, "stopped by an error, which is in the log; start the node again"
 
     async def _obey_owner(self) -> None:
         if self.keeper is not None and self.runs is not None:
@@ -145,6 +169,7 @@ class Node:
             "swarm.network",
             *(["peer.runs"] if self._trains else []),
             *(["swarm.ledger"] if self.community else []),
+            *(["peer.serving.service"] if self.community and self.config.serving.device_class else []),
         ]
         for name in modules:
             importlib.import_module(f"ubcp_p2p.{name}")
@@ -241,6 +266,8 @@ class Node:
             "owner": self.keeper.status() if self.keeper is not None else None,
             "ledger": await self.ledger.status() if self.ledger is not None else None,
             "ledger_words": "" if self.ledger is not None else self._ledger_words,
+            "serving": self.serving.status() if self.serving is not None else None,
+            "serving_words": "" if self.serving is not None else self._serving_words,
         }
 
     async def _ledger_append(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from ubcp_p2p.charter.values import Charters
 from ubcp_p2p.ledger.author import Key
 from ubcp_p2p.ledger.disk import StoreError
 from ubcp_p2p.ledger.entry import Body, Position
@@ -29,6 +30,8 @@ from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.reconcile import Reconciler
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 BATCH_MAX: Final = 512  # entries in one transaction: 0.1 s of verification
 PULL_EVERY_S: Final = (10.0, 30.0)
@@ -158,6 +161,19 @@ class LiveLedger:
         else:
             self._tell_own(signed)
         return signed
+
+    @property
+    def charters(self) -> Charters:
+        """All versions that are known; changes only in the ledger's thread."""
+        return self._books.store.ledger.charters
+
+    async def read(self, function: Callable[[Store], T]) -> T:
+        """What `function` makes of the store, in the ledger's thread; it must not write. Raises StoreError."""
+        return await self._books.run(lambda: function(self._books.store))
+
+    async def keep(self, blob: bytes) -> bytes:
+        """Keep evidence, or a decision's inputs, for whoever audits; its SHA-256. Raises StoreError."""
+        return await self._books.run(self._books.store.put_blob, blob)
 
     async def status(self) -> dict[str, Any]:
         """For `ubcp status`: JSON types only."""

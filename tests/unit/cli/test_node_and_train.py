@@ -37,6 +37,8 @@ STATUS: dict[str, Any] = {
     "reachability": {"kind": "loopback", "words": "this machine only"}, "connected": 2, "p2pd_pid": 9,
     "p2pd_restarts": 0, "runs": [RUN], "owner": OWNER, "ledger": None,
     "ledger_words": "none: this node is in no community",
+    "serving": None,
+    "serving_words": "this node serves no requests",
 }  # fmt: skip
 COMMITTED = {
     "kind": "committed", "round": 50, "time": 1.0, "members": ["a", "b"], "loss": 0.5, "weight": 8, "attempts": 1,

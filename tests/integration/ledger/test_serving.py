@@ -1,0 +1,135 @@
+"""Real nodes decide on a ledger's requests, slice by slice: leases, peers min and max, restarts, and the audit of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.live import charter_file, hand_in, ledger_of
+from tests.support.processes import until
+from tests.support.swarm import STEP_S, Peer, Swarm
+from ubcp_p2p.keys import AccountKey, NodeKey
+from ubcp_p2p.ledger.author import Author
+from ubcp_p2p.ledger.entry import URGENCY_MIN, ZERO, OpenAccount, OpenNode, Request
+from ubcp_p2p.ledger.world import CHARTER, World
+from ubcp_p2p.units import MICROCREDITS
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+SLICE_S = 8
+CREDIT = MICROCREDITS
+SERVING = '[serving]\ndevice_class = "cpu-8"\n'
+BUDGET = 500 * SLICE_S  # GFLOP: cpu-8 has 500 a second
+
+
+@pytest.fixture
+def swarm() -> Iterator[Swarm]:
+    with Swarm(bootstrap=False, faulty=False) as made:
+        yield made
+
+
+def community() -> World:
+    """One whose slices are short, and whose time has just begun."""
+    charter = replace(CHARTER, epoch=int(time.time()) - 3 * SLICE_S, slice_s=SLICE_S, period_slices=20_000)
+    world = World(41, charter=charter)
+    world.now = charter.slice_at(time.time())
+    return world
+
+
+def open_chains(peer: Peer, world: World) -> None:
+    """Open the chains of the profile's account and node, as its owner does with the account key."""
+    network = world.charters.network
+    account = Author(network, AccountKey.load(peer.profile.account_key))
+    node = Author(network, NodeKey.load(peer.profile.node_key))
+    first = account.write(world.now, OpenAccount(ZERO))
+    assert account.head is not None
+    entries = [first, node.write(world.now, OpenNode(account.head), [account.key])]
+    assert [result["outcome"] for result in hand_in(peer, entries)] == ["added", "added"]
+
+
+def serving(peer: Peer) -> dict[str, Any]:
+    found: dict[str, Any] = peer.status()["serving"]
+    return found
+
+
+def asks(world: World, name: str, units: int, peers: tuple[int, int]) -> bytes:
+    """A person asks; returns the REQUEST's id."""
+    person = world.account(name)
+    machine = world.node(person, name)
+    end = world.now + 5000
+    body = Request(
+        name, bytes(32), "research", *peers, units, 1000 * CREDIT, end, end, URGENCY_MIN, machine.public, (), ()
+    )
+    return world.write(person, body).entry.id
+
+
+def row_of(peer: Peer, kind: str, request: bytes) -> dict[str, Any] | None:
+    return next((row for row in serving(peer)[kind] if row["request"] == request.hex()), None)
+
+
+def test_two_nodes_serve_what_fits_and_the_audit_replays_it(swarm: Swarm, tmp_path: Path) -> None:
+    world = community()
+    more = charter_file(swarm.home, world) + SERVING
+    a = swarm.add("a", more=more).start()
+    b = swarm.add("b", more=more).start(a.own())
+    for peer in (a, b):
+        open_chains(peer, world)
+    until(lambda: all(ledger_of(p)["writing"]["standing"] == "confirmed" for p in (a, b)), STEP_S, "both may sign")
+
+    both = asks(world, "both", BUDGET // 4, (2, 2))  # needs two peers
+    three = asks(world, "three", BUDGET // 4, (3, 3))  # needs three: here are two
+    large = asks(world, "large", BUDGET, (1, 8))  # leaves no room for others
+    hand_in(a, world.entries)
+
+    def settled(peer: Peer) -> bool:
+        return bool(row_of(peer, "leases", both)) and serving(peer)["settled"]
+
+    for peer in (a, b):
+        until(lambda peer=peer: settled(peer), STEP_S, f"{peer.name} holds the lease")  # type: ignore[misc]
+    seen = {row["request"]: row for kind in ("leases", "freed", "waiting") for row in serving(a)[kind]}
+    assert {both.hex(), three.hex(), large.hex()} <= seen.keys()
+    waiting = [row for row in seen.values() if not row["accepted"]]
+    assert waiting
+    for row in waiting:
+        assert row["reason"] == "full" and "not this slice: full" in row["explain"]
+        assert row["queue"] >= 1 and row["expected_wait_s"] is not None
+    assert serving(a)["used"] <= serving(a)["budget"] == BUDGET
+    until(
+        lambda: any(row_of(a, kind, three) is not None for kind in ("freed", "waiting")), STEP_S,
+        "what needs three peers holds nothing"
+    )  # fmt: skip
+
+    slice_ = serving(b)["slice"]
+    assert b.stop() == 0
+    b.start(a.own())  # within the slice, or in the next: it says nothing twice
+    until(lambda: (serving(b)["slice"] or 0) > slice_ and serving(b)["settled"], STEP_S, "it serves again")
+
+    assert a.stop() == 0
+    export = tmp_path / "a.ledger"
+    ubcp = [sys.executable, "-m", "ubcp_p2p"]
+    subprocess.run(
+        [*ubcp, "ledger", "export", "--profile", str(a.profile.root), "--out", str(export)], check=True, timeout=60
+    )
+    done = subprocess.run([*ubcp, "audit", str(export), "--json"], capture_output=True, text=True, timeout=60)
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["faults"]) == (0, [])
+    assert report["decisions_replayed"] >= 1
+    decided: dict[tuple[bytes, int], int] = {}
+    from ubcp_p2p.ledger.entry import Decision
+    from ubcp_p2p.ledger.sources import ExportSource
+    from ubcp_p2p.ledger.wire import decode_signed
+
+    with ExportSource(export) as source:
+        for record in source.entries():
+            entry = decode_signed(record.payload).entry
+            if isinstance(entry.body, Decision):
+                key = entry.author, entry.body.slice
+                decided[key] = decided.get(key, 0) + 1
+    assert decided and set(decided.values()) == {1}  # one decision a node and slice, over the restart too

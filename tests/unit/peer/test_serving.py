@@ -1,0 +1,210 @@
+"""From a ledger to the allocator's problem, on a small community: who asks, who has used what, who is out and why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ubcp_p2p.allocator.blob import decode_problem, encode_problem
+from ubcp_p2p.allocator.decide import decide
+from ubcp_p2p.allocator.problem import Ask, Problem, Reason
+from ubcp_p2p.carbon.values import Slot
+from ubcp_p2p.charter.draft import COSTS
+from ubcp_p2p.charter.values import CostBasis
+from ubcp_p2p.errors import ConfigError
+from ubcp_p2p.ledger.activity import Activity, Lease
+from ubcp_p2p.ledger.author import Author
+from ubcp_p2p.ledger.entry import URGENCY_MIN, ZERO, Decision, Request
+from ubcp_p2p.ledger.leases import holders, rank
+from ubcp_p2p.ledger.wire import Signed
+from ubcp_p2p.ledger.world import World
+from ubcp_p2p.peer.config import ServingConfig
+from ubcp_p2p.peer.serving.problem import Offer, assemble
+from ubcp_p2p.peer.serving.service import speed_of
+from ubcp_p2p.units import MICROCREDITS
+
+CREDIT = MICROCREDITS
+SLICE = 40
+
+
+class Scene:
+    """Ann and Ben ask; Cid's machine serves."""
+
+    def __init__(self) -> None:
+        self.world = World(5)
+        self.ann, self.ben, self.cid = (self.world.account(name) for name in ("ann", "ben", "cid"))
+        self.ann_pc, self.ben_pc, self.cid_pc = (
+            self.world.node(owner, name) for owner, name in ((self.ann, "ann"), (self.ben, "ben"), (self.cid, "cid"))
+        )
+        self.offer = Offer(self.cid_pc.public, 1000 * CREDIT, 1000 * CREDIT)
+
+    def asks(
+        self, author: Author, paymaster: Author, *, units: int = 100 * CREDIT, at: int = 0, peers: tuple[int, int] = (1, 2),
+        deadline: int = 200, purpose: str = "education",
+    ) -> Signed:  # fmt: skip
+        self.world.now = at
+        body = Request(
+            f"run of {author.public.hex()[:4]}", bytes(32), purpose, *peers, units, 1000 * CREDIT, deadline, deadline,
+            URGENCY_MIN, paymaster.public, (), (),
+        )  # fmt: skip
+        return self.world.write(author, body)
+
+    def decides(self, node: Author, slice_: int, *accepted: Signed) -> None:
+        self.world.now = slice_
+        ids = tuple(sorted(signed.entry.id for signed in accepted))
+        self.world.write(node, Decision(slice_, 500 * CREDIT, 1, ids, (), ZERO))
+
+    def problem(self, slice_: int = SLICE, **changes: object) -> Problem:
+        activity = Activity()
+        for signed in self.world.entries:
+            activity.add(signed.entry)
+        return assemble(self.world.ledger, activity, slice_, replace(self.offer, **changes))  # type: ignore[arg-type]
+
+    def ask_of(self, signed: Signed, slice_: int = SLICE, **changes: object) -> Ask | None:
+        return next((ask for ask in self.problem(slice_, **changes).asks if ask.id == signed.entry.id), None)
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_what_is_open_is_asked_and_what_is_not_is_not(scene: Scene) -> None:
+    early = scene.asks(scene.ann, scene.ann_pc, at=10, deadline=SLICE - 1)
+    mine = scene.asks(scene.cid, scene.cid_pc, at=11)
+    good = scene.asks(scene.ben, scene.ben_pc, at=12)
+    late = scene.asks(scene.ann, scene.ann_pc, at=SLICE + 1)
+    assert [ask.id for ask in scene.problem().asks] == [good.entry.id]
+    assert scene.ask_of(late, SLICE + 1) is not None
+    assert scene.ask_of(early, SLICE - 1) is not None
+    assert scene.ask_of(mine, 20) is None  # a node cannot be paid by its owner
+    (ask,) = scene.problem().asks
+    assert (ask.units, ask.units_min, ask.waited, ask.slices_left) == (100 * CREDIT, 1, SLICE - 12, 10)
+    assert scene.ask_of(good, first_seen={good.entry.id: 30}) == ask._replace(waited=10)
+    forgotten = {good.entry.id: 13 + scene.world.charter.period_slices}
+    assert scene.ask_of(good, first_seen=forgotten) is None
+
+
+def test_whoever_is_out_of_standing_is_told_why(scene: Scene) -> None:
+    request = scene.asks(scene.ben, scene.ben_pc)
+    for changes, reason in (
+        ({"refuse_purposes": {"education"}}, Reason.OWNER_REFUSED),
+        ({"refuse_runs": {f"run of {scene.ben.public.hex()[:4]}"}}, Reason.OWNER_REFUSED),
+        ({"shunned": {scene.ben.public}}, Reason.FROZEN),
+    ):
+        ask = scene.ask_of(request, **changes)
+        assert ask is not None and ask.standing is reason
+    scene.world.now = 60
+    head = scene.ben_pc.head
+    for mark in (b"1", b"2"):  # the paymaster forks
+        branch = Author(scene.world.charters.network, scene.ben_pc.key, head=head)
+        scene.world.write(branch, Decision(60, 0, 1, (), (), mark * 32))
+    frozen = scene.ask_of(request, 61)
+    assert frozen is not None and frozen.standing is Reason.FROZEN
+
+
+def test_who_is_not_enrolled_any_more_is_refused(scene: Scene) -> None:
+    scene.world.now = 1
+    eve = scene.world.account("eve", enrol=False)
+    scene.world.enrol(eve, "eve", periods=1)
+    pc = scene.world.node(eve, "eve")
+    length = scene.world.charter.period_slices
+    request = scene.asks(eve, pc, at=length - 10, deadline=length + 10)
+    before, after = scene.ask_of(request, length - 1), scene.ask_of(request, length)
+    assert before is not None and before.standing is None
+    assert after is not None and after.standing is Reason.NOT_ENROLLED
+
+
+def test_use_is_charged_to_those_whose_leases_held(scene: Scene) -> None:
+    served = scene.asks(scene.ann, scene.ann_pc, at=1)
+    lonely = scene.asks(scene.ben, scene.ben_pc, at=2, peers=(2, 2))
+    scene.decides(scene.cid_pc, 5, served, lonely)  # of two peers that Ben needs, one has come
+    found = {user.id: user for user in scene.problem(6).applicants}
+    assert found[scene.ann.public].use > 0
+    assert found[scene.ben.public].use == 0
+    ask = scene.ask_of(served, 9)
+    assert ask is not None and ask.waited == 3  # since it was last served
+    assert scene.problem(6).capacity == 1000 * CREDIT  # its own offer counts as it is now
+    scene.decides(scene.ann_pc, 7)
+    assert scene.problem(9).capacity == 1500 * CREDIT
+    assert scene.problem(20).capacity == 1000 * CREDIT
+
+
+def test_enough_peers_are_enough(scene: Scene) -> None:
+    request = scene.asks(scene.ann, scene.ann_pc, peers=(1, 1))
+    scene.decides(scene.ben_pc, SLICE, request)
+    assert scene.ask_of(request) is None
+    assert scene.ask_of(request, SLICE + 1) is not None
+
+
+def test_what_is_spent_asks_no_more(scene: Scene) -> None:
+    request = scene.asks(scene.ann, scene.ann_pc)
+    allot = scene.world.allot(scene.ann_pc, request, scene.ben_pc, 1000 * CREDIT)
+    scene.world.now = 3
+    scene.world.receipt(scene.ben_pc, scene.ann_pc, allot, 950 * CREDIT)
+    ask = scene.ask_of(request)
+    assert ask is not None and (ask.units, ask.slices_left) == (50 * CREDIT, 1)
+    scene.world.now = 4
+    scene.world.receipt(scene.ben_pc, scene.ann_pc, allot, 50 * CREDIT)
+    assert scene.ask_of(request) is None
+
+
+def test_clean_power_is_waited_for_while_there_is_time(scene: Scene) -> None:
+    patient = scene.asks(scene.ann, scene.ann_pc)
+    charter = scene.world.charter
+    begin = charter.epoch + SLICE * charter.slice_s
+    slots = (
+        Slot(begin, begin + 4 * charter.slice_s, 400),
+        Slot(begin + 4 * charter.slice_s, begin + 9 * charter.slice_s, 90),
+    )
+    problem = scene.problem(carbon=400, forecast=slots)
+    (ask,) = problem.asks
+    assert ask.cleaner is not None and (ask.cleaner.g_per_kwh, ask.cleaner.slices_ahead) == (90, 4)
+    (outcome,) = decide(problem).outcomes
+    assert outcome.reason is Reason.HELD
+    assert scene.ask_of(patient, 192, carbon=400, forecast=slots) is not None
+    urgent = scene.ask_of(patient, 195, carbon=400, forecast=slots)
+    assert urgent is not None and urgent.cleaner is None  # ten slices of work, six left
+
+
+def test_a_problem_is_the_same_for_whoever_has_the_same_entries(scene: Scene) -> None:
+    for at, (author, node) in enumerate([(scene.ann, scene.ann_pc), (scene.ben, scene.ben_pc)]):
+        scene.asks(author, node, at=at)
+    scene.decides(scene.cid_pc, 5, scene.world.entries[-1])
+    problem = scene.problem(9)
+    scene.world.entries.reverse()
+    assert encode_problem(scene.problem(9)) == encode_problem(problem)
+    assert decode_problem(encode_problem(problem)) == problem
+
+
+def test_leases_hold_by_rank_alone() -> None:
+    world = World(6)
+    ann = world.account("ann")
+    pc = world.node(ann, "ann")
+    signed = world.request(ann, pc, CREDIT)
+    activity = Activity()
+    activity.add(signed.entry)
+    asked = activity.requests[signed.entry.id]
+    assert isinstance(signed.entry.body, Request)
+    asked = asked._replace(body=signed.entry.body._replace(peers_min=2, peers_max=3))
+    nodes = [bytes([n]) * 32 for n in range(5)]
+    leases = [Lease(asked.id, node, 7, bytes(32)) for node in nodes]
+    assert holders(asked, 7, leases[:1]) == ()
+    assert holders(asked, 8, leases) == ()
+    chosen = holders(asked, 7, reversed(leases))
+    assert list(chosen) == sorted(nodes, key=lambda node: rank(asked.id, 7, node))[:3]
+    assert set(holders(asked, 7, leases[:2])) == set(nodes[:2])
+    assert rank(asked.id, 7, nodes[0]).hex() != rank(asked.id, 8, nodes[0]).hex()
+
+
+def test_the_speed_is_what_the_charter_or_the_owner_says() -> None:
+    charter = World(1).charter
+    assert speed_of(ServingConfig(device_class="cpu-8"), charter) == 500  # without a cost basis: the peak
+    assert speed_of(ServingConfig(device_class="cpu-8", gflops=99), charter) == 99
+    assert speed_of(ServingConfig(device_class="cpu-8", gflops=10**9), charter) == 500
+    basis = CostBasis("EUR", 1, 1, (COSTS[0]._replace(name="cpu-8", sustained=123),))
+    assert speed_of(ServingConfig(device_class="cpu-8"), replace(charter, cost=basis)) == 123
+    with pytest.raises(ConfigError, match="no device class") as caught:
+        speed_of(ServingConfig(device_class="toaster"), charter)
+    assert "cpu-8, gpu-24g" in (caught.value.hint or "")

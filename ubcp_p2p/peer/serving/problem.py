@@ -1,0 +1,292 @@
+"""From the ledger to the allocator: the problem of one slice, as one node sees it. Pure.
+
+What the community knows comes from the entries (requests, decisions, receipts, enrolments), what only this node knows
+comes as an `Offer`: its budget, its owner's refusals, its grid, when it first saw a request.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from ubcp_p2p.allocator.problem import (
+    ASKS_MAX,
+    RESERVE_PERMILLE_MAX,
+    USERS_MAX,
+    Applicant,
+    Ask,
+    Cleaner,
+    Problem,
+    Reason,
+    Rules,
+    UnitUse,
+    problem_of,
+)
+from ubcp_p2p.allocator.usage import Lease as Charged
+from ubcp_p2p.allocator.usage import Receipt as Credited
+from ubcp_p2p.allocator.usage import charges, decayed_use
+from ubcp_p2p.carbon.choose import cleanest
+from ubcp_p2p.carbon.values import Slot
+from ubcp_p2p.charter.values import Charter
+from ubcp_p2p.ledger.activity import Activity, Asked
+from ubcp_p2p.ledger.chain import AccountChain, Enrolment
+from ubcp_p2p.ledger.leases import holders
+from ubcp_p2p.ledger.state import Ledger
+from ubcp_p2p.units import AMOUNT_MAX
+
+RECENT_SLICES: Final = 4  # a node that decided in the last so many slices counts as part of the network's capacity
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What this node can give in a slice, and what it alone knows.
+
+    budget: units of this slice; budget_max: of its best one. first_seen: REQUEST → the slice in which it came here.
+    refuse_*: what the owner does not serve: purposes, and runs by name. forecast: g CO₂ per kWh from now on.
+    reserve_carried: what newcomers left of the last slice's reserve. shunned: accounts out of standing beside the
+    frozen ones.
+    """
+
+    node: bytes
+    budget: int
+    budget_max: int
+    first_seen: Mapping[bytes, int] = field(default_factory=dict)
+    refuse_purposes: Collection[str] = ()
+    refuse_runs: Collection[str] = ()
+    carbon: int | None = None
+    forecast: tuple[Slot, ...] = ()
+    reserve_carried: int = 0
+    shunned: Collection[bytes] = ()
+
+    def carrying(self, reserve: int) -> Offer:
+        """With what newcomers left of the last slice's reserve."""
+        return replace(self, reserve_carried=reserve)
+
+    def knowing(self, first_seen: Mapping[bytes, int], shunned: Collection[bytes]) -> Offer:
+        """With when requests came here, and who is out of standing."""
+        return replace(self, first_seen=first_seen, shunned=shunned)
+
+
+class _Place(NamedTuple):
+    """Where an account stands: its unit, whether it is a newcomer there, whether it is enrolled now."""
+
+    unit: str
+    newcomer: bool
+    enrolled: bool
+
+
+def assemble(ledger: Ledger, activity: Activity, slice_: int, offer: Offer) -> Problem:
+    """The problem of `slice_`; its asks are the REQUESTs that are open in it and want one more peer.
+
+    Of more than the allocator takes, the oldest come first. Raises BadProblem for what cannot be in a ledger.
+    """
+    charter = ledger.charter_at(slice_)
+    served = _last_served(activity, slice_)
+    wanted = [asked for asked in activity.requests.values() if _is_open(ledger, activity, asked, slice_, offer)]
+    wanted.sort(key=lambda asked: (asked.slice, asked.id))
+    del wanted[ASKS_MAX:]
+    use = _use(ledger, activity, charter, slice_)
+    people = {asked.author for asked in wanted} | {user for user, amount in use.items() if amount}
+    places = {user: _place(ledger, charter, user, ledger.period(slice_)) for user in _first(people, wanted, use)}
+    wanted = [asked for asked in wanted if asked.author in places]
+    frozen = frozenset(ledger.frozen())
+    asks = [_ask(ledger, activity, asked, slice_, charter, offer, served, places, frozen) for asked in wanted]
+    firsts = _waiting_since(asks, slice_)
+    reserve = min(charter.newcomer_permille, RESERVE_PERMILLE_MAX)
+    return problem_of(
+        slice=slice_,
+        rules=Rules(
+            newcomer_permille=reserve,
+            half_life_slices=charter.half_life_slices,
+            ageing_slices=charter.ageing_slices,
+            slice_s=charter.slice_s,
+            purposes=charter.purposes,
+        ),
+        budget=offer.budget,
+        budget_max=offer.budget_max,
+        capacity=_capacity(activity, slice_, offer),
+        reserve_carried=min(offer.reserve_carried, offer.budget_max * reserve // 1000),
+        carbon=offer.carbon,
+        units=_units(charter, places, use, firsts, served, slice_),
+        applicants=[
+            Applicant(
+                user, place.unit, place.newcomer, use.get(user, 0),
+                _stalled(slice_, firsts.get(user), served.get(user)),
+            )
+            for user, place in places.items()
+        ],
+        asks=asks,
+    )  # fmt: skip
+
+
+# -- requests ---------------------------------------------------------------------------------------------------------
+
+
+def _is_open(ledger: Ledger, activity: Activity, asked: Asked, slice_: int, offer: Offer) -> bool:
+    """Whether it still wants a peer like this one in this slice."""
+    body = asked.body
+    if asked.slice > slice_ or body.deadline < slice_ or asked.id in activity.closed or asked.id not in ledger.requests:
+        return False
+    seen = offer.first_seen.get(asked.id, asked.slice)
+    if seen - asked.slice > ledger.charters.first.period_slices:
+        return False  # nobody tells of a request a whole period late by accident
+    if activity.owners.get(offer.node) == asked.author:
+        return False  # a receipt between nodes of one owner is void
+    if activity.done(asked.id) >= body.credits:
+        return False
+    others = {lease.node for lease in activity.leases(asked.id) if lease.slice == slice_ and lease.node != offer.node}
+    return len(others) < body.peers_max
+
+
+def _ask(
+    ledger: Ledger,
+    activity: Activity,
+    asked: Asked,
+    slice_: int,
+    charter: Charter,
+    offer: Offer,
+    served: Mapping[bytes, int],
+    places: Mapping[bytes, _Place],
+    frozen: frozenset[bytes],
+) -> Ask:
+    body = asked.body
+    left = body.credits - activity.done(asked.id)
+    slices_left = -(-left // (body.units * body.peers_min))
+    seen = max(asked.slice, offer.first_seen.get(asked.id, asked.slice))
+    since = max(seen, served.get(asked.id, -1) + 1)
+    return Ask(
+        id=asked.id,
+        applicant=asked.author,
+        purpose=body.purpose,
+        units=min(body.units, left),
+        units_min=1,  # a REQUEST's quantum is cut to what fits: it is paid by the unit
+        waited=max(0, slice_ - since),
+        urgency=body.urgency,
+        slices_left=min(slices_left, 2**32 - 1),
+        cleaner=_cleaner(charter, slice_, body.deadline - slices_left + 1, offer),
+        standing=_standing(asked, offer, places[asked.author], frozen),
+    )
+
+
+def _standing(asked: Asked, offer: Offer, place: _Place, frozen: frozenset[bytes]) -> Reason | None:
+    if asked.author in frozen or asked.body.paymaster in frozen or asked.author in offer.shunned:
+        return Reason.FROZEN
+    if not place.enrolled:
+        return Reason.NOT_ENROLLED
+    if asked.body.purpose in offer.refuse_purposes or asked.body.run in offer.refuse_runs:
+        return Reason.OWNER_REFUSED
+    return None
+
+
+def _cleaner(charter: Charter, slice_: int, last_start: int, offer: Offer) -> Cleaner | None:
+    """The cleanest slice that the work can wait for; last_start: the last slice in which it must begin."""
+    if offer.carbon is None or not offer.forecast or last_start <= slice_:
+        return None
+    begin = charter.epoch + slice_ * charter.slice_s
+    hold = cleanest(offer.forecast, begin, begin + (last_start - slice_ + 1) * charter.slice_s, charter.slice_s)
+    return None if hold is None else Cleaner(hold.g_then, (hold.start - begin) // charter.slice_s)
+
+
+# -- people -----------------------------------------------------------------------------------------------------------
+
+
+def _first(people: Iterable[bytes], wanted: Iterable[Asked], use: Mapping[bytes, int]) -> list[bytes]:
+    """Of more users than the allocator takes, those with a request, then those with most use."""
+    asking = {asked.author for asked in wanted}
+    return sorted(people, key=lambda user: (user not in asking, -use.get(user, 0), user))[:USERS_MAX]
+
+
+def _place(ledger: Ledger, charter: Charter, account: bytes, period: int) -> _Place:
+    """By the enrolment now, else by the last one there was; who was never enrolled counts to the charter's first."""
+    enrolments: list[Enrolment] = []
+    for chain in ledger.chains.get(account, ()):
+        if isinstance(chain, AccountChain):
+            enrolments += chain.enrolments
+    now = next((one for one in reversed(enrolments) if one.covers(period)), None)
+    last = now or max(enrolments, key=lambda one: one.until, default=None)
+    unit = last.unit if last is not None and charter.has_unit(last.unit) else charter.units[0].name
+    return _Place(unit, now is not None and now.newcomer, now is not None)
+
+
+def _units(
+    charter: Charter,
+    places: Mapping[bytes, _Place],
+    use: Mapping[bytes, int],
+    firsts: Mapping[bytes, int],
+    served: Mapping[bytes, int],
+    slice_: int,
+) -> list[UnitUse]:
+    total: dict[str, int] = defaultdict(int)
+    since: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for user, place in places.items():
+        total[place.unit] += use.get(user, 0)
+        if user in firsts:
+            since[place.unit] = min(since.get(place.unit, firsts[user]), firsts[user])
+        if user in served:
+            last[place.unit] = max(last.get(place.unit, served[user]), served[user])
+    return [
+        UnitUse(
+            unit.name, unit.weight, total[unit.name], _stalled(slice_, since.get(unit.name), last.get(unit.name))
+        )
+        for unit in charter.units
+    ]  # fmt: skip
+
+
+def _waiting_since(asks: Iterable[Ask], slice_: int) -> dict[bytes, int]:
+    """User → the slice since which its longest waiting request has waited."""
+    firsts: dict[bytes, int] = {}
+    for ask in asks:
+        since = slice_ - ask.waited
+        firsts[ask.applicant] = min(firsts.get(ask.applicant, since), since)
+    return firsts
+
+
+def _stalled(slice_: int, first: int | None, served: int | None) -> int:
+    """For how many slices nobody moved up: since the first request waits, or since one was served."""
+    if first is None:
+        return 0
+    return max(0, slice_ - max(first, -1 if served is None else served + 1))
+
+
+# -- use --------------------------------------------------------------------------------------------------------------
+
+
+def _last_served(activity: Activity, slice_: int) -> dict[bytes, int]:
+    """REQUEST, and account, → the last slice before this one in which its leases held."""
+    last: dict[bytes, int] = {}
+    for asked in activity.requests.values():
+        leases = activity.leases(asked.id)
+        for then in sorted({lease.slice for lease in leases if lease.slice < slice_}, reverse=True):
+            if holders(asked, then, leases):
+                last[asked.id] = then
+                last[asked.author] = max(last.get(asked.author, then), then)
+                break
+    return last
+
+
+def _use(ledger: Ledger, activity: Activity, charter: Charter, slice_: int) -> dict[bytes, int]:
+    """Decayed use of every account, from leases that held and from receipts."""
+    charged = []
+    for asked in activity.requests.values():
+        leases = activity.leases(asked.id)
+        for then in {lease.slice for lease in leases if lease.slice < slice_}:
+            for node in holders(asked, then, leases):
+                charged.append(Charged(asked.author, asked.id, node, then, asked.body.units, asked.body.urgency))
+    credited = [Credited(work.request, work.node, work.slice, work.units) for work in activity.work()]
+    found = charges(charged, credited, now=slice_, grace=charter.grace_slices)
+    use = decayed_use(found, now=slice_, half_life=charter.half_life_slices)
+    room = AMOUNT_MAX // max(1, len(use))
+    return {user: min(amount, room) for user, amount in use.items()}
+
+
+def _capacity(activity: Activity, slice_: int, offer: Offer) -> int:
+    """What the network offered of late: the newest budget of each node that decided in the last few slices."""
+    newest: dict[bytes, tuple[int, int]] = {}
+    for decided in activity.decisions.values():
+        if slice_ - RECENT_SLICES <= decided.body.slice <= slice_ and decided.node != offer.node:
+            row = (decided.body.slice, decided.body.budget)
+            newest[decided.node] = max(newest.get(decided.node, row), row)
+    return min(AMOUNT_MAX, offer.budget + sum(budget for _, budget in newest.values()))

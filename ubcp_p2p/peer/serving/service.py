@@ -1,0 +1,210 @@
+"""The slice loop: at a slice's beginning decide and publish, a minute later see which leases hold.
+
+Nothing is trained here: what holds is what this node owes the network in this slice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from ubcp_p2p.allocator.blob import encode_problem
+from ubcp_p2p.allocator.decide import Decision, Outcome, decide
+from ubcp_p2p.allocator.problem import Ask, Problem, Reason
+from ubcp_p2p.allocator.words import explain
+from ubcp_p2p.carbon.values import CarbonUnknown, Slot
+from ubcp_p2p.charter.values import Charter
+from ubcp_p2p.errors import ConfigError, UbcpError
+from ubcp_p2p.ledger.activity import Asked
+from ubcp_p2p.ledger.entry import Decision as DecisionBody
+from ubcp_p2p.ledger.leases import SETTLE_S
+from ubcp_p2p.peer.config import ServingConfig
+from ubcp_p2p.peer.owner import Keeper
+from ubcp_p2p.peer.serving.book import Book
+from ubcp_p2p.peer.serving.problem import Offer
+
+if TYPE_CHECKING:
+    from ubcp_p2p.swarm.ledger import LiveLedger
+
+log = logging.getLogger(__name__)
+
+ACCEPTED_MAX: Final = 256  # in one DECISION entry; more are told in several
+RETRY_S: Final = 10.0
+CLOCK_S: Final = 60.0
+WAITING_SHOWN: Final = 100
+
+
+def speed_of(config: ServingConfig, charter: Charter) -> int:
+    """GFLOP/s that this node offers at most. Raises ConfigError for a device class that the charter lacks."""
+    peak = charter.peak_of(config.device_class)
+    if peak is None:
+        names = ", ".join(device.name for device in charter.devices)
+        raise ConfigError(
+            f"the charter has no device class {config.device_class!r}",
+            hint=f"set serving.device_class to one of its own: {names}",
+        )
+    rows = charter.cost.devices if charter.cost is not None else ()
+    sustained = next((row.sustained for row in rows if row.name == config.device_class), peak)
+    return min(config.gflops or sustained, peak)
+
+
+class Service:
+    """One node's serving. clock: Unix seconds."""
+
+    def __init__(
+        self,
+        ledger: LiveLedger,
+        keeper: Keeper,
+        config: ServingConfig,
+        node: bytes,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises ConfigError."""
+        self._ledger, self._keeper, self._config, self._node = ledger, keeper, config, node
+        self._clock = clock
+        self._charter = ledger.charters.first  # epoch and slice length never change
+        self._speed = speed_of(config, ledger.charters.newest)
+        self._book = Book(node)
+        self._slice = -1
+        self._last: tuple[Problem, Decision] | None = None
+        self._held: list[bytes] | None = None
+        self._words = "waiting for the next slice to begin"
+
+    async def serve(self) -> None:
+        """Slice after slice, until cancelled."""
+        settle_s = min(float(SETTLE_S), self._charter.slice_s / 4)
+        while True:
+            slice_ = self._charter.slice_at(self._clock())
+            begins_s = float(self._charter.epoch + slice_ * self._charter.slice_s)
+            try:
+                if slice_ != self._slice and self._clock() < begins_s + settle_s:
+                    await self._decide(slice_)
+                await self._until(begins_s + settle_s)
+                if slice_ == self._slice:
+                    self._held = await self._ledger.read(partial(self._book.held, slice_=slice_))
+                await self._until(begins_s + self._charter.slice_s)
+            except UbcpError as error:
+                self._words = f"nothing is decided: {error.message}"
+                log.error("%s", self._words)
+                await asyncio.sleep(min(RETRY_S, settle_s))
+
+    async def _until(self, moment_s: float) -> None:
+        """Sleep; in steps, because the clock may be set meanwhile."""
+        while (left_s := moment_s - self._clock()) > 0:  # noqa: ASYNC110  # no event tells of the time
+            await asyncio.sleep(min(left_s, CLOCK_S))
+
+    async def _decide(self, slice_: int) -> None:
+        """Once a slice, also over restarts: what this node has said of a slice stays said."""
+        offer = self._offer(slice_)
+        carried = self._last[1].reserve_unused if self._last is not None and self._slice == slice_ - 1 else 0
+        before = await self._ledger.read(lambda store: self._book.decided(store, slice_))
+        self._slice, self._held = slice_, None
+        if before:
+            self._last, self._words = None, "decided before this node was started again"
+            return
+        if offer is None:
+            self._last = None
+            verdict = self._keeper.verdict
+            why = verdict.words if verdict is not None else "its owner's rules were not read yet"
+            self._words = f"serves nobody now: {why}"
+            return
+        whole = offer.carrying(carried)
+        problem = await self._ledger.read(lambda store: self._book.problem(store, slice_, whole))
+        decision = await asyncio.to_thread(decide, problem)
+        self._last = problem, decision
+        if not problem.asks:
+            self._words = "nobody asks for this slice"
+            return
+        self._words = await self._publish(problem, decision)
+
+    def _offer(self, slice_: int) -> Offer | None:
+        """What there is to give in this slice; None when the owner's rules say no."""
+        verdict, rules = self._keeper.verdict, self._keeper.rules
+        whole = self._speed * self._charter.slice_s
+        if verdict is None or not verdict.works:
+            return None
+        carbon, forecast = self._carbon(slice_)
+        return Offer(
+            node=self._node,
+            budget=whole * verdict.share_permille // 1000,
+            budget_max=whole * rules.share_permille // 1000,
+            refuse_purposes=rules.purposes_refused,
+            refuse_runs=rules.runs_refused,
+            carbon=carbon,
+            forecast=forecast,
+        )
+
+    def _carbon(self, slice_: int) -> tuple[int | None, tuple[Slot, ...]]:
+        begins = self._charter.epoch + slice_ * self._charter.slice_s
+        try:
+            found = self._keeper.grid.intensity(begins, begins + self._charter.slice_s)
+        except CarbonUnknown:
+            return None, ()
+        return found.g_per_kwh, found.forecast
+
+    async def _publish(self, problem: Problem, decision: Decision) -> str:
+        """Keep the inputs, sign and tell the decision; what became of it, in words."""
+        inputs = await self._ledger.keep(encode_problem(problem))
+        accepted = decision.accepted
+        parts = [accepted[i : i + ACCEPTED_MAX] for i in range(0, len(accepted), ACCEPTED_MAX)] or [()]
+        for part in parts:
+            body = DecisionBody(decision.slice, decision.budget, decision.granule, part, decision.refused, inputs)
+            if await self._ledger.write(body) is None:
+                return "decided, and not told: this node may not sign yet (see the ledger's words)"
+        return f"decided: {len(accepted)} of {len(problem.asks)} accepted"
+
+    # -- for people -----------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """JSON for `ubcp status`."""
+        begins = self._charter.epoch + self._slice * self._charter.slice_s
+        rows = [self._row(*pair) for pair in self._outcomes()]
+        held = None if self._held is None else {id_.hex() for id_ in self._held}
+        given = [row for row in rows if row["accepted"]]
+        return {
+            "words": self._words,
+            "slice": self._slice if self._slice >= 0 else None,
+            "begins": _moment(begins) if self._slice >= 0 else None,
+            "ends": _moment(begins + self._charter.slice_s) if self._slice >= 0 else None,
+            "budget": self._last[1].budget if self._last is not None else 0,
+            "used": self._last[1].used if self._last is not None else 0,
+            "settled": self._held is not None,
+            "leases": [row for row in given if held is None or row["request"] in held],
+            "freed": [row for row in given if held is not None and row["request"] not in held],
+            "waiting": sorted((row for row in rows if not row["accepted"]), key=_by_queue)[:WAITING_SHOWN],
+        }
+
+    def _outcomes(self) -> list[tuple[Problem, Ask, Outcome]]:
+        if self._last is None:
+            return []
+        problem, decision = self._last
+        return [(problem, ask, one) for ask, one in zip(problem.asks, decision.outcomes, strict=True)]
+
+    def _row(self, problem: Problem, ask: Ask, outcome: Outcome) -> dict[str, Any]:
+        asked: Asked | None = self._book.activity.requests.get(ask.id)
+        return {
+            "request": ask.id.hex(),
+            "run": asked.body.run if asked is not None else None,
+            "account": ask.applicant.hex(),
+            "purpose": ask.purpose,
+            "accepted": outcome.accepted,
+            "reason": str(outcome.reason),
+            "explain": explain(problem, ask, outcome),
+            "units": outcome.units,
+            "queue": outcome.queue or None,
+            "expected_wait_s": outcome.wait_s if outcome.reason is Reason.FULL else None,
+        }
+
+
+def _by_queue(row: dict[str, Any]) -> tuple[bool, int]:
+    return row["queue"] is None, row["queue"] or 0
+
+
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
