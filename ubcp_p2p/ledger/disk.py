@@ -97,7 +97,7 @@ class Disk:
             with _told(path):
                 db = _connect(path, read_only=read_only)
                 try:
-                    found = format_of(db, path, exactly=read_only)
+                    found = format_of(db, path, read_only=read_only)
                     if read_only:
                         db.execute("BEGIN")
                         db.execute("SELECT count(*) FROM charters")  # from the first read on, the view stands still
@@ -203,6 +203,22 @@ class Disk:
             if wanted != position:
                 self.rows("UPDATE entries SET position = ? WHERE position = ?", wanted, position)
 
+    def put_dropped(self, entry: Entry, digest: bytes, data: bytes) -> None:
+        """Keep what a charter has dropped. digest: of the data, as `put_pending` has it."""
+        sql = "INSERT OR IGNORE INTO dropped (id, author, seq, digest, bytes) VALUES (?, ?, ?, ?, ?)"
+        self.rows(sql, entry.id, entry.author, entry.seq, digest, data)
+
+    def dropped(self) -> list[bytes]:
+        """Wire forms, in the order in which they were dropped."""
+        return [data for (data,) in self.rows("SELECT bytes FROM dropped ORDER BY number")]
+
+    def dropped_of(self, author: bytes) -> list[tuple[int, bytes]]:
+        """(seq, id) of an author's, the greatest number first."""
+        return self.rows("SELECT seq, id FROM dropped WHERE author = ? ORDER BY seq DESC, id", author)
+
+    def forget_dropped(self, id_: bytes) -> None:
+        self.rows("DELETE FROM dropped WHERE id = ?", id_)
+
     # -- charters, proofs, blobs ----------------------------------------------------------------------------------
 
     def put_charter(self, number: int, data: bytes) -> None:
@@ -264,8 +280,11 @@ class Disk:
         return PendingRow(*self.rows(sql, number)[0])
 
     def is_pending(self, author: bytes, signer: bytes) -> bool:
-        """Whether something of this author is pending that `signer` has signed."""
-        sql = "SELECT 1 FROM pending WHERE author = ? AND instr(signers, ?) LIMIT 1"
+        """Whether something of this author is pending that `signer` has signed, and that was never applied here."""
+        sql = (
+            "SELECT 1 FROM pending WHERE author = ? AND instr(signers, ?)"
+            " AND digest NOT IN (SELECT digest FROM dropped) LIMIT 1"
+        )
         return bool(self.rows(sql, author, signer))
 
     def pending_sizes(self) -> list[tuple[int, bytes, int]]:

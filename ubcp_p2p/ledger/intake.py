@@ -48,6 +48,7 @@ class Taken:
     frozen: list[bytes] = field(default_factory=list)  # authors that were not frozen before
     known: int = 0
     early: set[bytes] = field(default_factory=set)  # ids of entries held back
+    charters: int = 0  # versions that are new here
     conflict: CharterConflict | None = None
 
 
@@ -78,7 +79,7 @@ class Intake:
         for data in step.data:
             try:
                 if step.what == sync.CHARTERS:
-                    self._store.add_charter(SignedCharter.from_bytes(data))
+                    taken.charters += self._store.add_charter(SignedCharter.from_bytes(data))
                 else:
                     proofs.append((sender, ForkProof.from_bytes(data)))
             except CharterConflict as conflict:

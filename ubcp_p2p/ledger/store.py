@@ -19,7 +19,7 @@ from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.ledger import rules
 from ubcp_p2p.ledger.disk import Disk, EntryRow, StoreError, damaged
-from ubcp_p2p.ledger.entry import SEQ_MAX
+from ubcp_p2p.ledger.entry import SEQ_MAX, Position
 from ubcp_p2p.ledger.export import BLOB_BYTES_MAX
 from ubcp_p2p.ledger.faults import BadSignature, LedgerError, Pending
 from ubcp_p2p.ledger.pending import MISSING_MAX, Waiting
@@ -140,14 +140,15 @@ class Store:
     def add_charter(self, signed: SignedCharter) -> bool:
         """Take a charter version in; False when it is known. Raises CharterError, CharterConflict, StoreError.
 
-        Where it holds for periods that have entries already, these are judged again: what it refuses is forgotten.
+        Where it holds for periods that have entries already, these are judged again: what it refuses is in no balance
+        any more, nor shown; it is kept aside (`dropped`), for a later version may let it stand.
         """
         if not self.ledger.charters.add(signed):
             return False
         charter = signed.charter
         with self._writing():
             self._disk.put_charter(charter.number, signed.to_bytes())
-            if charter.effective <= self.ledger.period(self.ledger.slice):
+            if charter.effective <= self.ledger.period(self.ledger.slice) or self._disk.dropped():
                 self._judge_again()
         return True
 
@@ -230,8 +231,13 @@ class Store:
         return self._waiting.missing()
 
     def is_pending(self, author: bytes, signer: bytes) -> bool:
-        """Whether an entry of this author is pending that `signer` has signed."""
+        """Whether an entry of this author is pending that `signer` has signed, and that was never applied here."""
         return self._disk.is_pending(author, signer)
+
+    def dropped(self, author: bytes) -> list[Position]:
+        """An author's entries that a charter has dropped and that are not back, the greatest number first."""
+        found = (Position(author, seq, id_) for seq, id_ in self._disk.dropped_of(author))
+        return [position for position in found if not self.ledger.contains(*position)]
 
     def blob(self, hash_: bytes) -> bytes | None:
         return self._disk.blob(hash_)
@@ -379,16 +385,14 @@ class Store:
     def _judge_again(self) -> None:
         """All entries anew, by charters that were not all known when they came in."""
         ledger = Ledger(self.ledger.charters)
-        dropped = []
+        fallen = []
         for row in self._disk.entries():
             signed = decode_signed(row.data)
             try:
                 rules.apply(ledger, signed, self.history)
-            except LedgerError:
-                dropped.append(row.position)
-            except Pending as pending:
-                dropped.append(row.position)
-                self._park(signed, pending.missing)
+            except (LedgerError, Pending):
+                fallen.append(row.position)
+                self._disk.put_dropped(signed.entry, hashlib.sha256(row.data).digest(), row.data)
         for data in self._disk.proofs():
             proof = ForkProof.from_bytes(data)
             try:
@@ -396,8 +400,12 @@ class Store:
             except Pending as pending:
                 self._disk.drop_proof(proof.id)
                 self._park(proof, pending.missing)
-        self._disk.drop_entries(dropped)
+        self._disk.drop_entries(fallen)
         self._ledger = ledger
+        kept = [decode_signed(data) for data in self._disk.dropped()]  # also by earlier versions
+        for verdict in self._settle(kept)[: len(kept)]:
+            if verdict.outcome in (Outcome.ADDED, Outcome.KNOWN):
+                self._disk.forget_dropped(verdict.id)
 
 
 def _id_of(item: Item) -> bytes:
