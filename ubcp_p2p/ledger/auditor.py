@@ -20,7 +20,7 @@ from ubcp_p2p.ledger.entry import Checkpoint, Decision, Entry, Kind
 from ubcp_p2p.ledger.export import Place, Record, Roots
 from ubcp_p2p.ledger.faults import LedgerError, Pending
 from ubcp_p2p.ledger.merkle import Frontier
-from ubcp_p2p.ledger.report import Counts, Fault, Report
+from ubcp_p2p.ledger.report import Counts, Fault, Report, Totals
 from ubcp_p2p.ledger.sources import Source
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.verifying import BATCH, BATCH_ALONE, Bad, Outcome, batches, checked
@@ -189,16 +189,17 @@ class Auditor:
                 message = f"{account.hex()} is named frozen, and no fork of it is proved or here"
                 faults.append(Fault("freeze", b"", self.source.log or b"", message))
         try:
-            roots = Roots(entries_root(self.ledger), self._balances_root())
+            rows = balances(self.ledger, self.history)
+            roots = Roots(entries_root(self.ledger), balances_root(rows))
         except LedgerError as error:
             faults.append(Fault(error.code, b"", b"", error.message))
-            roots = Roots(entries_root(self.ledger), b"")
+            rows, roots = [], Roots(entries_root(self.ledger), b"")
         blobs = set(self.source.blobs())
         faults += self._end_faults(roots, bool(faults))
         return Report(
             network=self.ledger.network, counts=self.counts, accounts=len(self.ledger.accounts()),
             faults=tuple(faults), roots=roots, slice=self.ledger.slice, frozen=tuple(sorted(frozen)),
-            blobs=len(blobs), blobs_missing=len(self.inputs - blobs), resumed=self.resumed,
+            totals=Totals.of(rows), blobs=len(blobs), blobs_missing=len(self.inputs - blobs), resumed=self.resumed,
             seconds=time.monotonic() - self.started_s, signatures=self.counts.signatures - self.signatures_before,
         )  # fmt: skip
 

@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ubcp_p2p.errors import ConfigError, LocalIOError
+from ubcp_p2p.files import open_input
 from ubcp_p2p.ledger.entry import Entry
+from ubcp_p2p.ledger.export import MAGIC
 from ubcp_p2p.ledger.formats import format_of, migrate
 
 BATCH: Final = 1000  # rows read at once: at most 25 MB of entries
 BUSY_S: Final = 10.0  # a reader that recovers the WAL of a killed writer holds the file that long at most
+SQLITE_MAGIC: Final = b"SQLite format 3\0"
+_NO_WRITING: Final = frozenset({"SQLITE_READONLY_DIRECTORY", "SQLITE_CANTOPEN", "SQLITE_READONLY_CANTINIT"})
 LOG_BYTES_MAX: Final = 64 << 20  # what the WAL may keep of the disk after a large batch
 
 
@@ -87,15 +91,16 @@ class Disk:
         read_only: beside a process that writes; sees what was committed when it opened. Raises ConfigError (missing,
         not a store, of a newer format), LocalIOError (another process has it), StoreError (damaged).
         """
-        if not path.is_file():
+        if not path.exists():
             raise ConfigError(
                 f"there is no ledger store in {path}",
                 hint="a node of a community makes it (`ubcp up`); so does `ubcp ledger import FILE`, from an export",
             )
+        _refuse_special(path)
         lock = None if read_only else _take_lock(path)
         try:
             with _told(path):
-                db = _connect(path, read_only=read_only)
+                db = _connect_to_read(path) if read_only else _connect(path)
                 try:
                     found = format_of(db, path, read_only=read_only)
                     if read_only:
@@ -164,6 +169,10 @@ class Disk:
         """In append order."""
         sql = "SELECT position, id, bytes FROM entries WHERE position > ? ORDER BY position LIMIT ?"
         return [EntryRow(*row) for row in self.rows(sql, position, limit)]
+
+    def later(self, slice_: int) -> list[tuple[bytes, int]]:
+        """(id, slice) of entries of later slices than this, in append order."""
+        return self.rows("SELECT id, slice FROM entries WHERE slice > ? ORDER BY position", slice_)
 
     def entries(self) -> Iterator[EntryRow]:
         """All of them in append order; needs the memory of BATCH rows."""
@@ -310,9 +319,29 @@ class Disk:
 # -- SQLite -----------------------------------------------------------------------------------------------------------
 
 
-def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
+def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """Beside a process that writes; or in a folder where nobody can, as a backup's, which SQLite does not read else."""
+    db = _connect(path, "ro")
+    try:
+        db.execute("PRAGMA schema_version").fetchone()  # the first look into the file
+        return db
+    except sqlite3.OperationalError as error:
+        db.close()
+        if error.sqlite_errorname not in _NO_WRITING:
+            raise
+    log = _sibling(path, "-wal")
+    if log.exists() and log.stat().st_size:
+        raise ConfigError(
+            f"the ledger store {path} cannot be read in a folder that cannot be written: its log {log.name} has to be "
+            "worked in first",
+            hint="copy both into another folder",
+        )
+    return _connect(path, "ro&immutable=1")
 
 
 def _prepare(db: sqlite3.Connection) -> None:
@@ -326,16 +355,45 @@ def _prepare(db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA {pragma}")
 
 
+def files_of(path: Path) -> list[Path]:
+    """A store's file and what belongs to it."""
+    return [path, *(_sibling(path, suffix) for suffix in ("-wal", "-shm", ".lock"))]
+
+
 def is_there(path: Path) -> bool:
-    """Whether there is a file with anything in it: not one whose making was cut off. Raises StoreError."""
+    """Whether there is a file with anything in it: not one whose making was cut off.
+
+    Raises ConfigError for what can be no store, StoreError.
+    """
     if not path.exists():
         return False
+    _refuse_special(path)
     with _told(path):
-        db = _connect(path, read_only=True)
+        db = _connect_to_read(path)
         try:
             return bool(db.execute("SELECT 1 FROM sqlite_schema").fetchall())
         finally:
             db.close()
+
+
+def _refuse_special(path: Path) -> None:
+    """Raises ConfigError for what is no plain file: SQLite would wait for a pipe.
+
+    It is not opened for that: closing it again would free SQLite's locks on it.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} is no plain file, hence no ledger store", hint="name a file")
+
+
+def _refuse_export(path: Path) -> None:
+    """Raises ConfigError where SQLite has found no database because it is an export."""
+    with open_input(path) as file:
+        head = file.read(len(MAGIC))
+    if head == MAGIC:
+        raise ConfigError(
+            f"{path} is an export of a ledger, not a store",
+            hint="`ubcp audit` reads it; `ubcp ledger import FILE` makes a store from it",
+        )
 
 
 def _sibling(path: Path, suffix: str) -> Path:
@@ -366,6 +424,8 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", "")
+        if name == "SQLITE_NOTADB":
+            _refuse_export(path)
         if name == "SQLITE_FULL":
             raise StoreError(
                 f"cannot write the ledger store {path}: the disk is full",

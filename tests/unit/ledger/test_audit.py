@@ -23,6 +23,7 @@ from ubcp_p2p.ledger.sources import ExportSource, open_source
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.synth import Community, simulate
+from ubcp_p2p.ledger.targets import Occupied
 from ubcp_p2p.ledger.verifying import BATCH, Bad, batches, check, checked
 from ubcp_p2p.ledger.wire import Signed, decode_signed
 
@@ -313,9 +314,10 @@ def test_a_snapshot_of_another_ledger_is_not_used(path: Path, tmp_path: Path) ->
     write_synthetic(other, accounts=6, entries=ENTRIES, seed=6)
     audited(path, tmp_path / "snapshot")
     said: list[str] = []
-    assert audited(other, tmp_path / "snapshot", said).resumed == 0
-    assert "of another ledger; everything is audited" in said[0]
-    audited(path, tmp_path / "snapshot")
+    before = (tmp_path / "snapshot").read_bytes()
+    with pytest.raises(ConfigError, match="a snapshot of another ledger; it stays as it is"):
+        audited(other, tmp_path / "snapshot", said)
+    assert (tmp_path / "snapshot").read_bytes() == before
     rewritten(path, reordered, lambda entries: entries[:-1])
     assert audited(reordered, tmp_path / "snapshot", said).resumed == 0
     assert "entries were others" in said[-1]
@@ -327,12 +329,19 @@ def test_a_snapshot_that_is_damaged_anywhere_is_not_used(path: Path, tmp_path: P
     with ExportSource(path) as source:
         for at in [*range(60), *range(60, len(data), 4999), len(data) - 1]:
             (tmp_path / "x").write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-            with pytest.raises(snapshot.SnapshotMismatch):
+            with pytest.raises((snapshot.SnapshotMismatch, Occupied)):
                 snapshot.load(tmp_path / "x", source)
-        for cut in (0, 5, len(snapshot.MAGIC), len(data) // 2, len(data) - 1):
+        for cut in (len(snapshot.MAGIC), len(data) // 2, len(data) - 1):
             (tmp_path / "x").write_bytes(data[:cut])
             with pytest.raises(snapshot.SnapshotMismatch):
                 snapshot.load(tmp_path / "x", source)
+        for data in (b"junk", snapshot.MAGIC[:5]):
+            (tmp_path / "x").write_bytes(data)
+            with pytest.raises(Occupied, match="no snapshot of an audit"):
+                snapshot.save(tmp_path / "x", Auditor(source, Ledger(source.charters)))
+            assert (tmp_path / "x").read_bytes() == data
+        (tmp_path / "x").write_bytes(b"")
+        assert snapshot.load(tmp_path / "x", source) is None
         assert snapshot.load(tmp_path / "absent", source) is None
 
 

@@ -368,7 +368,7 @@ def test_after_a_heal_an_account_goes_on_from_there(store: Store, world: World) 
 
 
 class Late:
-    """Work in period 2; then version 2 of the charter comes, by which no device can have done so much since period 1."""
+    """Work in period 2; then version 2 of the charter comes, by which no device can have done so much."""
 
     def __init__(self) -> None:
         self.world = World(31)
@@ -408,7 +408,7 @@ class Late:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_number_that_a_late_charter_has_freed_is_never_signed_again(tmp_path: Path, count: int) -> None:
-    """Who has not seen that charter has the entry: another one with its number would be a fork there, and everywhere."""
+    """Who has not seen that charter has the entry: another one with its number would be a fork there."""
     late = Late()
     with late.fill(new_store(tmp_path / "x", late.world)) as store:
         writer = Writer(store, late.rig.key)
