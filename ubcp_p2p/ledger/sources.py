@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Protocol
@@ -32,7 +32,7 @@ _HINT: Final = "name an export file or a node's ledger.sqlite3; it is read more 
 class Source(Protocol):
     """One ledger in causal order."""
 
-    files: Sequence[Path]  # what must not be written over
+    files: list[Path]  # what must not be written over
     charters: Charters
     log: bytes | None  # the node whose append order it is
     first: int  # the offset of the first entry

@@ -170,7 +170,7 @@ class Follower:
 
     async def _exchange(self, connection: Connection, replica: Replica) -> None:
         """Take what the node has and we lack. Raises Unreachable, MalformedMessage, OtherNetwork, LocalIOError."""
-        replica.begin()
+        replica.begin(connection.address.public)
         steps = pull(replica.local, log_after=replica.log_after(connection.address.public))
         reply: Value | None = None
         size, told_s = 0, time.monotonic()
