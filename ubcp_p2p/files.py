@@ -1,6 +1,7 @@
 """Files that are there whole or not at all: temporary name, fsync, then one rename or link.
 
-The mode is set before the first byte is written, so a secret is never readable by others, not even for a moment.
+The mode is set before the first byte is written, so a secret is never readable by others, not even for a moment. What
+is no plain file (a link, a pipe, a device) is not replaced: a rename would put a file in its place.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ubcp_p2p.errors import LocalIOError
+from ubcp_p2p.errors import ConfigError, LocalIOError
 
 
 def atomic_write(path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -38,6 +39,7 @@ def open_atomic(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
 
     When the block raises, nothing is changed. Raises LocalIOError, also for an OSError inside the block.
     """
+    _refuse_special(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         try:
@@ -78,6 +80,41 @@ def read_limited(path: Path, *, bytes_max: int) -> bytes:
     return data
 
 
+def open_input(path: Path, *, hint: str = "name a file", buffering: int = -1) -> BinaryIO:
+    """A plain file that somebody has named to be read, opened; a named pipe is not waited for.
+
+    Raises ConfigError when it is absent, unreadable, or no plain file.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", hint="check its name, owner and mode") from None
+    kind = os.fstat(fd).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(fd)
+        what = "a folder" if stat.S_ISDIR(kind) else "no plain file"
+        raise ConfigError(f"cannot read {path}: it is {what}", hint=hint)
+    return open(fd, "rb", buffering=buffering)
+
+
+def beginning_of(path: Path, count: int) -> bytes:
+    """The first bytes of a plain file; none where there is no file. Raises ConfigError as `open_input`."""
+    if not os.path.lexists(path):
+        return b""
+    if path.is_symlink():
+        raise ConfigError(f"{path} is no plain file, and is not replaced by one", hint="name a file")
+    with open_input(path) as file:
+        return file.read(count)
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two names lead to one file, which is there."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
 def sync_dir(path: Path) -> None:
     """Make renames and links in the directory `path` survive a power cut."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -87,7 +124,19 @@ def sync_dir(path: Path) -> None:
         os.close(fd)
 
 
+def _refuse_special(path: Path) -> None:
+    """Raises LocalIOError where there is something else than a plain file."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return  # not there, or not to be reached: writing tells
+    if not stat.S_ISREG(mode):
+        raise LocalIOError(f"{path} is no plain file, and is not replaced by one", hint="name a file")
+
+
 def _write(path: Path, data: bytes, mode: int, *, replace: bool) -> None:
+    if replace:
+        _refuse_special(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         try:

@@ -1088,6 +1088,36 @@ def blame(wire: bytes) -> tuple[bytes, bytes]:
         return digest("ubcp/entry/1", wire), ZEROS
 
 
+def at_fault(ledger: Ledger, wire: bytes, code: str, author: bytes, log: bytes) -> bytes:
+    """§12: the author where its key in force has signed what is wrong, else whoever has made the export."""
+    if code in ("network", "signer", "stewards"):
+        return log
+    try:
+        data, pairs = msgpack.unpackb(wire, raw=False, strict_map_key=False)[:2]
+        seq, prev = msgpack.unpackb(data, raw=False, strict_map_key=False)[3:5]
+        signed = {key: signed_by(key, signature, "entry", digest("ubcp/entry/1", data)) for key, signature in pairs}
+    except (ValueError, TypeError, IndexError, KeyError, msgpack.UnpackException):
+        return log
+    is_malformed = False
+    try:
+        entry_from(data)
+    except Refused:
+        is_malformed = True
+    if (not is_malformed and not all(signed.values())) or type(seq) is not int or not HASH(prev):
+        return log  # the copy is wrong
+    if seq == 0 or prev == ZEROS:
+        key = author
+    elif prev in ledger.entries and ledger.entries[prev].author == author:
+        key = ledger.state(prev).key
+    else:
+        return log
+    if not is_malformed and code == "encoding":
+        return log
+    if code == "rotation":
+        return author if set(signed) == {key, entry_from(data).body[0]} else log
+    return author if signed.get(key) else log
+
+
 def audit(data: bytes, clock: float | None = None) -> Audit:
     by_type: dict[int, list[bytes]] = {kind: [] for kind in range(7)}
     for kind, payload in records(data):
@@ -1115,18 +1145,18 @@ def audit(data: bytes, clock: float | None = None) -> Audit:
                 continue
             if entry.slice > latest:  # §5.4: early, and outside all roots and balances
                 bad.add(this)
-                result.faults.append(Fault("slice-ahead", this, author))
+                result.faults.append(Fault("slice-ahead", this, at_fault(ledger, wire, "", author, header[1])))
                 continue
             ledger.take(entry)
         except Refused as refused:
             bad.add(this)
-            result.faults.append(Fault(refused.code, this, author))
+            result.faults.append(Fault(refused.code, this, at_fault(ledger, wire, refused.code, author, header[1])))
         except Pending as pending:
             bad.add(this)
             if pending.missing in bad:
                 result.dependent += 1  # §12
             else:
-                result.faults.append(Fault("unknown-reference", this, author))  # §7.1
+                result.faults.append(Fault("unknown-reference", this, header[1]))  # §7.1, §12
         else:
             if entry.kind == CHECKPOINT and author == header[1] and (found := check_checkpoint(ledger, entry)):
                 if bad:  # §12: it may be right about an order that is not whole here

@@ -69,11 +69,12 @@ def _batches(forms: Iterator[str]) -> Iterator[list[str]]:
 
 
 def _forms(path: Path) -> Iterator[str]:
-    """Hexadecimal wire forms. Raises ConfigError, naming the line; UnreadableExport; OSError."""
+    """Hexadecimal wire forms. Raises ConfigError, naming the line; UnreadableExport."""
+    from ubcp_p2p.files import open_input
     from ubcp_p2p.ledger.export import MAGIC, RecordKind, read_export
     from ubcp_p2p.ledger.wire import SIGNED_BYTES_MAX
 
-    with path.open("rb") as file:
+    with open_input(path, hint="name a file; it is read twice, so a pipe does not do") as file:
         is_export = file.read(len(MAGIC)) == MAGIC
         file.seek(0)
         if is_export:

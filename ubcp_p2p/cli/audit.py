@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ubcp_p2p.cli.output import JsonOption, emit_json, say
-from ubcp_p2p.errors import ConfigError, Exit, LocalIOError
+from ubcp_p2p.cli.output import JsonOption, emit_json, print_error, say
+from ubcp_p2p.errors import ConfigError, Exit, LocalIOError, UbcpError
 from ubcp_p2p.log import printable
+from ubcp_p2p.units import credits_text
 
 if TYPE_CHECKING:
     from ubcp_p2p.charter.values import Charter
@@ -63,10 +64,13 @@ def audit(
         raise ConfigError("--checkpoint and --as-of do not go together", hint="what is left out would stay left out")
     with open_source(path) as source:
         found = source.charters.network.hex()
+        if network is not None and not set(network.lower()) <= set("0123456789abcdef"):
+            raise ConfigError(f"--network {network!r:.80} is no network id", hint="it has 64 hexadecimal digits")
         if network is not None and network.lower() != found:
             raise ConfigError(f"{path} is the ledger of the network {found}, not of {network}")
         charter = source.charters.first
         limit = None if as_of is None else slice_of(charter, as_of)
+        unsaved: list[UbcpError] = []
         with _progress(source.first, source.last) as progress:
             report = run(
                 source,
@@ -76,12 +80,15 @@ def audit(
                 checkpoint=checkpoint,
                 progress=progress,
                 say=say,
+                unsaved=unsaved.append,
             )
     if json:
         emit_json(report.to_json())
     else:
         _print(report)
-    raise typer.Exit(Exit.BAD if report.faults else Exit.OK)
+    for error in unsaved:
+        print_error(type(error)(f"the snapshot was not written: {error.message}", hint=error.hint))
+    raise typer.Exit(Exit.BAD if report.faults else Exit.IO if unsaved else Exit.OK)
 
 
 def synth(
@@ -92,6 +99,7 @@ def synth(
     plant: Annotated[
         str | None, typer.Option("--plant", metavar="KIND", help="Add one fraud; `--plant list` lists the kinds.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Write a synthetic ledger, valid or with one fraud, to try an auditor on.
@@ -121,6 +129,7 @@ def synth(
     """
     from ubcp_p2p.ledger.frauds import FRAUDS
     from ubcp_p2p.ledger.plant import write_synthetic
+    from ubcp_p2p.ledger.targets import check_export_target
 
     if plant == "list":
         _list_frauds(json)
@@ -130,6 +139,7 @@ def synth(
     if plant is not None and plant not in FRAUDS:
         raise ConfigError(f"there is no kind of fraud {plant!r}", hint="`ubcp ledger synth --plant list` lists them")
     fraud = FRAUDS[plant] if plant is not None else None
+    check_export_target(out, force=force)
     written = write_synthetic(out, accounts=accounts, entries=entries, seed=seed, fraud=fraud)
     document: dict[str, Any] = {
         "file": str(out), "network": written.network.hex(), "entries": written.entries, "accounts": accounts,
@@ -231,6 +241,11 @@ def _print(report: Report) -> None:
     ):
         if number:
             print(f"{name:<15}{number} {text}")
+    totals = report.totals
+    print(
+        f"credits        {credits_text(totals.available)} available, {credits_text(totals.reserved)} reserved, "
+        f"{credits_text(totals.uncollected)} not claimed yet, {credits_text(totals.debt)} owed"
+    )
     print(f"entries root   {report.roots.entries.hex()}")
     print(f"balances root  {report.roots.balances.hex()}")
     print(f"time           {report.seconds:.2f} s, {report.signatures} signatures verified")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, profile_at
+from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, profile_at, say
 from ubcp_p2p.errors import ConfigError, Exit, UbcpError
 from ubcp_p2p.log import printable
 
@@ -31,6 +31,10 @@ def export(
     ] = None,
     profile: ProfileOption = None,
     store: StoreOption = None,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", metavar="SLICE|DATE", help="Leave out later entries, and what needs them.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Write the whole ledger to a file that anybody can audit: `ubcp audit FILE`.
@@ -38,26 +42,44 @@ def export(
     It has all entries in the order in which this node has got them, the charters, fork proofs and evidence. The node
     may be running. --json needs --out.
     """
+    from ubcp_p2p.cli.audit import slice_of
     from ubcp_p2p.files import open_atomic
+    from ubcp_p2p.ledger.disk import files_of
     from ubcp_p2p.ledger.store import Store
+    from ubcp_p2p.ledger.targets import check_export_target
     from ubcp_p2p.ledger.transfer import export_store
 
     if out is None and (json or sys.stdout.isatty()):
         raise ConfigError("an export is no text: it goes to a file", hint="--out FILE, or redirect stdout")
     path = _store_path(profile, store)
-    with Store.open(path, read_only=True) as opened:
+    if out is not None:
+        check_export_target(out, inputs=files_of(path), force=force)
+    until = None if as_of is None else lambda charter: slice_of(charter, as_of)
+    with Store.open(path, read_only=True, until=until) as opened:
         log = _log_of(profile, path)
         if out is None:
-            export_store(opened, sys.stdout.buffer, log=log)
+            done = export_store(opened, sys.stdout.buffer, log=log)
             sys.stdout.buffer.flush()
-            return
-        with open_atomic(out) as file:
-            count = export_store(opened, file, log=log)
-        network = opened.ledger.network.hex()
+        else:
+            with open_atomic(out) as file:
+                done = export_store(opened, file, log=log)
+        network, later = opened.ledger.network.hex(), len(opened.ahead.ids) + len(opened.ahead.dependent)
+    if done.proofs_left_out or done.frozen_left_out:
+        say(
+            f"an export has no room for so many forks: {done.proofs_left_out} proofs and {done.frozen_left_out} frozen "
+            "authors were left out"
+        )
+    if out is None:
+        return
     if json:
-        emit_json({"file": str(out), "network": network, "entries": count, "log": log and log.hex()})
+        emit_json(
+            {
+                "file": str(out), "network": network, "entries": done.entries, "log": log and log.hex(),
+                "later": later, "proofs_left_out": done.proofs_left_out, "frozen_left_out": done.frozen_left_out,
+            }
+        )  # fmt: skip
     else:
-        print(f"{out}: {count} entries")
+        print(f"{out}: {done.entries} entries" + (f"; {later} later ones left out" if later else ""))
 
 
 def import_(
@@ -68,21 +90,25 @@ def import_(
 ) -> None:
     """Take an export into the store, and make the store when there is none.
 
-    All signatures and rules are checked; what is refused is left out and named, and the exit code is 1. A file that is
-    damaged anywhere changes nothing. The same file again changes nothing. Stop the node first.
+    All signatures and rules are checked; what is refused is left out and named, and the exit code is 1. So it is for
+    entries of the future. A file that is damaged anywhere changes nothing. The same file again changes nothing. Stop
+    the node first.
     """
+    from ubcp_p2p.ledger.ahead import CLOCK_HINT
     from ubcp_p2p.ledger.transfer import import_export
 
-    opened, done = import_export(_store_path(profile, store), file)
+    opened, done = import_export(_store_path(profile, store), file, now_s=time.time())
     with opened:
         total, path = opened.ledger.entries, opened.path
+        early = f"{done.ahead.words(opened.ledger.charters.first)}, hence left out; {CLOCK_HINT}"
     if json:
         emit_json(
             {
                 "store": str(path), "created": done.created, "entries": total, "entries_read": done.entries_read,
                 "entries_added": done.entries_added, "proofs_read": done.proofs_read,
                 "proofs_added": done.proofs_added, "charters_added": done.charters_added,
-                "blobs_read": done.blobs_read, "waiting": done.waiting, "refused": done.refused,
+                "blobs_read": done.blobs_read, "waiting": done.waiting, "early": len(done.ahead.ids),
+                "refused": done.refused,
                 "faults": [
                     {"entry": id_.hex(), "code": error.code, "section": error.section, "message": error.message}
                     for id_, error in done.faults
@@ -98,11 +124,13 @@ def import_(
         ):
             if number:
                 print(f"{number} {what}")
+        if done.ahead:
+            print(early)
         for id_, error in done.faults[:SHOWN_MAX]:
             print(printable(f"refused {id_.hex() or '(no entry)'}: {error.message} ({error.code}, §{error.section})"))
         if done.refused > SHOWN_MAX:
             print(f"… {done.refused} refused in all")
-    if done.refused:
+    if done.refused or done.ahead:
         raise typer.Exit(Exit.BAD)
 
 
@@ -158,22 +186,23 @@ def credits_(
     counts once a request of the account claims it. Amounts in --json are µcredits: millionths of a credit.
     """
     from ubcp_p2p.cli.audit import slice_of
+    from ubcp_p2p.ledger.ahead import CLOCK_HINT, by_clock
     from ubcp_p2p.ledger.store import Store
     from ubcp_p2p.ledger.views import credits_view
 
     path = _store_path(profile, store)
     wanted = None if account is not None else _own_account(profile)
-    with Store.open(path, read_only=True) as opened:
+    clock_s = time.time()
+    with Store.open(path, read_only=True, until=by_clock(clock_s)) as opened:
         key = wanted or _find(opened, account or "")
         charter = opened.ledger.charters.first
-        now = slice_of(charter, as_of) if as_of is not None else charter.slice_at(time.time())
+        now = slice_of(charter, as_of) if as_of is not None else charter.slice_at(clock_s)
+        if opened.ahead:
+            say(f"{opened.ahead.words(charter)}, hence not counted; {CLOCK_HINT}")
         try:
             document = credits_view(opened, key, now)
         except KeyError:
-            raise UbcpError(
-                f"the ledger in {path} has no account {key.hex()}",
-                hint="it is there once the account's first entry (OPEN) has arrived",
-            ) from None
+            raise _no_account(opened, key) from None
     if json:
         emit_json(document)
     else:
@@ -193,6 +222,30 @@ def _own_account(profile: Path | None) -> bytes:
     place = profile_at(profile)
     place.require()
     return Ownership.load(place.owner_file).account
+
+
+def _no_account(store: Store, key: bytes) -> UbcpError:
+    """What it is instead, and what to ask."""
+    from ubcp_p2p.ledger.chain import NodeChain
+    from ubcp_p2p.ledger.entry import Kind
+
+    node = next((chain for chain in store.ledger.chains.get(key, ()) if isinstance(chain, NodeChain)), None)
+    if node is not None:
+        return UbcpError(
+            f"{key.hex()} is a node, no account: what it earns is its owner's",
+            hint=f"`ubcp credits {node.owner.hex()[:16]}` shows the owner's credits",
+        )
+    signed = store.entry(key)
+    if signed is not None:
+        kind, author = Kind(signed.entry.kind).name, signed.entry.author.hex()
+        return UbcpError(
+            f"{key.hex()} is an entry ({kind} of {author[:16]}…), no account",
+            hint=f"`ubcp ledger show {key.hex()[:16]}` shows it",
+        )
+    return UbcpError(
+        f"the ledger in {store.path} has no account {key.hex()}",
+        hint="it is there once the account's first entry (OPEN) has arrived",
+    )
 
 
 def _log_of(profile: Path | None, path: Path) -> bytes | None:

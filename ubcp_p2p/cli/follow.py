@@ -84,10 +84,10 @@ def _tell(kind: str, values: dict[str, Any]) -> None:
         "community": _community_lines, "connected": lambda v: [f"connected to {v['address']}"], "lost": _lost_lines,
         "charter": lambda v: [f"charter version {v['number']}, in force from period {v['effective_period']}"],
         "conflict": lambda v: [f"WARNING: {v['message']}; {v['hint']}"],
-        "synced": _sync_lines, "fault": _fault_lines,
+        "synced": _sync_lines, "fault": _fault_lines, "mended": _mended_lines,
     }[kind](values)  # fmt: skip
     stamp = time.strftime("%H:%M:%S")
-    out = sys.stdout if kind in ("synced", "fault") else sys.stderr
+    out = sys.stdout if kind in ("synced", "fault", "mended") else sys.stderr
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # the line of progress
     for line in lines:
@@ -137,6 +137,10 @@ def _fault_lines(values: dict[str, Any]) -> list[str]:
     if values["entry"] and "entries" not in values:
         lines.append(f"entry {values['entry']}")
     return lines
+
+
+def _mended_lines(values: dict[str, Any]) -> list[str]:
+    return [f"a good copy has come: no fault {values['code']} in the entry {values['entry']}"]
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

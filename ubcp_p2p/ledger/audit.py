@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.ledger import snapshot
 from ubcp_p2p.ledger.auditor import Auditor
 from ubcp_p2p.ledger.report import Report
@@ -21,11 +22,13 @@ def audit(
     checkpoint: Path | None = None,
     progress: Callable[[int], None] | None = None,
     say: Callable[[str], None] | None = None,
+    unsaved: Callable[[UbcpError], None] | None = None,
 ) -> Report:
     """Audit everything in `source`. clock: the slice that it is now. as_of: leave out entries of later slices.
 
     checkpoint: a snapshot to go on from, and to write. progress: told the offset reached. say: told in words what
-    became of the snapshot. Raises UnreadableExport, LocalIOError.
+    became of the snapshot. unsaved: told why it could not be written, which costs no report. Raises UnreadableExport,
+    ConfigError where `checkpoint` is something else that must stay; LocalIOError without `unsaved`.
     """
     assert checkpoint is None or as_of is None  # what is left out now must not be missing later
     say = say or (lambda _: None)
@@ -41,5 +44,10 @@ def audit(
         if any(fault.code == "slice-ahead" for fault in auditor.faults):
             say(f"{checkpoint} is not written: an entry is from the future, and may be valid later")
         else:
-            snapshot.save(checkpoint, auditor)
+            try:
+                snapshot.save(checkpoint, auditor)
+            except UbcpError as error:
+                if unsaved is None:
+                    raise
+                unsaved(error)
     return auditor.report()

@@ -16,11 +16,12 @@ from typing import Final
 
 from ubcp_p2p.ledger import rules
 from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
+from ubcp_p2p.ledger.blame import Authorship, in_words, is_authors
 from ubcp_p2p.ledger.entry import Checkpoint, Decision, Entry, Kind
 from ubcp_p2p.ledger.export import Place, Record, Roots
 from ubcp_p2p.ledger.faults import LedgerError, Pending
 from ubcp_p2p.ledger.merkle import Frontier
-from ubcp_p2p.ledger.report import Counts, Fault, Report
+from ubcp_p2p.ledger.report import Counts, Fault, Report, Totals
 from ubcp_p2p.ledger.sources import Source
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.verifying import BATCH, BATCH_ALONE, Bad, Outcome, batches, checked
@@ -85,21 +86,21 @@ class Auditor:
         signatures = valid = 0
         for record, outcome in zip(records, outcomes, strict=True):
             if isinstance(outcome, Bad):
-                self._fault(*outcome)
+                self._blame(outcome.code, outcome.id, outcome.authorship, outcome.message)
                 continue
             entry = outcome.entry
             signatures += len(outcome.signatures) + (entry.kind == _RECEIPT)
             if entry.slice > latest:
-                self._early(entry, latest, is_as_of)
+                self._early(outcome, latest, is_as_of)
                 continue
             claimed = self._log_state() if entry.kind == _CHECKPOINT and entry.author == self.source.log else None
             try:
                 added = rules.apply(ledger, outcome, history)
             except Pending as pending:
-                self._pending(entry, pending.missing)
+                self._pending(outcome, pending.missing)
                 continue
             except LedgerError as error:
-                self._fault(error.code, entry.id, entry.author, error.message)
+                self._blame(error.code, entry.id, Authorship.of(outcome), error.message)
                 continue
             if not added:
                 self.counts.duplicate += 1
@@ -116,27 +117,33 @@ class Auditor:
         self.counts.signatures += signatures
         self.counts.valid += valid
 
-    def _fault(self, code: str, id_: bytes, account: bytes, message: str) -> None:
-        self.faults.append(Fault(code, id_, account, message))
+    def _blame(self, code: str, id_: bytes, authorship: Authorship | None, message: str) -> None:
+        """Note a fault of the author, where that is certain, else of the log whose export this is."""
+        if authorship is not None and is_authors(self.ledger, code, authorship):
+            self.faults.append(Fault(code, id_, authorship.author, message))
+        else:
+            self.faults.append(Fault(code, id_, self.source.log or b"", in_words(message, authorship)))
         if id_:
             self.left_out.add(id_)
 
-    def _early(self, entry: Entry, latest: int, is_as_of: bool) -> None:
+    def _early(self, signed: Signed, latest: int, is_as_of: bool) -> None:
+        entry = signed.entry
         if is_as_of:
             self.counts.later += 1
             self.left_out.add(entry.id)
         else:
-            self._fault(
-                "slice-ahead", entry.id, entry.author, f"slice {entry.slice} where the clock allows up to {latest}"
-            )
+            message = f"slice {entry.slice} where the clock allows up to {latest}"
+            self._blame("slice-ahead", entry.id, Authorship.of(signed), message)
 
-    def _pending(self, entry: Entry, missing: tuple[bytes, ...]) -> None:
+    def _pending(self, signed: Signed, missing: tuple[bytes, ...]) -> None:
+        entry = signed.entry
         if any(id_ in self.left_out for id_ in missing):
             self.counts.dependent += 1
             self.left_out.add(entry.id)
         else:
             names = ", ".join(id_.hex()[:16] + "…" for id_ in missing[:4])
-            self._fault("unknown-reference", entry.id, entry.author, f"refers to {names}, which is not before it")
+            message = f"refers to {names}, which is not before it"
+            self._blame("unknown-reference", entry.id, Authorship.of(signed), message)
 
     # -- checkpoints (§9.3) -------------------------------------------------------------------------------------
 
@@ -189,16 +196,17 @@ class Auditor:
                 message = f"{account.hex()} is named frozen, and no fork of it is proved or here"
                 faults.append(Fault("freeze", b"", self.source.log or b"", message))
         try:
-            roots = Roots(entries_root(self.ledger), self._balances_root())
+            rows = balances(self.ledger, self.history)
+            roots = Roots(entries_root(self.ledger), balances_root(rows))
         except LedgerError as error:
             faults.append(Fault(error.code, b"", b"", error.message))
-            roots = Roots(entries_root(self.ledger), b"")
+            rows, roots = [], Roots(entries_root(self.ledger), b"")
         blobs = set(self.source.blobs())
         faults += self._end_faults(roots, bool(faults))
         return Report(
             network=self.ledger.network, counts=self.counts, accounts=len(self.ledger.accounts()),
             faults=tuple(faults), roots=roots, slice=self.ledger.slice, frozen=tuple(sorted(frozen)),
-            blobs=len(blobs), blobs_missing=len(self.inputs - blobs), resumed=self.resumed,
+            totals=Totals.of(rows), blobs=len(blobs), blobs_missing=len(self.inputs - blobs), resumed=self.resumed,
             seconds=time.monotonic() - self.started_s, signatures=self.counts.signatures - self.signatures_before,
         )  # fmt: skip
 

@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ubcp_p2p.errors import ConfigError, LocalIOError
+from ubcp_p2p.files import open_input
 from ubcp_p2p.ledger.entry import Entry
+from ubcp_p2p.ledger.export import MAGIC
 from ubcp_p2p.ledger.formats import format_of, migrate
 
 BATCH: Final = 1000  # rows read at once: at most 25 MB of entries
 BUSY_S: Final = 10.0  # a reader that recovers the WAL of a killed writer holds the file that long at most
+SQLITE_MAGIC: Final = b"SQLite format 3\0"
+_NO_WRITING: Final = frozenset({"SQLITE_READONLY_DIRECTORY", "SQLITE_CANTOPEN", "SQLITE_READONLY_CANTINIT"})
 LOG_BYTES_MAX: Final = 64 << 20  # what the WAL may keep of the disk after a large batch
 
 
@@ -87,17 +91,18 @@ class Disk:
         read_only: beside a process that writes; sees what was committed when it opened. Raises ConfigError (missing,
         not a store, of a newer format), LocalIOError (another process has it), StoreError (damaged).
         """
-        if not path.is_file():
+        if not path.exists():
             raise ConfigError(
                 f"there is no ledger store in {path}",
                 hint="a node of a community makes it (`ubcp up`); so does `ubcp ledger import FILE`, from an export",
             )
+        _refuse_special(path)
         lock = None if read_only else _take_lock(path)
         try:
             with _told(path):
-                db = _connect(path, read_only=read_only)
+                db = _connect_to_read(path) if read_only else _connect(path)
                 try:
-                    found = format_of(db, path, exactly=read_only)
+                    found = format_of(db, path, read_only=read_only)
                     if read_only:
                         db.execute("BEGIN")
                         db.execute("SELECT count(*) FROM charters")  # from the first read on, the view stands still
@@ -165,6 +170,10 @@ class Disk:
         sql = "SELECT position, id, bytes FROM entries WHERE position > ? ORDER BY position LIMIT ?"
         return [EntryRow(*row) for row in self.rows(sql, position, limit)]
 
+    def later(self, slice_: int) -> list[tuple[bytes, int]]:
+        """(id, slice) of entries of later slices than this, in append order."""
+        return self.rows("SELECT id, slice FROM entries WHERE slice > ? ORDER BY position", slice_)
+
     def entries(self) -> Iterator[EntryRow]:
         """All of them in append order; needs the memory of BATCH rows."""
         position = 0
@@ -202,6 +211,22 @@ class Disk:
         for wanted, (position,) in enumerate(left, 1):
             if wanted != position:
                 self.rows("UPDATE entries SET position = ? WHERE position = ?", wanted, position)
+
+    def put_dropped(self, entry: Entry, digest: bytes, data: bytes) -> None:
+        """Keep what a charter has dropped. digest: of the data, as `put_pending` has it."""
+        sql = "INSERT OR IGNORE INTO dropped (id, author, seq, digest, bytes) VALUES (?, ?, ?, ?, ?)"
+        self.rows(sql, entry.id, entry.author, entry.seq, digest, data)
+
+    def dropped(self) -> list[bytes]:
+        """Wire forms, in the order in which they were dropped."""
+        return [data for (data,) in self.rows("SELECT bytes FROM dropped ORDER BY number")]
+
+    def dropped_of(self, author: bytes) -> list[tuple[int, bytes]]:
+        """(seq, id) of an author's, the greatest number first."""
+        return self.rows("SELECT seq, id FROM dropped WHERE author = ? ORDER BY seq DESC, id", author)
+
+    def forget_dropped(self, id_: bytes) -> None:
+        self.rows("DELETE FROM dropped WHERE id = ?", id_)
 
     # -- charters, proofs, blobs ----------------------------------------------------------------------------------
 
@@ -264,8 +289,11 @@ class Disk:
         return PendingRow(*self.rows(sql, number)[0])
 
     def is_pending(self, author: bytes, signer: bytes) -> bool:
-        """Whether something of this author is pending that `signer` has signed."""
-        sql = "SELECT 1 FROM pending WHERE author = ? AND instr(signers, ?) LIMIT 1"
+        """Whether something of this author is pending that `signer` has signed, and that was never applied here."""
+        sql = (
+            "SELECT 1 FROM pending WHERE author = ? AND instr(signers, ?)"
+            " AND digest NOT IN (SELECT digest FROM dropped) LIMIT 1"
+        )
         return bool(self.rows(sql, author, signer))
 
     def pending_sizes(self) -> list[tuple[int, bytes, int]]:
@@ -291,9 +319,29 @@ class Disk:
 # -- SQLite -----------------------------------------------------------------------------------------------------------
 
 
-def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
+def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """Beside a process that writes; or in a folder where nobody can, as a backup's, which SQLite does not read else."""
+    db = _connect(path, "ro")
+    try:
+        db.execute("PRAGMA schema_version").fetchone()  # the first look into the file
+        return db
+    except sqlite3.OperationalError as error:
+        db.close()
+        if error.sqlite_errorname not in _NO_WRITING:
+            raise
+    log = _sibling(path, "-wal")
+    if log.exists() and log.stat().st_size:
+        raise ConfigError(
+            f"the ledger store {path} cannot be read in a folder that cannot be written: its log {log.name} has to be "
+            "worked in first",
+            hint="copy both into another folder",
+        )
+    return _connect(path, "ro&immutable=1")
 
 
 def _prepare(db: sqlite3.Connection) -> None:
@@ -307,16 +355,45 @@ def _prepare(db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA {pragma}")
 
 
+def files_of(path: Path) -> list[Path]:
+    """A store's file and what belongs to it."""
+    return [path, *(_sibling(path, suffix) for suffix in ("-wal", "-shm", ".lock"))]
+
+
 def is_there(path: Path) -> bool:
-    """Whether there is a file with anything in it: not one whose making was cut off. Raises StoreError."""
+    """Whether there is a file with anything in it: not one whose making was cut off.
+
+    Raises ConfigError for what can be no store, StoreError.
+    """
     if not path.exists():
         return False
+    _refuse_special(path)
     with _told(path):
-        db = _connect(path, read_only=True)
+        db = _connect_to_read(path)
         try:
             return bool(db.execute("SELECT 1 FROM sqlite_schema").fetchall())
         finally:
             db.close()
+
+
+def _refuse_special(path: Path) -> None:
+    """Raises ConfigError for what is no plain file: SQLite would wait for a pipe.
+
+    It is not opened for that: closing it again would free SQLite's locks on it.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} is no plain file, hence no ledger store", hint="name a file")
+
+
+def _refuse_export(path: Path) -> None:
+    """Raises ConfigError where SQLite has found no database because it is an export."""
+    with open_input(path) as file:
+        head = file.read(len(MAGIC))
+    if head == MAGIC:
+        raise ConfigError(
+            f"{path} is an export of a ledger, not a store",
+            hint="`ubcp audit` reads it; `ubcp ledger import FILE` makes a store from it",
+        )
 
 
 def _sibling(path: Path, suffix: str) -> Path:
@@ -347,6 +424,8 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         name = getattr(error, "sqlite_errorname", "")
+        if name == "SQLITE_NOTADB":
+            _refuse_export(path)
         if name == "SQLITE_FULL":
             raise StoreError(
                 f"cannot write the ledger store {path}: the disk is full",

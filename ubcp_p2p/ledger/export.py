@@ -20,6 +20,8 @@ from ubcp_p2p.ledger.wire import PROOF_BYTES_MAX, SIGNED_BYTES_MAX
 
 MAGIC: Final = b"ubcp-ledger/1\n"
 BLOB_BYTES_MAX: Final = 4 * 1024 * 1024  # the inputs of one decision, or the evidence behind one voucher
+PROOFS_MAX: Final = 2**16
+FROZEN_MAX: Final = 2**16
 _FAMILY: Final = b"ubcp-ledger/"
 _FRAME: Final = struct.Struct(">IB")
 _HINT: Final = "export it again, or fetch the file again"
@@ -48,8 +50,8 @@ class _Limit(NamedTuple):
 _LIMITS: Final = (
     _Limit(128, 1, 1),
     _Limit(CHARTER_BYTES_MAX + 16 * 1024, 1, VERSIONS_MAX),
-    _Limit(PROOF_BYTES_MAX, 0, 2**16),
-    _Limit(32, 0, 2**16),
+    _Limit(PROOF_BYTES_MAX, 0, PROOFS_MAX),
+    _Limit(32, 0, FROZEN_MAX),
     _Limit(SIGNED_BYTES_MAX, 0, SIZE_MAX),
     _Limit(BLOB_BYTES_MAX, 0, 2**32),
     _Limit(128, 1, 1),
@@ -114,6 +116,7 @@ def write_export(
 
     charters, proofs, entries: wire forms (of SignedCharter, ForkProof, Signed), entries in causal order. frozen:
     accounts. roots: asked for when all entries are written; of those that are valid. Use it on files.open_atomic.
+    Raises ConfigError for more of a kind than a file may have.
     """
     file.write(MAGIC)
 
@@ -122,9 +125,14 @@ def write_export(
         limit = _LIMITS[kind]
         for payload in payloads:
             assert len(payload) <= limit.bytes_max, kind
+            if count == limit.most:
+                raise ConfigError(
+                    f"more than {limit.most} {kind.name} records: an export holds no more",
+                    hint="`ubcp ledger export` leaves the rest of them out",
+                )
             file.write(_FRAME.pack(len(payload) + 1, kind) + payload)
             count += 1
-        assert limit.least <= count <= limit.most, kind
+        assert limit.least <= count, kind
         return count
 
     put(RecordKind.HEADER, [encode([network, log or ZERO])])
@@ -157,7 +165,7 @@ def read_export(file: BinaryIO, start: Place | None = None) -> Iterator[Record]:
             bytes_max, _, most = _LIMITS[last]
             count = 0
         if not 0 < length <= bytes_max + 1:
-            raise UnreadableExport(f"a {last.name} record of {length} bytes; at most {bytes_max + 1} are allowed",
+            raise UnreadableExport(f"{_a(last)} record of {length} bytes; at most {bytes_max + 1} are allowed",
                                    offset)  # fmt: skip
         payload = read(length - 1)
         if len(payload) != length - 1:
@@ -194,13 +202,18 @@ def _check_magic(magic: bytes) -> None:
     if magic == MAGIC:
         return
     if magic.startswith(_FAMILY) and len(magic) == len(MAGIC):
-        version = magic[len(_FAMILY) :].split(b"\n")[0]
+        version = ascii(magic[len(_FAMILY) :].split(b"\n")[0].decode("latin-1"))[1:-1]
         raise UnreadableExport(
-            f"format version {version!r:.20}, and this program knows 1", len(_FAMILY), hint="a newer ubcp may read it"
+            f"format version {version}, and this program knows 1", len(_FAMILY), hint="a newer ubcp may read it"
         )
     if MAGIC.startswith(magic):
         raise UnreadableExport("the file ends inside its first line", len(magic))
     raise UnreadableExport(f"it does not begin with {MAGIC.decode().strip()!r}", 0)
+
+
+def _a(kind: RecordKind) -> str:
+    """Its name with the article."""
+    return f"an {kind.name}" if kind in (RecordKind.ENTRY, RecordKind.END) else f"a {kind.name}"
 
 
 def _next_kind(last: RecordKind, count: int, number: int, offset: int) -> RecordKind:
@@ -212,11 +225,11 @@ def _next_kind(last: RecordKind, count: int, number: int, offset: int) -> Record
     if kind == last:
         raise UnreadableExport(f"more than {_LIMITS[kind].most} {kind.name} records", offset)
     if kind < last:
-        raise UnreadableExport(f"a {kind.name} record after {last.name} records", offset)
+        raise UnreadableExport(f"{_a(kind)} record after {last.name} records", offset)
     had = {last: count}
     for skipped in RecordKind:
         if last <= skipped < kind and had.get(skipped, 0) < _LIMITS[skipped].least:
-            raise UnreadableExport(f"a {kind.name} record where a {skipped.name} record belongs", offset)
+            raise UnreadableExport(f"{_a(kind)} record where {_a(skipped)} record belongs", offset)
     return kind
 
 
@@ -224,13 +237,13 @@ def _fields(record: Record, count: int) -> list[object]:
     try:
         value = decode(record.payload, bytes_max=len(record.payload))
     except MalformedMessage as error:
-        raise UnreadableExport(f"a {record.kind.name} record: {error.message}", record.offset) from None
+        raise UnreadableExport(f"{_a(record.kind)} record: {error.message}", record.offset) from None
     if not isinstance(value, list) or len(value) != count:
-        raise UnreadableExport(f"a {record.kind.name} record without its {count} fields", record.offset)
+        raise UnreadableExport(f"{_a(record.kind)} record without its {count} fields", record.offset)
     return list(value)
 
 
 def _hash(record: Record, value: object) -> bytes:
     if not isinstance(value, bytes) or len(value) != 32:
-        raise UnreadableExport(f"a {record.kind.name} record without 32 bytes where they belong", record.offset)
+        raise UnreadableExport(f"{_a(record.kind)} record without 32 bytes where they belong", record.offset)
     return value

@@ -38,9 +38,20 @@ def _to_format_1(db: sqlite3.Connection) -> None:
     )
 
 
+def _to_format_2(db: sqlite3.Connection) -> None:
+    """What a late charter has dropped: its number was signed all the same, and a later version may let it stand."""
+    db.execute(
+        """CREATE TABLE dropped (
+            number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, author BLOB NOT NULL,
+            seq INTEGER NOT NULL, digest BLOB NOT NULL, bytes BLOB NOT NULL)"""
+    )
+    db.execute("CREATE INDEX dropped_by_author ON dropped (author)")
+
+
 # MIGRATIONS[n] brings a file of format n to n + 1. What a release has written is never changed: add a function.
-MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_to_format_1,)
+MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_to_format_1, _to_format_2)
 FORMAT: Final = len(MIGRATIONS)
+READABLE: Final = 1  # the oldest format that serves whoever only reads
 
 
 def migrate(db: sqlite3.Connection, found: int, charters: Iterable[bytes] = ()) -> None:
@@ -57,13 +68,13 @@ def migrate(db: sqlite3.Connection, found: int, charters: Iterable[bytes] = ()) 
     db.execute("COMMIT")
 
 
-def format_of(db: sqlite3.Connection, path: Path, *, exactly: bool) -> int:
-    """The format of an open file. exactly: it must be FORMAT, for who reads only. Raises ConfigError."""
+def format_of(db: sqlite3.Connection, path: Path, *, read_only: bool) -> int:
+    """The format of an open file. read_only: it will not be brought up to date. Raises ConfigError."""
     application = db.execute("PRAGMA application_id").fetchone()[0]
     found = int(db.execute("PRAGMA user_version").fetchone()[0])
     if application != APPLICATION or found < 1:
         raise ConfigError(f"{path} is no ledger store", hint="it may belong to another program, or be cut off")
-    if found > FORMAT or (exactly and found < FORMAT):
+    if found > FORMAT or (read_only and found < READABLE):
         hint = "a newer ubcp may read it" if found > FORMAT else "start the node once: it brings the file up to date"
         raise ConfigError(
             f"the ledger store {path} is of format {found}; this program reads format {FORMAT}", hint=hint

@@ -5,6 +5,7 @@ Synchronous, in the thread of the store. Whose fault it was when something is re
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ class Taken:
     frozen: list[bytes] = field(default_factory=list)  # authors that were not frozen before
     known: int = 0
     early: set[bytes] = field(default_factory=set)  # ids of entries held back
+    charters: int = 0  # versions that are new here
     conflict: CharterConflict | None = None
 
 
@@ -57,7 +59,7 @@ class Intake:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._early: list[tuple[int, int, bytes, Signed]] = []  # (slice, tie-breaker, sender, entry): a heap
-        self._early_ids: set[bytes] = set()
+        self._early_copies: set[bytes] = set()  # by their bytes: a bad copy must not keep the good one out
         self._count = 0
 
     @property
@@ -78,7 +80,7 @@ class Intake:
         for data in step.data:
             try:
                 if step.what == sync.CHARTERS:
-                    self._store.add_charter(SignedCharter.from_bytes(data))
+                    taken.charters += self._store.add_charter(SignedCharter.from_bytes(data))
                 else:
                     proofs.append((sender, ForkProof.from_bytes(data)))
             except CharterConflict as conflict:
@@ -131,7 +133,8 @@ class Intake:
         entry, ledger = signed.entry, self._store.ledger
         if entry.network != ledger.network:
             raise MalformedEntry("network", "an entry of another community's ledger")
-        if ledger.contains(entry.author, entry.seq, entry.id) or entry.id in self._early_ids:
+        copy = hashlib.sha256(signed.to_bytes()).digest() if entry.slice > now + 1 else b""
+        if ledger.contains(entry.author, entry.seq, entry.id) or copy in self._early_copies:
             taken.known += 1
             return False
         verify(signed)
@@ -140,19 +143,19 @@ class Intake:
         taken.early.add(entry.id)
         self._count += 1
         heapq.heappush(self._early, (entry.slice, self._count, sender, signed))
-        self._early_ids.add(entry.id)
+        self._early_copies.add(copy)
         if len(self._early) > EARLY_MAX:
             furthest = max(self._early)
             self._early.remove(furthest)
             heapq.heapify(self._early)
-            self._early_ids.discard(furthest[3].entry.id)
+            self._early_copies.discard(hashlib.sha256(furthest[3].to_bytes()).digest())
         return False
 
     def _due(self, now: int) -> list[tuple[bytes, Signed]]:
         due = []
         while self._early and self._early[0][0] <= now + 1:
             _, _, sender, signed = heapq.heappop(self._early)
-            self._early_ids.discard(signed.entry.id)
+            self._early_copies.discard(hashlib.sha256(signed.to_bytes()).digest())
             due.append((sender, signed))
         return due
 

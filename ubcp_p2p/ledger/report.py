@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ubcp_p2p.ledger.balances import Balance
 from ubcp_p2p.ledger.export import Roots
 from ubcp_p2p.ledger.faults import FAULTS
 
@@ -53,6 +55,22 @@ class Counts:
     uncheckable: int = 0
 
 
+class Totals(NamedTuple):
+    """µcredits of all accounts together, as the rows of SPEC §8.6 have them."""
+
+    available: int
+    reserved: int
+    uncollected: int
+    debt: int
+
+    @classmethod
+    def of(cls, rows: Iterable[Balance]) -> Totals:
+        total = [0, 0, 0, 0]
+        for row in rows:
+            total = [sum(pair) for pair in zip(total, row[1:], strict=True)]
+        return cls(*total)
+
+
 @dataclass(frozen=True)
 class Report:
     """What an audit found. signatures: verified in this audit; `counts` are of the whole ledger."""
@@ -64,6 +82,7 @@ class Report:
     roots: Roots
     slice: int
     frozen: tuple[bytes, ...]
+    totals: Totals
     blobs: int
     blobs_missing: int
     resumed: int
@@ -81,6 +100,7 @@ class Report:
             "entries_root": self.roots.entries.hex(),
             "seconds": round(self.seconds, 3),
             "verified_per_s": round(self.signatures / self.seconds, 1) if self.seconds else 0.0,
+            "totals": self.totals._asdict(),
             "network": self.network.hex(),
             "slice": self.slice,
             "signatures": self.signatures,

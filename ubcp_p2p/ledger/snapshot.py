@@ -1,7 +1,8 @@
 """Where an audit stood, as a file: a later audit of the same ledger goes on from there and verifies only what is new.
 
 A snapshot is believed: whoever can write it decides what an audit over it says. Use none but your own. It holds no
-code: plain msgpack of the classes listed here, with a checksum, for this version of ubcp alone.
+code: plain msgpack of the classes listed here, with a checksum, for this version of ubcp alone. It is written over an
+earlier one of the same ledger, and over nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgpack
 
 from ubcp_p2p import __version__
 from ubcp_p2p.errors import UbcpError
-from ubcp_p2p.files import open_atomic
+from ubcp_p2p.files import open_atomic, open_input
 from ubcp_p2p.ledger.auditor import Auditor
 from ubcp_p2p.ledger.chain import AccountChain, Enrolment, Income, NodeChain, Paid, Powers
 from ubcp_p2p.ledger.entry import Position
@@ -26,10 +27,12 @@ from ubcp_p2p.ledger.purse import Purse, Reserve, Vintage
 from ubcp_p2p.ledger.report import Counts, Fault
 from ubcp_p2p.ledger.sources import Source
 from ubcp_p2p.ledger.state import AllotFact, CloseFact, Fork, Healing, Ledger, OpeningFact, RequestFact
+from ubcp_p2p.ledger.targets import Occupied, occupied_by
 from ubcp_p2p.ledger.wire import decode_signed
 
 MAGIC: Final = b"ubcp-audit-snapshot/1\n"
 _HASH_BYTES: Final = 32
+_IDENTITY_BYTES_MAX: Final = 1 << 20  # 1024 charters by their ids take 35 kB, the names of all fields less
 _BLOCK_BYTES: Final = 1 << 20
 _ROWS: Final = (
     Position, Enrolment, Paid, Powers, Vintage, Reserve, RequestFact, AllotFact, CloseFact, OpeningFact, Fork, Healing,
@@ -46,12 +49,16 @@ _NONE, _BOOL, _LIST, _TUPLE, _SET, _FROZENSET, _DICT, _ROW, _OBJECT, _ARRAY, _BY
 
 
 class SnapshotMismatch(UbcpError):
-    """A snapshot that is damaged, of another version, or of another ledger: everything has to be audited."""
+    """A snapshot that is damaged, of another version, or of other entries: everything has to be audited."""
 
 
 def save(path: Path, auditor: Auditor) -> None:
-    """Write where this audit stands, before what concerns the ledger as a whole was judged. Raises LocalIOError."""
+    """Write where this audit stands, before what concerns the ledger as a whole was judged.
+
+    Raises LocalIOError, and ConfigError where there is something else than a snapshot of this ledger.
+    """
     source, ledger = auditor.source, auditor.ledger
+    check_target(path, source)
     auditor.fold()
     digest = hashlib.sha256()
     pack = msgpack.Packer(use_bin_type=True).pack
@@ -74,17 +81,46 @@ def save(path: Path, auditor: Auditor) -> None:
         file.write(digest.digest())
 
 
+def check_target(path: Path, source: Source) -> bool:
+    """Whether there is a snapshot of this ledger, or one too damaged to tell.
+
+    Raises ConfigError where there is something else, which must stay.
+    """
+    head = occupied_by(path, source.files)
+    if not head:
+        return False
+    if not head.startswith(MAGIC):
+        raise Occupied(f"{path} is no snapshot of an audit; it stays as it is", hint="name another file, or a new one")
+    whose = _whose(path)
+    if whose is not None and whose != (source.charters.network, source.log or b""):
+        raise Occupied(f"{path} is a snapshot of another ledger; it stays as it is", hint="name another file")
+    return True
+
+
+def _whose(path: Path) -> tuple[bytes, bytes] | None:
+    """The network and the log that a snapshot says it is of."""
+    with open_input(path) as file:
+        file.seek(len(MAGIC))
+        stream = msgpack.Unpacker(file, raw=False, max_buffer_size=_IDENTITY_BYTES_MAX)
+        try:
+            stream.skip()
+            network, log, *_ = stream.unpack()
+        except (ValueError, TypeError, msgpack.UnpackException):
+            return None
+    return (network, log) if isinstance(network, bytes) and isinstance(log, bytes) else None
+
+
 def load(path: Path, source: Source) -> Auditor | None:
     """The audit that `save` wrote, to go on with over `source`; None when there is no such file.
 
-    Raises SnapshotMismatch when the snapshot is not of the beginning of this ledger.
+    Raises SnapshotMismatch when the snapshot is not of the beginning of this ledger, ConfigError as `check_target`.
     """
+    if not check_target(path, source):
+        return None
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             _check(file)
             return _restored(file, source)
-    except FileNotFoundError:
-        return None
     except OSError as error:
         raise SnapshotMismatch(f"the snapshot {path} cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, LookupError, AttributeError, msgpack.UnpackException) as error:

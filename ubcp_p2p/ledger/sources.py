@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import BinaryIO, Final, Protocol
 
 from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
-from ubcp_p2p.errors import LocalIOError
-from ubcp_p2p.ledger.disk import Disk, damaged
+from ubcp_p2p.files import open_input
+from ubcp_p2p.ledger.disk import SQLITE_MAGIC, Disk, damaged, files_of
 from ubcp_p2p.ledger.export import (
     Header,
     Place,
@@ -26,12 +26,13 @@ from ubcp_p2p.ledger.export import (
 
 _BUFFER_BYTES: Final = 1 << 20
 _ROWS: Final = 512  # of a store at once
-_SQLITE: Final = b"SQLite format 3\0"
+_HINT: Final = "name an export file or a node's ledger.sqlite3; it is read more than once, so a pipe does not do"
 
 
 class Source(Protocol):
     """One ledger in causal order."""
 
+    files: list[Path]  # what must not be written over
     charters: Charters
     log: bytes | None  # the node whose append order it is
     first: int  # the offset of the first entry
@@ -62,14 +63,11 @@ class ExportSource:
     """An export file. Memory: one record."""
 
     def __init__(self, path: Path) -> None:
-        """Reads up to the first entry. Raises LocalIOError, UnreadableExport."""
-        self._path = path
-        try:
-            self._file: BinaryIO = path.open("rb", buffering=_BUFFER_BYTES)
-            self._lookup: BinaryIO = path.open("rb")  # for entries that are read once more
-            self.last = path.stat().st_size
-        except OSError as error:
-            raise LocalIOError(f"cannot read {path}: {error.strerror}") from None
+        """Reads up to the first entry. Raises ConfigError, UnreadableExport."""
+        self.files = [path]
+        self._file: BinaryIO = open_input(path, hint=_HINT, buffering=_BUFFER_BYTES)
+        self._lookup: BinaryIO = open_input(path, hint=_HINT)  # for entries that are read once more
+        self.last = path.stat().st_size
         try:
             self.charters, self.log, self.first = self._read_head()
         except BaseException:
@@ -149,6 +147,7 @@ class StoreSource:
 
     def __init__(self, path: Path, log: bytes | None = None) -> None:
         """log: the key of the node, if its CHECKPOINTs are to be checked. Raises ConfigError, LocalIOError."""
+        self.files = files_of(path)
         self._disk = Disk.open(path, read_only=True)
         self.log = log
         self.first, self.last = 1, self._disk.rows("SELECT coalesce(max(position), 0) FROM entries")[0][0]
@@ -199,12 +198,9 @@ class StoreSource:
 
 def open_source(path: Path) -> ExportSource | StoreSource:
     """An export file or a store, by its first bytes. Raises ConfigError (unreadable), LocalIOError."""
-    try:
-        with path.open("rb") as file:
-            magic = file.read(len(_SQLITE))
-    except OSError as error:
-        raise LocalIOError(f"cannot read {path}: {error.strerror}") from None
-    return StoreSource(path) if magic == _SQLITE else ExportSource(path)
+    with open_input(path, hint=_HINT) as file:
+        magic = file.read(len(SQLITE_MAGIC))
+    return StoreSource(path) if magic == SQLITE_MAGIC else ExportSource(path)
 
 
 def _and_rest(record: Record, records: Iterator[Record]) -> Iterator[Record]:

@@ -18,8 +18,9 @@ from typing import Final, NamedTuple, TypeAlias
 from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.ledger import rules
+from ubcp_p2p.ledger.ahead import CLOCK_HINT, Ahead, Until
 from ubcp_p2p.ledger.disk import Disk, EntryRow, StoreError, damaged
-from ubcp_p2p.ledger.entry import SEQ_MAX
+from ubcp_p2p.ledger.entry import SEQ_MAX, SLICE_MAX, Position
 from ubcp_p2p.ledger.export import BLOB_BYTES_MAX
 from ubcp_p2p.ledger.faults import BadSignature, LedgerError, Pending
 from ubcp_p2p.ledger.pending import MISSING_MAX, Waiting
@@ -54,12 +55,16 @@ class Verdict(NamedTuple):
 class Store:
     """`ledger` is another object after a StoreError and after a charter that came late: do not keep it."""
 
-    def __init__(self, disk: Disk, *, fresh: bool = False, check_signatures: bool = False) -> None:
+    def __init__(
+        self, disk: Disk, *, fresh: bool = False, check_signatures: bool = False, until: Until | None = None
+    ) -> None:
+        """until: entries of later slices, and what refers to them, are left out of `ledger`: for who only reads."""
         self._disk = disk
         self.fresh = fresh  # made by this very object: nothing was signed with it before
+        self.ahead = Ahead()  # what was left out
         self._ledger: Ledger | None = None
         try:
-            self._load(check_signatures)
+            self._load(check_signatures, until)
         except BaseException:
             disk.close()
             raise
@@ -71,14 +76,24 @@ class Store:
 
     @classmethod
     def open(
-        cls, path: Path, *, network: bytes | None = None, read_only: bool = False, check_signatures: bool = False
+        cls,
+        path: Path,
+        *,
+        network: bytes | None = None,
+        read_only: bool = False,
+        check_signatures: bool = False,
+        until: Until | None = None,
     ) -> Store:
         """Open a store and replay it. Signatures were verified when entries came in: only on demand are they again.
 
-        network: refuse another community's. read_only: beside a running node. Raises ConfigError (missing, no store, a
-        newer format, another community's), LocalIOError (another process has it), StoreError (damaged).
+        network: refuse another community's. read_only: beside a running node. until: no later entry may have a say;
+        who reads does without them (`ahead`), who writes is refused. Raises ConfigError (missing, no store, a newer
+        format, another community's, entries of the future), LocalIOError (another process has it), StoreError.
         """
-        store = cls(Disk.open(path, read_only=read_only), check_signatures=check_signatures)
+        disk = Disk.open(path, read_only=read_only)
+        store = cls(disk, check_signatures=check_signatures, until=until if read_only else None)
+        if until is not None and not read_only:
+            store._refuse_ahead(until)
         found = store.ledger.network
         if network is not None and found != network:
             store.close()
@@ -140,14 +155,15 @@ class Store:
     def add_charter(self, signed: SignedCharter) -> bool:
         """Take a charter version in; False when it is known. Raises CharterError, CharterConflict, StoreError.
 
-        Where it holds for periods that have entries already, these are judged again: what it refuses is forgotten.
+        Where it holds for periods that have entries already, these are judged again: what it refuses is in no balance
+        any more, nor shown; it is kept aside (`dropped`), for a later version may let it stand.
         """
         if not self.ledger.charters.add(signed):
             return False
         charter = signed.charter
         with self._writing():
             self._disk.put_charter(charter.number, signed.to_bytes())
-            if charter.effective <= self.ledger.period(self.ledger.slice):
+            if charter.effective <= self.ledger.period(self.ledger.slice) or self._disk.dropped():
                 self._judge_again()
         return True
 
@@ -189,16 +205,17 @@ class Store:
         return [decode_signed(data) for data in self._disk.chain(author, first, last, limit)]
 
     def newest(self, author: bytes, limit: int) -> list[Signed]:
-        """An author's newest entries, newest first."""
-        return [decode_signed(data) for data in self._disk.newest(author, limit)]
+        """An author's newest entries, newest first; without those that are left out."""
+        found = [decode_signed(data) for data in self._disk.newest(author, limit + len(self.ahead.ids))]
+        return [signed for signed in found if signed.entry.id not in self.ahead][:limit]
 
     def after(self, position: int, limit: int) -> list[EntryRow]:
         """Wire forms in append order: those after the first `position`."""
         return self._disk.after(position, limit)
 
     def entries(self) -> Iterator[bytes]:
-        """All wire forms in append order, which is causal."""
-        return (row.data for row in self._disk.entries())
+        """All wire forms in append order, which is causal; without those that are left out."""
+        return (row.data for row in self._disk.entries() if row.id not in self.ahead)
 
     def kinds(self, author: bytes) -> dict[int, int]:
         """How many entries of each kind an author has."""
@@ -230,8 +247,13 @@ class Store:
         return self._waiting.missing()
 
     def is_pending(self, author: bytes, signer: bytes) -> bool:
-        """Whether an entry of this author is pending that `signer` has signed."""
+        """Whether an entry of this author is pending that `signer` has signed, and that was never applied here."""
         return self._disk.is_pending(author, signer)
+
+    def dropped(self, author: bytes) -> list[Position]:
+        """An author's entries that a charter has dropped and that are not back, the greatest number first."""
+        found = (Position(author, seq, id_) for seq, id_ in self._disk.dropped_of(author))
+        return [position for position in found if not self.ledger.contains(*position)]
 
     def blob(self, hash_: bytes) -> bytes | None:
         return self._disk.blob(hash_)
@@ -245,7 +267,21 @@ class Store:
         return self._disk.drafts(author)
 
     # -- inside ---------------------------------------------------------------------------------------------------
-    def _load(self, check_signatures: bool = False) -> None:
+    def _refuse_ahead(self, until: Until) -> None:
+        """Older versions took entries of the future in. Raises ConfigError when there is one."""
+        charter = self.ledger.charters.first
+        ahead = Ahead()
+        for id_, slice_ in self._disk.later(until(charter)):
+            ahead.add(id_, slice_)
+        if ahead:
+            self.close()
+            raise ConfigError(
+                f"in the ledger store {self.path} {ahead.words(charter)}; {CLOCK_HINT}",
+                hint="if it is: `ubcp ledger export --as-of DATE --out FILE`, move the store away, and "
+                "`ubcp ledger import FILE`; they come again when it is time",
+            )
+
+    def _load(self, check_signatures: bool = False, until: Until | None = None) -> None:
         """The memory from the disk alone."""
         self._ledger = None
         try:
@@ -254,14 +290,21 @@ class Store:
             for signed in later:
                 charters.add(signed)
             ledger = Ledger(charters)
+            latest = until(charters.first) if until is not None else SLICE_MAX
             for row in self._disk.entries():
                 signed_entry = decode_signed(row.data)
                 if check_signatures:
                     verify(signed_entry)
-                if signed_entry.entry.id != row.id or not rules.apply(ledger, signed_entry, self.history):
+                if signed_entry.entry.slice > latest:
+                    self.ahead.add(row.id, signed_entry.entry.slice)
+                elif signed_entry.entry.id != row.id or not self._applied(ledger, signed_entry):
                     raise damaged(self.path, f"row {row.position} of its entries is not what it should be")
             for data in self._disk.proofs():
-                rules.check_proof(ledger, ForkProof.from_bytes(data))
+                try:
+                    rules.check_proof(ledger, ForkProof.from_bytes(data))
+                except Pending:
+                    if not self.ahead:
+                        raise
         except (LedgerError, CharterError, ValueError, KeyError) as error:
             raise damaged(self.path, str(error)) from error
         except Pending:
@@ -270,6 +313,16 @@ class Store:
         for number, missing, size in self._disk.pending_sizes():
             waiting.add(number, [missing[i : i + 32] for i in range(0, len(missing), 32)], size)
         self._ledger, self._waiting = ledger, waiting
+
+    def _applied(self, ledger: Ledger, signed: Signed) -> bool:
+        """Whether it is new there; or hangs on what was left out."""
+        try:
+            return rules.apply(ledger, signed, self.history)
+        except Pending:
+            if not self.ahead:
+                raise
+            self.ahead.dependent.add(signed.entry.id)
+            return True
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -379,16 +432,14 @@ class Store:
     def _judge_again(self) -> None:
         """All entries anew, by charters that were not all known when they came in."""
         ledger = Ledger(self.ledger.charters)
-        dropped = []
+        fallen = []
         for row in self._disk.entries():
             signed = decode_signed(row.data)
             try:
                 rules.apply(ledger, signed, self.history)
-            except LedgerError:
-                dropped.append(row.position)
-            except Pending as pending:
-                dropped.append(row.position)
-                self._park(signed, pending.missing)
+            except (LedgerError, Pending):
+                fallen.append(row.position)
+                self._disk.put_dropped(signed.entry, hashlib.sha256(row.data).digest(), row.data)
         for data in self._disk.proofs():
             proof = ForkProof.from_bytes(data)
             try:
@@ -396,8 +447,12 @@ class Store:
             except Pending as pending:
                 self._disk.drop_proof(proof.id)
                 self._park(proof, pending.missing)
-        self._disk.drop_entries(dropped)
+        self._disk.drop_entries(fallen)
         self._ledger = ledger
+        kept = [decode_signed(data) for data in self._disk.dropped()]  # also by earlier versions
+        for verdict in self._settle(kept)[: len(kept)]:
+            if verdict.outcome in (Outcome.ADDED, Outcome.KNOWN):
+                self._disk.forget_dropped(verdict.id)
 
 
 def _id_of(item: Item) -> bytes:

@@ -21,10 +21,19 @@ from typing import Final, NamedTuple, TypeAlias
 import msgpack
 
 from ubcp_p2p import keys
-from ubcp_p2p.ledger.entry import ENTRY_BYTES_MAX, entry_id
+from ubcp_p2p.ledger.blame import Authorship
+from ubcp_p2p.ledger.entry import ENTRY_BYTES_MAX, decode, entry_id
 from ubcp_p2p.ledger.export import Record
 from ubcp_p2p.ledger.faults import LedgerError
-from ubcp_p2p.ledger.wire import Signed, decode_signed, decode_signed_again, signatures_of, verify
+from ubcp_p2p.ledger.wire import (
+    ROLE_ENTRY,
+    SIGNATURES_MAX,
+    Signed,
+    decode_signed,
+    decode_signed_again,
+    signatures_of,
+    verify,
+)
 
 # Entries at once. Decoding, verifying and applying evict each other from the processor's caches, so many at once cost
 # less (bench/audit.py); but what a worker has begun cannot be taken back, and at the end the others wait for it.
@@ -38,11 +47,11 @@ _ID_BYTES: Final = 32
 
 
 class Bad(NamedTuple):
-    """An entry that is malformed or badly signed. id, author: as far as its bytes tell, else empty."""
+    """An entry that is malformed or badly signed. id, authorship: as far as its bytes tell, else empty and None."""
 
     code: str
     id: bytes
-    author: bytes
+    authorship: Authorship | None
     message: str
 
 
@@ -77,10 +86,14 @@ def _decoded(data: bytes) -> Outcome:
 
 def _unverified(data: bytes) -> Bad:
     """What is wrong with the signatures of an entry."""
+    signed = decode_signed(data)
+    id_, authorship = signed.entry.id, Authorship.of(signed)
+    if not all(keys.verify(*check) for check in signatures_of(signed)[: len(signed.signatures)]):
+        authorship = authorship._replace(signers=frozenset())  # the copy's fault; else the voucher's, which is in it
     try:
-        verify(decode_signed(data))
+        verify(signed)
     except LedgerError as error:
-        return Bad(error.code, *_name_of(data), error.message)
+        return Bad(error.code, id_, authorship, error.message)
     raise AssertionError("a signature that did not hold a moment ago")
 
 
@@ -186,17 +199,42 @@ def _check_batch(batch: Sequence[bytes]) -> _Answer:
     return b"".join(ids), bad
 
 
-def _name_of(data: bytes) -> tuple[bytes, bytes]:
-    """(id, author) of bytes that may be anything, for a report."""
+def _name_of(data: bytes) -> tuple[bytes, Authorship | None]:
+    """(id, authorship) of a malformed entry, whose bytes may be anything, for a report."""
     try:
-        body = msgpack.unpackb(data)[0]
+        body, rows, *_ = msgpack.unpackb(data)
         if not isinstance(body, bytes) or len(body) > ENTRY_BYTES_MAX * 2:
-            return b"", b""
+            return b"", None
         id_ = entry_id(body)
     except Exception:  # whatever msgpack makes of junk
-        return b"", b""
+        return b"", None
     try:
-        author = msgpack.unpackb(body)[2]
+        _, _, author, seq, prev, *_ = msgpack.unpackb(body)
     except Exception:
-        return id_, b""
-    return id_, author if isinstance(author, bytes) and len(author) == _ID_BYTES else b""
+        return id_, None
+    if not (isinstance(author, bytes) and len(author) == _ID_BYTES):
+        return id_, None
+    if not (isinstance(seq, int) and isinstance(prev, bytes) and len(prev) == _ID_BYTES):
+        return id_, Authorship(author, 0, bytes(_ID_BYTES), frozenset())
+    return id_, Authorship(author, seq, prev, _signers(id_, rows) if _is_malformed(body) else frozenset())
+
+
+def _is_malformed(body: bytes) -> bool:
+    """Whether the entry itself is; else only what is around it."""
+    try:
+        decode(body)
+    except LedgerError:
+        return True
+    return False
+
+
+def _signers(id_: bytes, rows: object) -> frozenset[bytes]:
+    """The keys that have signed an id, of a list that may be anything."""
+    pairs = rows[:SIGNATURES_MAX] if isinstance(rows, list) else []
+    found = set()
+    for pair in pairs:
+        match pair:
+            case [bytes(key), bytes(signature)] if len(key) == _ID_BYTES and len(signature) == 2 * _ID_BYTES:
+                if keys.verify(key, ROLE_ENTRY, id_, signature):
+                    found.add(key)
+    return frozenset(found)

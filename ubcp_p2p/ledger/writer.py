@@ -3,7 +3,9 @@
 A chain forks when somebody signs after an old head. So a Writer signs nothing until peers have said how far they know
 the chain to be, and all of that is in the store; what is to be written until then is kept as a draft, without number
 and signature. What it signs is on the disk before anybody can see it. An entry of its own that it has not signed, met
-later, takes the confirmation back. Two branches end it: a restored backup went on, or one profile runs twice.
+later, takes the confirmation back. Two branches end it: a restored backup went on, or one profile runs twice. So does
+a charter that drops an entry of the chain, until another one lets it stand: its number is signed, and signed again it
+would be a fork at all who have it.
 """
 
 from __future__ import annotations
@@ -33,10 +35,15 @@ class Standing(Enum):
     UNCONFIRMED = "unconfirmed"  # peers may know more of it than this store
     CONFIRMED = "confirmed"
     FORKED = "forked"
+    ENDED = "ended"  # a charter has dropped an entry of it
 
 
 class ForkedBackup(ConfigError):
     """Two entries with one number exist: a backup was restored, or the profile runs twice. Nothing more is signed."""
+
+
+class EndedByCharter(ConfigError):
+    """A charter that came late has dropped an entry of this chain: no other one may ever have its number."""
 
 
 class WrongClock(ConfigError):
@@ -77,10 +84,9 @@ class Writer:
     def standing(self) -> Standing:
         if self._store.ledger.open_forks(self.author):
             return Standing.FORKED
-        is_known = self._confirmed and self.head == self._stands_at
-        if is_known and self._store.is_pending(self.author, self._key.public):
-            is_known = False  # more of the chain exists than is here: this key has signed it
-        return Standing.CONFIRMED if is_known else Standing.UNCONFIRMED
+        if self._signed_up_to() is not None:
+            return Standing.ENDED
+        return Standing.CONFIRMED if self._is_known() else Standing.UNCONFIRMED
 
     @property
     def shows(self) -> bool:
@@ -89,13 +95,33 @@ class Writer:
         A restored store may have an entry that nobody has ever seen, and that the chain went another way from since.
         To show it would make the fork. What others know, they have.
         """
-        return self.standing is Standing.CONFIRMED
+        return self._is_known() and not self._store.ledger.open_forks(self.author)
+
+    def check(self) -> None:
+        """Raises ForkedBackup or EndedByCharter where this chain has no future, whatever peers will say."""
+        self._refuse_fork()
+        last = self._signed_up_to()
+        if last is None:
+            return
+        if isinstance(self._branch(), AccountChain):
+            remedy = "ask your stewards to enrol a new account"
+        else:
+            remedy = "make a new node with `ubcp init --profile NEW`; what this one has earned stays yours"
+        raise EndedByCharter(
+            f"a charter has dropped the entry {last.id.hex()[:16]}… of {self.author.hex()[:16]}…, number {last.seq}: "
+            "another one with that number would be a fork, so it can write nothing more in this community",
+            hint=remedy,
+        )
 
     def missing(self, reports: Sequence[Iterable[Position]]) -> list[bytes]:
-        """The ids that peers have named as heads of this chain and that are not in the store; changes nothing."""
+        """The ids that peers have named as heads of this chain and that are not in the store; changes nothing.
+
+        What a charter has dropped here is no news: such a peer has not seen that charter yet.
+        """
         ledger = self._store.ledger
         heads = {head for report in reports for head in report}
         assert all(head.author == self.author for head in heads)
+        heads.difference_update(self._store.dropped(self.author))
         return sorted(head.id for head in heads if not ledger.contains(*head))
 
     def confirm(self, reports: Sequence[Iterable[Position]]) -> list[bytes]:
@@ -121,9 +147,9 @@ class Writer:
 
         now_s: Unix time. offsets_s: by how much the clocks of peers are ahead of ours; none when nobody was asked.
         cosigners: the owner's key for the OPEN of a node, the new key for a ROTATE, stewards' keys for ENROL and HEAL.
-        Raises ForkedBackup, WrongClock, LedgerError (it breaks a rule: nothing was kept), StoreError.
+        Raises ForkedBackup, EndedByCharter, WrongClock, LedgerError (it breaks a rule: nothing was kept), StoreError.
         """
-        self._refuse_fork()
+        self.check()
         drafts = self._store.drafts(self.author)
         if drafts or self.standing is Standing.UNCONFIRMED:
             if len(drafts) >= DRAFTS_MAX:
@@ -142,9 +168,9 @@ class Writer:
         """Sign the drafts in their order, as `write`: after `confirm`.
 
         One that breaks a rule by now is forgotten; at one that lacks a reference or a signature it stops. Raises
-        ForkedBackup, WrongClock, StoreError.
+        ForkedBackup, EndedByCharter, WrongClock, StoreError.
         """
-        self._refuse_fork()
+        self.check()
         done: list[Written] = []
         if self.standing is Standing.UNCONFIRMED:
             return done
@@ -169,6 +195,18 @@ class Writer:
         befores = (healing.positions[0] for healing in ledger.healings.get(self.author, ()))
         before = max(befores, key=lambda position: position.seq, default=branches[0].head)
         return next((c for c in branches if c.has(before) and len(c) > before.seq + 1), branches[0])
+
+    def _is_known(self) -> bool:
+        """Whether all that exists of this chain is here, as far as peers have said."""
+        is_here = self._confirmed and self.head == self._stands_at
+        # Else more of the chain exists than is here: this key has signed it.
+        return is_here and not self._store.is_pending(self.author, self._key.public)
+
+    def _signed_up_to(self) -> Position | None:
+        """The entry with the greatest number ever signed, where a charter has dropped it and its number is free now."""
+        head = self.head
+        dropped = self._store.dropped(self.author)
+        return dropped[0] if dropped and (head is None or dropped[0].seq > head.seq) else None
 
     def _refuse_fork(self) -> None:
         forks = self._store.ledger.open_forks(self.author)

@@ -15,6 +15,7 @@ import trio
 from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
 from ubcp_p2p.codec import MalformedMessage, Value, bytes_of, fields, hash_of, items
 from ubcp_p2p.errors import NetworkError
+from ubcp_p2p.ledger.ahead import by_clock
 from ubcp_p2p.ledger.disk import Disk, is_there
 from ubcp_p2p.ledger.pull import Ask, OtherNetwork, hello, pull
 from ubcp_p2p.ledger.store import Store
@@ -58,7 +59,7 @@ class Follower:
         self._started_s = time.monotonic()
         if store is not None and is_there(store):
             network = charters.network if charters is not None else None
-            self.replica = Replica(Store.open(store, network=network), observe)
+            self.replica = Replica(Store.open(store, network=network, until=by_clock(time.time())), observe)
         elif charters is not None:
             self._make(charters, is_known=True)
 
@@ -169,7 +170,7 @@ class Follower:
 
     async def _exchange(self, connection: Connection, replica: Replica) -> None:
         """Take what the node has and we lack. Raises Unreachable, MalformedMessage, OtherNetwork, LocalIOError."""
-        replica.begin()
+        replica.begin(connection.address.public)
         steps = pull(replica.local, log_after=replica.log_after(connection.address.public))
         reply: Value | None = None
         size, told_s = 0, time.monotonic()

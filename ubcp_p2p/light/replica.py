@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.ledger import sync
 from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
+from ubcp_p2p.ledger.blame import Authorship, in_words, is_authors
 from ubcp_p2p.ledger.entry import Checkpoint, Entry, Kind, Receipt, Request
 from ubcp_p2p.ledger.faults import LedgerError, RuleViolation
 from ubcp_p2p.ledger.intake import Intake
@@ -64,7 +65,9 @@ class Replica:
         self._followed = b""  # whose log we have read from its beginning
         self._checked: set[bytes] = set()  # CHECKPOINTs that were recomputed, right or wrong
         self._is_conflict_told = False
-        self._authors: dict[bytes, bytes] = {}  # of entries that wait in the store
+        self._node = b""  # who is followed now
+        self._authors: dict[bytes, Authorship] = {}  # of entries that wait
+        self._copies: dict[bytes, Fault] = {}  # by entry: faults of a copy that the node has sent
         self._refused: set[bytes] = set()  # ids
         self._refused_now = 0  # in this exchange
         self._forks = self._count_forks()
@@ -88,8 +91,9 @@ class Replica:
         else:
             self._put(step)
 
-    def begin(self) -> None:
-        """A new exchange: a node may send some invalid entries in each."""
+    def begin(self, node: bytes) -> None:
+        """A new exchange with the node of this key, which may send some invalid entries in each."""
+        self._node = node
         self._refused_now = 0
 
     def finish(self) -> None:
@@ -124,11 +128,6 @@ class Replica:
     def _put(self, step: Take) -> None:
         now, versions = self._clock(), len(self.local.charter_ids())
         by_id = {signed.entry.id: signed for signed in step.entries}
-        for entry in (signed.entry for signed in step.entries):
-            if entry.slice > now + 1 and not self.local.contains(entry.author, entry.seq, entry.id):
-                message = f"slice {entry.slice} is more than one ahead of this machine's clock (is that right?)"
-                self._fault(Fault("slice-ahead", entry.id, entry.author, message))
-                self._wait(entry.id, entry.author)
         taken = self._intake.take_pulled(step, SENDER, now)
         for signed in self.store.ledger.charters.versions[versions:]:
             charter = signed.charter
@@ -136,11 +135,16 @@ class Replica:
         if taken.conflict is not None and not self._is_conflict_told:
             self._is_conflict_told = True
             self._observe("conflict", {"message": taken.conflict.message, "hint": taken.conflict.hint})
+        for id_ in sorted(taken.early):
+            early = by_id[id_]
+            message = f"slice {early.entry.slice} is more than one ahead of this machine's clock (is that right?)"
+            self._blame("slice-ahead", id_, Authorship.of(early), message)
+            self._wait(id_, Authorship.of(early))
         for signed_entry in taken.added:
             self._note(signed_entry)
         for verdict in taken.verdicts:
             if verdict.outcome is Outcome.PENDING and verdict.id in by_id:
-                self._wait(verdict.id, by_id[verdict.id].entry.author)
+                self._wait(verdict.id, Authorship.of(by_id[verdict.id]))
             elif isinstance(verdict.error, RuleViolation) and (verdict.id in by_id or verdict.id in self._authors):
                 self._refuse(verdict.id, verdict.error, by_id.get(verdict.id))
         self._look_for_forks()
@@ -149,14 +153,18 @@ class Replica:
         if self._refused_now > REFUSED_MAX:
             raise MalformedMessage("many entries that break the rules: whoever keeps them does not check them")
 
-    def _wait(self, id_: bytes, author: bytes) -> None:
-        self._authors[id_] = author
+    def _wait(self, id_: bytes, authorship: Authorship) -> None:
+        self._authors[id_] = authorship
         if len(self._authors) > WAITING_MAX:
             del self._authors[next(iter(self._authors))]
 
     def _note(self, signed: Signed) -> None:
         entry = signed.entry
         self._authors.pop(entry.id, None)
+        if (fault := self._copies.pop(entry.id, None)) is not None:  # it was the copy, as a good one shows
+            self.faults.remove(fault)
+            self._refused.discard(entry.id)
+            self._observe("mended", {"code": fault.code, "entry": entry.id.hex()})
         self._signatures += len(signatures_of(signed))
         self._new[Kind(entry.kind).name] += 1
         self._checkpoints += entry.kind == Kind.CHECKPOINT
@@ -164,10 +172,19 @@ class Replica:
             self._shown.append(_described(entry))
 
     def _refuse(self, id_: bytes, error: LedgerError, signed: Signed | None) -> None:
-        author = self._authors.pop(id_, signed.entry.author if signed is not None else b"")
+        waited = self._authors.pop(id_, None)
         self._refused.add(id_)
         self._refused_now += 1
-        self._fault(Fault(error.code, id_, author, error.message))
+        self._blame(error.code, id_, Authorship.of(signed) if signed is not None else waited, error.message)
+
+    def _blame(self, code: str, id_: bytes, authorship: Authorship | None, message: str) -> None:
+        """A fault of the author, where that is certain, else of the node that has sent such a copy."""
+        if authorship is not None and is_authors(self.store.ledger, code, authorship):
+            self._fault(Fault(code, id_, authorship.author, message))
+            return
+        fault = Fault(code, id_, self._node, in_words(message, authorship))
+        if self._copies.setdefault(id_, fault) is fault:  # one of an entry is enough
+            self._fault(fault)
 
     def _clock(self) -> int:
         return self.store.ledger.charters.first.slice_at(time.time())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from ubcp_p2p.charter.document import load_community
 from ubcp_p2p.charter.values import Charters
 from ubcp_p2p.errors import ConfigError, UbcpError
 from ubcp_p2p.files import read_limited
+from ubcp_p2p.ledger.ahead import by_clock
 from ubcp_p2p.ledger.disk import is_there
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.peer.config import LedgerConfig
@@ -40,7 +42,10 @@ def live_ledger(profile: Profile, charters: Charters, network: Network) -> LiveL
 
     def open_store() -> Store:
         path = profile.ledger_store
-        store = Store.open(path, network=charters.network) if is_there(path) else Store.create(path, charters)
+        if is_there(path):
+            store = Store.open(path, network=charters.network, until=by_clock(time.time()))
+        else:
+            store = Store.create(path, charters)
         profile.new_file.unlink(missing_ok=True)  # before anything is signed: from now on only peers can say
         return store
 

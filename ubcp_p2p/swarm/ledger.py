@@ -21,7 +21,7 @@ from ubcp_p2p.ledger.entry import Body, Position
 from ubcp_p2p.ledger.intake import NOBODY, Taken
 from ubcp_p2p.ledger.store import Outcome, Store
 from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed
-from ubcp_p2p.ledger.writer import ForkedBackup, Standing, Writer, Written, WrongClock
+from ubcp_p2p.ledger.writer import EndedByCharter, ForkedBackup, Standing, Writer, Written, WrongClock
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.books import Books
 from ubcp_p2p.swarm.conduct import STRIKES_MAX, Conduct
@@ -153,7 +153,7 @@ class LiveLedger:
     async def write(self, body: Body, cosigners: Sequence[Key] = ()) -> Signed | None:
         """The node's own next entry, signed, stored and told; None: a draft until peers have confirmed its head.
 
-        Raises ForkedBackup, WrongClock, LedgerError, StoreError.
+        Raises ForkedBackup, EndedByCharter, WrongClock, LedgerError, StoreError.
         """
         signed = await self._books.run(self._write, body, cosigners)
         if signed is None:
@@ -242,6 +242,8 @@ class LiveLedger:
             self._observe(LedgerEvent("added", {"entries": taken.added}))
             if any(signed.entry.author == self._network.public for signed in taken.added):
                 self._unconfirmed.set()
+        if taken.charters:  # one may have dropped entries of our own, or brought them back
+            self._unconfirmed.set()
 
     def _on_pulled(self, taken: Taken) -> None:
         """In the thread of the books: on to the event loop."""
@@ -317,7 +319,7 @@ class LiveLedger:
                 log.error("%s", self._words)
                 self._observe(LedgerEvent("forked", {"words": self._words}))
                 continue  # until another entry of its own comes
-            except (WrongClock, StoreError) as error:
+            except (EndedByCharter, WrongClock, StoreError) as error:
                 self._words = f"nothing is signed: {error.message}; {error.hint}"
                 log.error("%s", self._words)
                 done = False
@@ -329,12 +331,15 @@ class LiveLedger:
                 self._unconfirmed.set()
 
     async def _confirm(self) -> bool:
-        """Whether the chain is confirmed and no draft is left. Raises ForkedBackup, WrongClock, StoreError."""
+        """Whether the chain is confirmed and no draft is left. Raises what `write` raises, but for LedgerError."""
         standing, drafts = await self._books.run(self._standing)
         if standing is Standing.FORKED:
             await self._books.run(self._writer.confirm, [])  # raises
-        if standing is not Standing.CONFIRMED:
+        if standing is Standing.ENDED:
+            self._end(await self._books.run(self._why_ended))
+        elif standing is Standing.UNCONFIRMED:
             self._words = UNCONFIRMED
+        if not await self._books.run(self._shows):  # of a chain that has ended too: what it has earned must be seen
             reports = await self._reconciler.heads(self._network.public)
             for peer, heads in list(reports.items()):
                 if await self._lacks(heads):
@@ -345,6 +350,8 @@ class LiveLedger:
                 return False
             if await self._books.run(self._writer.confirm, list(reports.values())):
                 return False
+        if standing is Standing.ENDED:
+            return True  # until another charter comes
         for written in await self._books.run(self._write_drafts) if drafts else ():
             if written.signed is not None:
                 self._tell_own(written.signed)
@@ -368,6 +375,22 @@ class LiveLedger:
 
     def _standing(self) -> tuple[Standing, int]:
         return self._writer.standing, len(self._books.store.drafts(self._writer.author))
+
+    def _shows(self) -> bool:
+        return self._writer.shows
+
+    def _why_ended(self) -> str:
+        with suppress(ForkedBackup):
+            try:
+                self._writer.check()
+            except EndedByCharter as error:
+                return f"ended by a charter: {error.message}; {error.hint}"
+        return UNCONFIRMED
+
+    def _end(self, words: str) -> None:
+        if words != self._words:
+            self._words = words
+            log.error("%s", words)
 
     def _write(self, body: Body, cosigners: Sequence[Key]) -> Signed | None:
         return self._writer.write(body, now_s=time.time(), offsets_s=self._offsets_s(), cosigners=cosigners)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support import second_verifier
 from ubcp_p2p.charter.values import Charters
+from ubcp_p2p.codec import decode as decode_value
+from ubcp_p2p.codec import encode as encode_value
 from ubcp_p2p.errors import ConfigError
+from ubcp_p2p.keys import AccountKey
 from ubcp_p2p.ledger import snapshot
 from ubcp_p2p.ledger.audit import audit
 from ubcp_p2p.ledger.auditor import Auditor
-from ubcp_p2p.ledger.entry import ZERO, OpenAccount
+from ubcp_p2p.ledger.entry import ZERO, Kind, OpenAccount, Rotate, entry_id, make
 from ubcp_p2p.ledger.export import Record, RecordKind, Roots, UnreadableExport, read_export, write_export
 from ubcp_p2p.ledger.faults import FAULTS
 from ubcp_p2p.ledger.frauds import FRAUDS, Scene
@@ -23,8 +29,9 @@ from ubcp_p2p.ledger.sources import ExportSource, open_source
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.synth import Community, simulate
+from ubcp_p2p.ledger.targets import Occupied
 from ubcp_p2p.ledger.verifying import BATCH, Bad, batches, check, checked
-from ubcp_p2p.ledger.wire import Signed, decode_signed
+from ubcp_p2p.ledger.wire import Signed, decode_signed, sign
 
 LATE = 10**6  # a clock after every slice
 ENTRIES = 300
@@ -136,6 +143,126 @@ def test_a_bad_copy_is_a_fault_and_the_good_one_counts(path: Path, tmp_path: Pat
     assert report.counts.dependent == 0
 
 
+THIEF = AccountKey(b"\7" * 32)
+
+
+def _strangers_too(signed: Signed) -> Signed:
+    both = sorted([*signed.signatures, (THIEF.public, THIEF.sign("entry", signed.entry.id))])
+    return signed._replace(signatures=tuple(both))
+
+
+def _only_authors(signed: Signed) -> Signed:
+    return signed._replace(signatures=tuple(pair for pair in signed.signatures if pair[0] == signed.entry.author))
+
+
+def _blank(signed: Signed) -> Signed:
+    return signed._replace(signatures=tuple((key, bytes(64)) for key, _ in signed.signatures))
+
+
+def _by_thief(signed: Signed, **changed: Any) -> Signed:
+    """In the author's name and place, what the author never wrote."""
+    body = signed.entry.body._replace(**changed)
+    e = signed.entry
+    return sign(*make(e.network, e.author, e.seq, e.prev, e.slice, body), [THIEF])
+
+
+def _elsewhere(signed: Signed) -> Signed:
+    e = signed.entry
+    return sign(*make(b"9" * 32, e.author, e.seq, e.prev, e.slice, e.body), [THIEF])
+
+
+def _opens_again(signed: Signed) -> Signed:
+    e = signed.entry
+    return sign(*make(e.network, e.author, e.seq, e.prev, e.slice, OpenAccount(ZERO)), [THIEF])
+
+
+def _out_of_place(signed: Signed) -> Signed:
+    e = signed.entry
+    return sign(*make(e.network, e.author, e.seq + 1, e.prev, e.slice, e.body), [THIEF])
+
+
+def _far_ahead(signed: Signed) -> Signed:
+    e = signed.entry
+    return sign(*make(e.network, e.author, e.seq, e.prev, 2**31, e.body), [THIEF])
+
+
+def _of_version_two(signed: Signed) -> bytes:
+    """Malformed bytes in the author's name."""
+    row = decode_value(signed.data, bytes_max=len(signed.data))
+    assert isinstance(row, list)
+    data = encode_value([2, *row[1:]])
+    return encode_value([data, [[THIEF.public, THIEF.sign("entry", entry_id(data))]]])
+
+
+def _padded(signed: Signed) -> bytes:
+    """The very entry, in a wire form with a field too many."""
+    return encode_value([signed.data, [[key, signature] for key, signature in signed.signatures], 0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "code"),
+    [
+        (Kind.RECEIPT, _strangers_too, "signer"), (Kind.ENROL, _only_authors, "stewards"),
+        (Kind.REQUEST, _blank, "signature"), (Kind.REQUEST, partial(_by_thief, run="forged"), "signer"),
+        (Kind.REQUEST, _elsewhere, "network"), (Kind.REQUEST, _opens_again, "opening"),
+        (Kind.REQUEST, _out_of_place, "sequence"), (Kind.REQUEST, _far_ahead, "slice-ahead"),
+        (Kind.REQUEST, _of_version_two, "version"), (Kind.REQUEST, _padded, "encoding"),
+        (Kind.ROTATE, _only_authors, "rotation"),
+    ],
+)  # fmt: skip
+def test_nobody_is_accused_of_what_a_copyist_can_do(
+    path: Path, tmp_path: Path, kind: Kind, change: Callable[[Signed], Signed | bytes], code: str
+) -> None:
+    """Without a key of the author's: it is held against the log, and so does the second verifier."""
+    changed: list[Signed] = []
+    with ExportSource(path) as source:
+        log = source.log
+
+    def with_another(entries: list[bytes]) -> Iterable[bytes]:
+        for data in entries:
+            signed = decode_signed(data)
+            if not changed and signed.entry.kind == kind and signed.entry.author != log:
+                changed.append(signed)
+                other = change(signed)
+                yield other if isinstance(other, bytes) else other.to_bytes()
+            else:
+                yield data
+
+    export = rewritten(path, tmp_path / "x", with_another)
+    report = run(export)
+    fault = next(fault for fault in report.faults if fault.code == code)
+    victim = changed[0].entry.author
+    assert victim not in [fault.account for fault in report.faults]
+    assert fault.account == log
+    assert fault.message.endswith(f"claimed author {victim.hex()}")
+    second = second_verifier.audit(export.read_bytes(), clock=2**40)
+    assert victim not in [fault.author for fault in second.faults]
+
+
+def test_what_an_author_has_signed_himself_is_his_fault(path: Path, tmp_path: Path) -> None:
+    """Malformed bytes as well; a key that a ROTATE has replaced is not his any more."""
+    world = Community(5)
+    entries = list(simulate(world, 6, ENTRIES))
+    author = world.people[0].author
+    old, new = author.key, AccountKey(b"\5" * 32)
+    recovery = world.ledger.chains[author.public][0].powers.recovery
+    world.write(author, Rotate(new.public, recovery), [new])
+    entries += world.taken()
+    author.key = new
+
+    def of_version_two(key: AccountKey) -> bytes:
+        assert author.head is not None
+        row: list[Any] = [2, author.network, author.public, author.head.seq + 1, author.head.id, world.now, 9, []]
+        data = encode_value(row)
+        return encode_value([data, [[key.public, key.sign("entry", entry_id(data))]]])
+
+    report = run(rewritten(path, tmp_path / "x", lambda _: [*entries, of_version_two(new)]))
+    assert [(f.code, f.account) for f in report.faults if f.code == "version"] == [("version", author.public)]
+    assert isinstance(old, AccountKey)
+    report = run(rewritten(path, tmp_path / "y", lambda _: [*entries, of_version_two(old)]))
+    assert [(f.code, f.account) for f in report.faults if f.code == "version"] == [("version", world.log)]
+
+
 def test_what_comes_after_what_refers_to_it(path: Path, tmp_path: Path) -> None:
     report = run(rewritten(path, tmp_path / "x", lambda entries: [*entries[1:], entries[0]]))
     assert codes(report) == ["unknown-reference"]
@@ -226,7 +353,7 @@ def test_junk_has_no_name(data: bytes) -> None:
     (outcome,) = check([data])
     assert isinstance(outcome, Bad)
     assert outcome.code in {"encoding", "field", "version"}
-    assert outcome.author == b""
+    assert outcome.authorship is None
 
 
 def test_batches() -> None:
@@ -313,9 +440,10 @@ def test_a_snapshot_of_another_ledger_is_not_used(path: Path, tmp_path: Path) ->
     write_synthetic(other, accounts=6, entries=ENTRIES, seed=6)
     audited(path, tmp_path / "snapshot")
     said: list[str] = []
-    assert audited(other, tmp_path / "snapshot", said).resumed == 0
-    assert "of another ledger; everything is audited" in said[0]
-    audited(path, tmp_path / "snapshot")
+    before = (tmp_path / "snapshot").read_bytes()
+    with pytest.raises(ConfigError, match="a snapshot of another ledger; it stays as it is"):
+        audited(other, tmp_path / "snapshot", said)
+    assert (tmp_path / "snapshot").read_bytes() == before
     rewritten(path, reordered, lambda entries: entries[:-1])
     assert audited(reordered, tmp_path / "snapshot", said).resumed == 0
     assert "entries were others" in said[-1]
@@ -327,12 +455,19 @@ def test_a_snapshot_that_is_damaged_anywhere_is_not_used(path: Path, tmp_path: P
     with ExportSource(path) as source:
         for at in [*range(60), *range(60, len(data), 4999), len(data) - 1]:
             (tmp_path / "x").write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-            with pytest.raises(snapshot.SnapshotMismatch):
+            with pytest.raises((snapshot.SnapshotMismatch, Occupied)):
                 snapshot.load(tmp_path / "x", source)
-        for cut in (0, 5, len(snapshot.MAGIC), len(data) // 2, len(data) - 1):
+        for cut in (len(snapshot.MAGIC), len(data) // 2, len(data) - 1):
             (tmp_path / "x").write_bytes(data[:cut])
             with pytest.raises(snapshot.SnapshotMismatch):
                 snapshot.load(tmp_path / "x", source)
+        for data in (b"junk", snapshot.MAGIC[:5]):
+            (tmp_path / "x").write_bytes(data)
+            with pytest.raises(Occupied, match="no snapshot of an audit"):
+                snapshot.save(tmp_path / "x", Auditor(source, Ledger(source.charters)))
+            assert (tmp_path / "x").read_bytes() == data
+        (tmp_path / "x").write_bytes(b"")
+        assert snapshot.load(tmp_path / "x", source) is None
         assert snapshot.load(tmp_path / "absent", source) is None
 
 
@@ -387,7 +522,8 @@ def test_a_store_with_a_changed_entry(path: Path, tmp_path: Path) -> None:
         store.append([*entries[:-1], forged], verified=True)
     report = run(tmp_path / "ledger.sqlite3")
     assert codes(report) == ["signature"]
-    assert report.faults[0].account == forged.entry.author
+    assert report.faults[0].account == b""  # anybody can change a signature
+    assert report.faults[0].message.endswith(f"claimed author {forged.entry.author.hex()}")
 
 
 def test_no_file_and_no_ledger(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ubcp_p2p.ledger.disk import Disk
 from ubcp_p2p.ledger.intake import NOBODY, Intake, Item
 from ubcp_p2p.ledger.pull import Take
 from ubcp_p2p.ledger.store import Store
-from ubcp_p2p.ledger.wire import ForkProof, Signed
+from ubcp_p2p.ledger.wire import ForkProof, Signed, sign
 from ubcp_p2p.ledger.world import World
 
 PEER = b"p" * 32
@@ -97,6 +97,18 @@ def test_an_early_entry_is_held_back_until_its_time() -> None:
     done = intake.take([], NOW + 1)
     assert done.added == world.entries
     assert intake.early_count == 0
+
+
+def test_an_early_copy_by_a_stranger_keeps_no_good_one_out() -> None:
+    world = World(1)
+    world.now = NOW + 2
+    world.account("early", enrol=False)
+    (good,) = world.entries
+    stranger = sign(good.entry, good.data, [world.stewards[0]])
+    _, intake = made(world)
+    assert intake.take(items(stranger, good), NOW).early == {good.entry.id}
+    assert intake.early_count == 2
+    assert intake.take([], NOW + 1).added == [good]
 
 
 def test_what_is_held_back_is_bounded_and_the_furthest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -434,10 +434,10 @@ def test_something_else(path: Path, read_only: bool) -> None:
 def test_a_newer_format_is_refused_untouched(store: Store, path: Path, read_only: bool) -> None:
     store.close()
     db = sqlite3.connect(path)
-    db.execute("PRAGMA user_version = 2")
+    db.execute("PRAGMA user_version = 3")
     db.close()
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match="of format 2; this program reads format 1") as caught:
+    with pytest.raises(ConfigError, match="of format 3; this program reads format 2") as caught:
         Store.open(path, read_only=read_only)
     assert str(caught.value.hint) == "a newer ubcp may read it"
     assert path.read_bytes() == before
@@ -520,6 +520,14 @@ PRAGMA user_version = 1;
 """
 
 
+FORMAT_2 = """
+CREATE TABLE dropped (number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, author BLOB NOT NULL,
+    seq INTEGER NOT NULL, digest BLOB NOT NULL, bytes BLOB NOT NULL);
+CREATE INDEX dropped_by_author ON dropped (author);
+PRAGMA user_version = 2;
+"""
+
+
 def test_a_store_of_format_1_opens(path: Path, town: Community) -> None:
     *before, last = town.entries
     db = sqlite3.connect(path)
@@ -532,6 +540,8 @@ def test_a_store_of_format_1_opens(path: Path, town: Community) -> None:
     db.execute("INSERT INTO drafts VALUES (1, ?, ?)", (town.forker, b"a draft"))
     db.commit()
     db.close()
+    with Store.open(path, read_only=True) as store:  # as it is
+        assert store.ledger.entries == len(before)
     with Store.open(path) as store:
         assert _outcomes(store, [last]) == [Outcome.ADDED]
         assert store.drafts(town.forker) == [(1, b"a draft")]
@@ -544,6 +554,7 @@ def test_a_new_store_has_the_newest_format(store: Store, path: Path) -> None:
     made = db.execute("SELECT name, type FROM sqlite_schema ORDER BY name").fetchall()
     other = sqlite3.connect(":memory:")
     other.executescript(FORMAT_1)
+    other.executescript(FORMAT_2)
     assert made == other.execute("SELECT name, type FROM sqlite_schema ORDER BY name").fetchall()
     db.close()
 

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.community import disk_that_ends_at, new_store
+from tests.support.community import disk_that_ends_at, known, new_store, same_after_reopening, second_charter
+from ubcp_p2p.charter.values import SignedCharter
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.keys import AccountKey, NodeKey
 from ubcp_p2p.ledger import writer as writer_module
 from ubcp_p2p.ledger.author import Author
-from ubcp_p2p.ledger.disk import StoreError
-from ubcp_p2p.ledger.entry import ZERO, Allot, Checkpoint, Heal, OpenAccount, OpenNode, Position, Request, Rotate
+from ubcp_p2p.ledger.disk import Disk, StoreError
+from ubcp_p2p.ledger.entry import (
+    ZERO,
+    Allot,
+    Body,
+    Checkpoint,
+    Heal,
+    OpenAccount,
+    OpenNode,
+    Position,
+    Receipt,
+    Request,
+    Rotate,
+    Voucher,
+)
 from ubcp_p2p.ledger.faults import RuleViolation
 from ubcp_p2p.ledger.store import Outcome, Store
 from ubcp_p2p.ledger.wire import Signed
-from ubcp_p2p.ledger.world import World, secret
-from ubcp_p2p.ledger.writer import ForkedBackup, Standing, Writer, WrongClock
+from ubcp_p2p.ledger.world import DEVICE, PEAK, World, secret
+from ubcp_p2p.ledger.writer import EndedByCharter, ForkedBackup, Standing, Writer, WrongClock
+from ubcp_p2p.units import MICROCREDITS
 
 KEY = NodeKey(secret(0, "the writer"))
 
@@ -346,3 +362,109 @@ def test_after_a_heal_an_account_goes_on_from_there(store: Store, world: World) 
     signed = writer.write(_small(world), now_s=_now_s(store), offsets_s=[])
     assert signed is not None and signed.entry.prev == heal.entry.id
     assert writer.standing is Standing.CONFIRMED
+
+
+# -- charters that come late ------------------------------------------------------------------------------------------
+
+
+class Late:
+    """Work in period 2; then version 2 of the charter comes, by which no device can have done so much."""
+
+    def __init__(self) -> None:
+        self.world = World(31)
+        payer, worker = self.world.account("payer"), self.world.account("worker")
+        self.till, self.rig = self.world.node(payer, "till"), self.world.node(worker, "rig")
+        self.world.now = 2 * self.world.charter.period_slices
+        self.request = self.world.request(payer, self.till, 5000 * MICROCREDITS)
+        self.allot = self.world.allot(self.till, self.request, self.rig, 5000 * MICROCREDITS)
+        weak = tuple(device._replace(peak=1) for device in self.world.charter.devices)
+        self.two = second_charter(self.world.charters, self.world, effective=1, devices=weak)
+        again = replace(self.world.charter, number=3, previous=self.two.charter.id, effective=2)
+        self.three = SignedCharter(again).signed((k.public, k.sign("charter", again.id)) for k in self.world.stewards)
+
+    def fill(self, store: Store) -> Store:
+        store.append(self.world.entries)
+        return store
+
+    def peer(self, *entries: Signed) -> Store:
+        """Another node's store, with the first charter alone."""
+        made = self.fill(Store(Disk.in_memory([self.world.charters.versions[0].to_bytes()])))
+        made.append(entries)
+        return made
+
+    def receipt(self, amount: int = 4000 * MICROCREDITS) -> Receipt:
+        voucher = Voucher(
+            self.rig.network, self.till.public, self.request.entry.id, self.allot.entry.id, self.rig.public, amount,
+            amount, 1, DEVICE, -(-amount // PEAK), ZERO,
+        )  # fmt: skip
+        return Receipt(voucher, self.till.voucher(voucher).signature)
+
+    def write(self, writer: Writer, store: Store, body: Body, later: int) -> Signed | None:
+        return writer.write(body, now_s=_now_s(store, self.world.now + later), offsets_s=[])
+
+    def position(self, store: Store) -> list[Position]:
+        return [chain.head for chain in store.ledger.chains[self.rig.public]]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_number_that_a_late_charter_has_freed_is_never_signed_again(tmp_path: Path, count: int) -> None:
+    """Who has not seen that charter has the entry: another one with its number would be a fork there."""
+    late = Late()
+    with late.fill(new_store(tmp_path / "x", late.world)) as store:
+        writer = Writer(store, late.rig.key)
+        writer.confirm([late.position(store)])
+        first = late.write(writer, store, late.receipt(), 1)
+        assert first is not None and first.entry.seq == 1
+        if count == 2:
+            assert late.write(writer, store, Checkpoint(3, ZERO, ZERO), 2)
+        both = store.history(late.rig.public)
+        knows, knows_not = late.peer(*both), late.peer(*both)
+        for one in (store, knows):
+            assert one.add_charter(late.two)
+        assert writer.head is not None and writer.head.seq == 0
+        for _ in range(2):  # also after a new start
+            assert writer.confirm([late.position(knows), late.position(knows_not)]) == []
+            assert (writer.standing, writer.shows) == (Standing.ENDED, True)
+            with pytest.raises(EndedByCharter, match=f"dropped the entry .*, number {count}: ") as caught:
+                late.write(writer, store, Checkpoint(5, ZERO, ZERO), 3)
+            with pytest.raises(EndedByCharter):
+                writer.write_drafts(now_s=_now_s(store, late.world.now), offsets_s=[])
+            assert "ubcp init --profile NEW" in str(caught.value.hint)
+            store.close()
+            store = Store.open(store.path)
+            writer = Writer(store, late.rig.key)
+        store.close()
+
+
+def test_what_a_later_charter_lets_stand_is_shown_again_as_it_was(tmp_path: Path) -> None:
+    late = Late()
+    with late.fill(new_store(tmp_path / "x", late.world)) as store:
+        writer = Writer(store, late.rig.key)
+        writer.confirm([late.position(store)])
+        late.write(writer, store, late.receipt(), 1)
+        late.write(writer, store, Checkpoint(3, ZERO, ZERO), 2)
+        before = known(store)
+        store.add_charter(late.two)
+        assert writer.standing is Standing.ENDED and known(store) != before
+        store = same_after_reopening(store)
+        store.add_charter(late.three)
+        assert known(store) == before._replace(charters=3)
+        writer = Writer(store, late.rig.key)
+        assert writer.confirm([late.position(store)]) == []
+        assert writer.standing is Standing.CONFIRMED
+        signed = late.write(writer, store, Checkpoint(5, ZERO, ZERO), 3)
+        assert signed is not None and signed.entry.seq == 3
+        same_after_reopening(store).close()
+
+
+def test_an_account_whose_entry_a_charter_has_dropped_is_told_who_helps(tmp_path: Path) -> None:
+    late = Late()
+    key = AccountKey(secret(late.world.seed, "account payer"))
+    with late.fill(new_store(tmp_path / "x", late.world)) as store:
+        none = second_charter(late.world.charters, late.world, effective=1, exposure_cap=1)
+        store.add_charter(none)
+        writer = Writer(store, key)
+        assert writer.standing is Standing.ENDED
+        with pytest.raises(EndedByCharter) as caught:
+            writer.check()
+        assert "stewards" in str(caught.value.hint)

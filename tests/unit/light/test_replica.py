@@ -15,7 +15,7 @@ from ubcp_p2p.charter.values import SignedCharter
 from ubcp_p2p.codec import MalformedMessage, Value
 from ubcp_p2p.ledger import sync
 from ubcp_p2p.ledger.disk import Disk
-from ubcp_p2p.ledger.entry import Checkpoint, Decision, OpenAccount
+from ubcp_p2p.ledger.entry import Checkpoint, Decision, Kind, OpenAccount
 from ubcp_p2p.ledger.merkle import root_of
 from ubcp_p2p.ledger.pull import Ask, Take, pull
 from ubcp_p2p.ledger.store import Store
@@ -45,7 +45,7 @@ class Watch:
         """One, with the town's node; returns which questions were asked."""
         replica = self.replica
         asked: list[int] = []
-        replica.begin()
+        replica.begin(self.town.node.public)
         steps = pull(replica.local, log_after=replica.log_after(self.town.node.public))
         reply: Value | None = None
         try:
@@ -371,6 +371,40 @@ def test_a_bad_signature_is_the_nodes_lie_and_nobodys_fault(town: Town, watch: W
     assert watch.said == []
     watch.exchange()
     assert watch.roots() == roots_of(town.ledger)
+
+
+def test_a_copy_with_a_strangers_signature_is_the_nodes_doing_until_a_good_one_comes(town: Town, watch: Watch) -> None:
+    receipt = next(signed for signed in town.world.entries if signed.entry.kind == Kind.RECEIPT)
+    stranger = town.asker.key
+    both = sorted([*receipt.signatures, (stranger.public, stranger.sign("entry", receipt.entry.id))])
+    spoiled = receipt._replace(signatures=tuple(both))
+    watch.replica.begin(town.node.public)
+    watch.replica.take(Take(sync.IDS, entries=[s for s in town.world.entries if s != receipt] + [spoiled]))
+    watch.replica.finish()
+    assert watch.faults() == [("signer", town.node.public.hex())]
+    summary = watch.replica.summary(1.0)
+    assert (len(summary["faults"]), summary["entries"] - summary["valid"]) == (1, 1)
+    assert summary["faults"][0]["message"].endswith(f"claimed author {town.other.public.hex()}")
+    watch.replica.take(Take(sync.IDS, entries=[receipt]))
+    assert watch.said[-1] == ("mended", {"code": "signer", "entry": receipt.entry.id.hex()})
+    summary = watch.replica.summary(1.0)
+    assert (summary["faults"], summary["entries"]) == ([], town.ledger.size)
+
+
+def test_an_early_entry_in_a_strangers_hand_accuses_nobody_but_the_node(
+    town: Town, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ubcp_p2p.light.replica.time.time", lambda: float(EPOCH))
+    watch.exchange()
+    impostor = at(town.other, town.other.head)
+    impostor.key = town.node.key
+    watch.exchange(with_more(town, impostor.draft(9, Decision(9, 0, 1, (), (), bytes(32)))))
+    assert watch.faults() == [("slice-ahead", town.node.public.hex())]
+    forged = at(town.other, town.other.head).draft(9, Decision(9, 0, 2, (), (), bytes(32)))
+    unsigned = forged._replace(signatures=((forged.signatures[0][0], bytes(64)),))
+    with pytest.raises(MalformedMessage, match="does not hold"):
+        watch.replica.take(Take(sync.IDS, entries=[unsigned]))
+    assert len(watch.faults()) == 1
 
 
 def test_after_a_lie_the_log_is_read_again(town: Town, watch: Watch) -> None:

@@ -48,7 +48,7 @@ def _field(scene: Scene) -> Planted:
 @fraud("network", "an entry of another community's ledger")
 def _network(scene: Scene) -> Planted:
     stranger = Author(hashlib.sha256(b"elsewhere").digest(), AccountKey(secret(scene.world.seed, "stranger")))
-    return scene.bad(stranger, OpenAccount(ZERO))
+    return scene.by_export(scene.bad(stranger, OpenAccount(ZERO)))
 
 
 # -- 2: signatures ----------------------------------------------------------------------------------------------------
@@ -62,7 +62,8 @@ def _flipped(signature: bytes) -> bytes:
 def _signature(scene: Scene) -> Planted:
     payer, till = scene.person("payer")
     signed = payer.draft(scene.world.now, scene.request_body(till))
-    return scene.put(signed._replace(signatures=tuple((key, _flipped(value)) for key, value in signed.signatures)))
+    flipped = tuple((key, _flipped(value)) for key, value in signed.signatures)
+    return scene.by_export(scene.put(signed._replace(signatures=flipped)))
 
 
 @fraud("signature", "a RECEIPT whose voucher the paymaster did not sign", name="signature-voucher")
@@ -78,7 +79,7 @@ def _signer(scene: Scene) -> Planted:
     old, new = payer.key, AccountKey(secret(scene.world.seed, "new key"))
     scene.world.write(payer, Rotate(new.public, ZERO), [new])
     payer.key = old
-    return scene.bad(payer, scene.request_body(till))
+    return scene.by_export(scene.bad(payer, scene.request_body(till)))
 
 
 @fraud("rotation", "a ROTATE by the key in force that sets another recovery key")
@@ -191,7 +192,7 @@ def _unknown_reference(scene: Scene) -> Planted:
     planted = scene.put(job.rig.write(scene.world.now, Receipt(voucher, job.till.voucher(voucher).signature)))
     scene.world.now += 1
     scene.receipt(job)
-    return planted
+    return scene.by_export(planted)
 
 
 @fraud("reference", "an ALLOT for an entry that is no REQUEST")

@@ -48,7 +48,8 @@ def _expired(scene: Scene) -> Planted:
 @fraud("stewards", "an ENROL that one steward too few has signed")
 def _stewards(scene: Scene) -> Planted:
     author, _ = scene.person("newcomer", enrol=False)
-    return scene.bad(author, scene.enrol_body(), *scene.world.stewards[: scene.world.charter.threshold - 1])
+    stewards = scene.world.stewards[: scene.world.charter.threshold - 1]
+    return scene.by_export(scene.bad(author, scene.enrol_body(), *stewards))
 
 
 @fraud("enrolment", "an ENROL for longer than the charter allows")

@@ -25,7 +25,7 @@ SLICES: Final = 96  # until a Job's REQUEST expires
 
 
 class Planted(NamedTuple):
-    """What an auditor has to find. entry: its id, or empty. account: who is at fault."""
+    """What an auditor has to find. entry: its id, or empty. account: who is at fault (blame.py)."""
 
     entry: bytes
     account: bytes
@@ -162,6 +162,11 @@ class Scene:
     def bad(self, author: Author, body: Body, *cosigners: AccountKey | NodeKey) -> Planted:
         """The author's next entry, unchecked."""
         return self.put(author.draft(self.world.now, body, cosigners))
+
+    def by_export(self, planted: Planted) -> Planted:
+        """What could be the doing of whoever has made the export is held against its log, whoever is named in it."""
+        assert self.world.log is not None
+        return planted._replace(account=self.world.log)
 
     def receipt(self, job: Job, rig: Author | None = None, **changed: Any) -> Planted:
         """A RECEIPT for the next voucher, with what is changed in it; unchecked."""
