@@ -54,6 +54,7 @@ def audit(
 
     --as-of takes a slice, a date (2026-11-22) or a moment (2026-11-22T12:00+00:00).
     """
+    from ubcp_p2p.cli.decisions import replay
     from ubcp_p2p.ledger.audit import audit as run
     from ubcp_p2p.ledger.sources import open_source
 
@@ -81,6 +82,7 @@ def audit(
                 progress=progress,
                 say=say,
                 unsaved=unsaved.append,
+                replay=replay,
             )
     if json:
         emit_json(report.to_json())
@@ -124,9 +126,10 @@ def synth(
     11  price, device
     12  close, close-again, close-voucher
     13  checkpoint-falls, checkpoint-root, checkpoint-state
-    14  decision
+    14  decision, decision-inputs
     15  freeze, freeze-proof
     """
+    from ubcp_p2p.cli.decisions import synthetic
     from ubcp_p2p.ledger.frauds import FRAUDS
     from ubcp_p2p.ledger.plant import write_synthetic
     from ubcp_p2p.ledger.targets import check_export_target
@@ -140,7 +143,7 @@ def synth(
         raise ConfigError(f"there is no kind of fraud {plant!r}", hint="`ubcp ledger synth --plant list` lists them")
     fraud = FRAUDS[plant] if plant is not None else None
     check_export_target(out, force=force)
-    written = write_synthetic(out, accounts=accounts, entries=entries, seed=seed, fraud=fraud)
+    written = write_synthetic(out, accounts=accounts, entries=entries, seed=seed, fraud=fraud, deciding=synthetic)
     document: dict[str, Any] = {
         "file": str(out), "network": written.network.hex(), "entries": written.entries, "accounts": accounts,
         "seed": seed, "planted": None,
@@ -236,6 +239,7 @@ def _print(report: Report) -> None:
         ("duplicate", counts.duplicate, "there twice"),
         ("later", counts.later, "after the slice of --as-of: left out"),
         ("checkpoints", counts.uncheckable, "of nodes whose order this is not: not checkable here"),
+        ("decisions", counts.replayed, "decided again from their inputs"),
         ("blobs", report.blobs_missing, "that decisions name are not in the file"),
         ("resumed", report.resumed, "were audited before, as the snapshot says"),
     ):

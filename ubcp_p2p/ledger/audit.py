@@ -8,6 +8,7 @@ from pathlib import Path
 from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.ledger import snapshot
 from ubcp_p2p.ledger.auditor import Auditor
+from ubcp_p2p.ledger.decisions import Replay
 from ubcp_p2p.ledger.report import Report
 from ubcp_p2p.ledger.sources import Source
 from ubcp_p2p.ledger.state import Ledger
@@ -23,12 +24,14 @@ def audit(
     progress: Callable[[int], None] | None = None,
     say: Callable[[str], None] | None = None,
     unsaved: Callable[[UbcpError], None] | None = None,
+    replay: Replay | None = None,
 ) -> Report:
     """Audit everything in `source`. clock: the slice that it is now. as_of: leave out entries of later slices.
 
     checkpoint: a snapshot to go on from, and to write. progress: told the offset reached. say: told in words what
-    became of the snapshot. unsaved: told why it could not be written, which costs no report. Raises UnreadableExport,
-    ConfigError where `checkpoint` is something else that must stay; LocalIOError without `unsaved`.
+    became of the snapshot. unsaved: told why it could not be written, which costs no report. replay: the allocator's
+    rules, for decisions. Raises UnreadableExport; ConfigError where `checkpoint` is something else that must stay;
+    LocalIOError without `unsaved`.
     """
     assert checkpoint is None or as_of is None  # what is left out now must not be missing later
     say = say or (lambda _: None)
@@ -50,4 +53,4 @@ def audit(
                 if unsaved is None:
                     raise
                 unsaved(error)
-    return auditor.report()
+    return auditor.report(replay)

@@ -7,6 +7,7 @@ only depends on a faulty or missing entry is counted, not reported.
 from __future__ import annotations
 
 import gc
+import hashlib
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Final
 from ubcp_p2p.ledger import rules
 from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
 from ubcp_p2p.ledger.blame import Authorship, in_words, is_authors
+from ubcp_p2p.ledger.decisions import Decided, Replay, joined
 from ubcp_p2p.ledger.entry import Checkpoint, Decision, Entry, Kind
 from ubcp_p2p.ledger.export import Place, Record, Roots
 from ubcp_p2p.ledger.faults import LedgerError, Pending
@@ -45,7 +47,7 @@ class Auditor:
     frontier: Frontier = field(default_factory=Frontier)  # over the ids of valid entries, but for those in `tail`
     tail: bytearray = field(default_factory=bytearray)
     applied: dict[bytes, array[int]] = field(default_factory=dict)  # author → offsets of its valid entries
-    inputs: set[bytes] = field(default_factory=set)  # blobs that decisions name
+    decisions: list[Decided] = field(default_factory=list)
     last: int = 0  # the offset of the last entry
     started_s: float = field(default_factory=time.monotonic)
     resumed: int = 0  # entries that an earlier audit had read
@@ -164,7 +166,7 @@ class Auditor:
     def _note(self, entry: Entry, claimed: Checkpoint | None) -> None:
         body = entry.body
         if isinstance(body, Decision):
-            self.inputs.add(body.inputs)
+            self.decisions.append(Decided.of(entry, body))
             return
         assert isinstance(body, Checkpoint)
         if claimed is None:
@@ -185,8 +187,8 @@ class Auditor:
 
     # -- the end ------------------------------------------------------------------------------------------------
 
-    def report(self) -> Report:
-        """Check what concerns the ledger as a whole. Raises UnreadableExport."""
+    def report(self, replay: Replay | None = None) -> Report:
+        """Check what concerns the ledger as a whole; replay: the allocator's rules. Raises UnreadableExport."""
         faults = list(self.faults)
         faults += self._proof_faults()
         faults += [Fault(*finding) for finding in self.ledger.findings()]
@@ -201,14 +203,33 @@ class Auditor:
         except LedgerError as error:
             faults.append(Fault(error.code, b"", b"", error.message))
             rows, roots = [], Roots(entries_root(self.ledger), b"")
-        blobs = set(self.source.blobs())
+        blobs: set[bytes] = set()
+        replayed = list(self._replayed(blobs, replay))
+        self.counts.replayed = sum(one is None for one in replayed)
+        unlike = [fault for fault in replayed if fault is not None]
+        self.counts.replayed += len(unlike)
+        faults += unlike
         faults += self._end_faults(roots, bool(faults))
         return Report(
             network=self.ledger.network, counts=self.counts, accounts=len(self.ledger.accounts()),
             faults=tuple(faults), roots=roots, slice=self.ledger.slice, frozen=tuple(sorted(frozen)),
-            totals=Totals.of(rows), blobs=len(blobs), blobs_missing=len(self.inputs - blobs), resumed=self.resumed,
+            totals=Totals.of(rows), blobs=len(blobs), resumed=self.resumed,
+            blobs_missing=len({one.inputs for one in self.decisions} - blobs),
             seconds=time.monotonic() - self.started_s, signatures=self.counts.signatures - self.signatures_before,
         )  # fmt: skip
+
+    def _replayed(self, blobs: set[bytes], replay: Replay | None) -> Iterator[Fault | None]:
+        """§12, 14: each decision whose inputs are here follows from them; None for one that does. Notes all blobs."""
+        decided: dict[bytes, list[Decided]] = {}
+        for one in joined(self.decisions):
+            decided.setdefault(one.inputs, []).append(one)
+        for blob in self.source.blobs():
+            hash_ = hashlib.sha256(blob).digest()
+            blobs.add(hash_)
+            for one in decided.get(hash_, ()) if replay is not None else ():
+                assert replay is not None
+                found = replay(blob, one)
+                yield Fault("decision-inputs", one.entry, one.node, "; ".join(found)) if found else None
 
     def _proof_faults(self) -> Iterator[Fault]:
         """§7.2: every proof holds; one that does not is held against the export, whoever's entries it shows."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from ubcp_p2p.files import open_atomic
 from ubcp_p2p.ledger.export import write_export
 from ubcp_p2p.ledger.frauds import Fraud, Head, Planted, Scene
-from ubcp_p2p.ledger.synth import Community, simulate
+from ubcp_p2p.ledger.synth import Community, Deciding, simulate
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,22 @@ class Written:
     planted: Planted | None
 
 
-def write_synthetic(path: Path, *, accounts: int, entries: int, seed: int, fraud: Fraud | None = None) -> Written:
+def write_synthetic(
+    path: Path,
+    *,
+    accounts: int,
+    entries: int,
+    seed: int,
+    fraud: Fraud | None = None,
+    deciding: Deciding | None = None,
+) -> Written:
     """`entries` valid entries of `accounts` people, then the fraud. The same arguments give the same bytes.
+
+    deciding: who makes its decisions; without, they name inputs that are no problem of a slice.
 
     Raises ConfigError for too few entries, LocalIOError.
     """
-    world = Community(seed)
+    world = Community(seed, deciding)
     planted: list[Planted] = []
     head = fraud.head(world) if fraud and fraud.head else Head()
 

@@ -42,7 +42,7 @@ class Counts:
     """Of ENTRY records, but for signatures, blobs and checkpoints. read = valid + what is below it + the faulty ones.
 
     dependent: not judged, as they refer to a faulty or missing entry. later: after the slice of --as-of. uncheckable:
-    CHECKPOINTs of other nodes, whose append order is not here.
+    CHECKPOINTs of other nodes, whose append order is not here. replayed: decisions held against their inputs.
     """
 
     read: int = 0
@@ -53,6 +53,7 @@ class Counts:
     signatures: int = 0
     checkpoints: int = 0
     uncheckable: int = 0
+    replayed: int = 0
 
 
 class Totals(NamedTuple):
@@ -108,6 +109,7 @@ class Report:
             "duplicate": self.counts.duplicate,
             "later": self.counts.later,
             "checkpoints": {"checked": self.counts.checkpoints, "not_checkable_here": self.counts.uncheckable},
+            "decisions_replayed": self.counts.replayed,
             "blobs": {"present": self.blobs, "missing": self.blobs_missing},
             "frozen": [account.hex() for account in self.frozen],
             "resumed_after": self.resumed,

@@ -20,6 +20,7 @@ from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.files import open_atomic, open_input
 from ubcp_p2p.ledger.auditor import Auditor
 from ubcp_p2p.ledger.chain import AccountChain, Enrolment, Income, NodeChain, Paid, Powers
+from ubcp_p2p.ledger.decisions import Decided
 from ubcp_p2p.ledger.entry import Position
 from ubcp_p2p.ledger.faults import LedgerError
 from ubcp_p2p.ledger.merkle import Frontier
@@ -36,14 +37,14 @@ _IDENTITY_BYTES_MAX: Final = 1 << 20  # 1024 charters by their ids take 35 kB, t
 _BLOCK_BYTES: Final = 1 << 20
 _ROWS: Final = (
     Position, Enrolment, Paid, Powers, Vintage, Reserve, RequestFact, AllotFact, CloseFact, OpeningFact, Fork, Healing,
-    Fault,
+    Fault, Decided,
 )  # fmt: skip
 _OBJECTS: Final[tuple[Callable[[], object], ...]] = (
     Income, Purse, Counts, lambda: AccountChain(b"", b""), lambda: NodeChain(b"", b""),
 )  # fmt: skip
 _SIMPLE: Final = frozenset({int, bytes, str})
 _ARRAY_CODES: Final = frozenset("IQ")
-_AUDITOR: Final = ("counts", "faults", "left_out", "inputs", "applied", "last")
+_AUDITOR: Final = ("counts", "faults", "left_out", "decisions", "applied", "last")
 # First items of the arrays that stand for what msgpack does not tell apart.
 _NONE, _BOOL, _LIST, _TUPLE, _SET, _FROZENSET, _DICT, _ROW, _OBJECT, _ARRAY, _BYTEARRAY = range(11)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -51,7 +50,7 @@ class Source(Protocol):
         """The payload of the ENTRY record that begins there; None when none does."""
 
     def blobs(self) -> Iterator[bytes]:
-        """The SHA-256 of every blob; after all entries."""
+        """Every blob; after all entries."""
 
     def end(self) -> tuple[int, Roots] | None:
         """The number of entries and the roots that the source claims; after all blobs."""
@@ -116,7 +115,7 @@ class ExportSource:
             if record.kind is RecordKind.END:
                 self._end = parse_end(record)
             else:
-                yield hashlib.sha256(record.payload).digest()
+                yield record.payload
 
     def end(self) -> tuple[int, Roots] | None:
         return self._end
@@ -189,7 +188,7 @@ class StoreSource:
 
     def blobs(self) -> Iterator[bytes]:
         for hash_ in self._disk.blob_hashes():
-            yield hashlib.sha256(self._disk.blob(hash_) or b"").digest()
+            yield self._disk.blob(hash_) or b""
 
     def end(self) -> tuple[int, Roots] | None:
         """None: a store claims nothing."""

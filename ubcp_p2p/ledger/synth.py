@@ -9,18 +9,20 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeAlias
 
+from ubcp_p2p.charter.values import Charter
 from ubcp_p2p.codec import encode
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.keys import AccountKey, NodeKey
 from ubcp_p2p.ledger import rules
+from ubcp_p2p.ledger.activity import Asked
 from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.balances import balances, balances_root, entries_root, statement
 from ubcp_p2p.ledger.chain import AccountChain
-from ubcp_p2p.ledger.entry import CLAIMS_MAX, Checkpoint, Close, Decision, Rotate, recovery_hash
+from ubcp_p2p.ledger.entry import CLAIMS_MAX, Checkpoint, Close, Decision, Request, Rotate, recovery_hash
 from ubcp_p2p.ledger.export import Roots
 from ubcp_p2p.ledger.merkle import Frontier
 from ubcp_p2p.ledger.wire import Signed
@@ -64,11 +66,16 @@ class _Enough(Exception):
     """The ledger has as many entries as were asked for."""
 
 
+# (slice, charter, requests) → a decision on them, and the blob that its inputs name.
+Deciding: TypeAlias = Callable[[int, Charter, Sequence[Asked]], tuple[Decision, bytes]]
+
+
 class Community(World):
     """A World that hands every entry on and keeps those of accounts alone, for History."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, deciding: Deciding | None = None) -> None:
         super().__init__(seed, charter=_CHARTER, trusting=True)
+        self.deciding = deciding
         self.random = random.Random(seed)
         self.people: list[_Person] = []
         self.wire: list[bytes] = []  # made and not handed on yet
@@ -247,12 +254,19 @@ class _Simulation:
     def _decide(self) -> None:
         """A lease, and the blob that it was made from."""
         world, draw = self.world, self.world.random
-        accepted = tuple(sorted({campaign.request.entry.id for campaign in self.active}))[:8]
-        blob = encode([world.now, list(accepted)])
-        world.blobs.append(blob)
+        entries = {campaign.request.entry.id: campaign.request.entry for campaign in self.active}
+        chosen = [entries[id_] for id_ in sorted(entries)[:8]]
         node = world.people[draw.randrange(len(world.people))].nodes[0]
-        inputs = hashlib.sha256(blob).digest()
-        world.write(node, Decision(world.now, 10**9, 10**6, accepted, (("budget", draw.randrange(1, 9)),), inputs))
+        refused = (("full", draw.randrange(1, 9)),)
+        if world.deciding is None:
+            blob = encode([world.now, [entry.id for entry in chosen]])
+            inputs = hashlib.sha256(blob).digest()
+            body = Decision(world.now, 10**9, 10**6, tuple(entry.id for entry in chosen), refused, inputs)
+        else:
+            asked = [Asked(e.id, e.author, e.slice, e.body) for e in chosen if isinstance(e.body, Request)]
+            body, blob = world.deciding(world.now, world.charter, asked)
+        world.blobs.append(blob)
+        world.write(node, body)
 
     def _rotate(self, index: int) -> None:
         """Somebody's key is replaced by a new one."""

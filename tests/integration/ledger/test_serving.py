@@ -1,4 +1,4 @@
-"""Real nodes decide on a ledger's requests, slice by slice: leases, peers min and max, restarts, and the audit of it."""
+"""Real nodes decide on a ledger's requests, slice by slice: leases, peers min and max, restarts, the audit of it."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ class Scene:
         self.offer = Offer(self.cid_pc.public, 1000 * CREDIT, 1000 * CREDIT)
 
     def asks(
-        self, author: Author, paymaster: Author, *, units: int = 100 * CREDIT, at: int = 0, peers: tuple[int, int] = (1, 2),
-        deadline: int = 200, purpose: str = "education",
+        self, author: Author, paymaster: Author, *, units: int = 100 * CREDIT, at: int = 0,
+        peers: tuple[int, int] = (1, 2), deadline: int = 200, purpose: str = "education",
     ) -> Signed:  # fmt: skip
         self.world.now = at
         body = Request(

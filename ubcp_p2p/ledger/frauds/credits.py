@@ -232,6 +232,15 @@ def _decision(scene: Scene) -> Planted:
     return scene.bad(till, Decision(scene.world.now - 1, 1, 1, (), (), hashlib.sha256(b"").digest()))
 
 
+@fraud("decision-inputs", "a DECISION whose inputs are nothing that anybody could decide on")
+def _decision_inputs(scene: Scene) -> Planted:
+    _, till = scene.person("payer")
+    blob = b"as I please"
+    scene.world.blobs.append(blob)
+    entry = scene.world.write(till, Decision(scene.world.now, 1, 1, (), (), hashlib.sha256(blob).digest())).entry
+    return Planted(entry.id, entry.author)
+
+
 def _payer(world: Community) -> bytes:
     return AccountKey(secret(world.seed, "account fraud payer")).public
 
