@@ -32,6 +32,9 @@ from ubcp_p2p.allocator.words import explain
 SIZES = ((100, 1_440), (1_000, 10_000), (10_000, 10_000))  # requests, granules
 FAMILIES = ("rule", "all new", "strongly correlated", "uncorrelated")
 LOAD = 4  # what is asked for, of the budget
+HIGHS_BITS = (
+    30  # its values are divided by 2^30: its absolute tolerance of 10^-6 is then far below one part of the optimum
+)
 LIMIT_S = 10.0  # for one instance of another solver
 WITH_CP_SAT = importlib.util.find_spec("ortools") is not None
 
@@ -97,7 +100,7 @@ def ours(one: Instance) -> Answer:
 def highs(one: Instance) -> Answer:
     started_s = time.perf_counter()
     result = milp(
-        -one.values.astype(float),
+        -one.values.astype(float) / 2**HIGHS_BITS,
         constraints=LinearConstraint(one.costs.astype(float)[np.newaxis, :], ub=one.capacity),
         integrality=np.ones(len(one.costs)),
         bounds=Bounds(0, 1),
