@@ -59,6 +59,8 @@ def test_slices_and_slots_need_not_match() -> None:
     # the slice from 1 h on has half an hour of 40 and half an hour of 80
     assert cleanest(halves, 0, 2 * HOUR, HOUR) is None  # 60 against 70
     assert cleanest(halves, 0, 2 * HOUR, 1800) == Hold(1800, 100, 40)
+    reaching = (Slot(0, 5400, 100), Slot(5400, 7200, 0))  # the first slot is half of the second slice
+    assert cleanest(reaching, 0, 2 * HOUR, HOUR) == Hold(HOUR, 100, 50)
 
 
 @given(

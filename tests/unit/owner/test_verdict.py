@@ -129,6 +129,9 @@ def test_the_power_cap_takes_from_the_share_first() -> None:
         memory, now = found.memory, now + POWER_EVERY_S
     assert seen == [500, 476, 476, 526, 576, 576]
     assert found.words == "working with 57.6 % of its speed, to keep to your cap of 200 W"
+    for watts, share in ((180, 550), (181, 500)):  # up again only where there is room
+        room = verdict(NOW, replace(GRID, power_w=watts), rules, None, Memory(power_permille=500))
+        assert room.share_permille == share
     hasty = verdict(NOW + 1, replace(GRID, power_w=400), rules, None, Memory(power_permille=500, power_at=NOW))
     assert hasty.share_permille == 500  # nobody has seen yet what that does
 
