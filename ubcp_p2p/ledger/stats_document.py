@@ -44,8 +44,8 @@ def lines(stats: Statistics, charters: Charters) -> list[str]:
     periods = f"period {first}" if first == last else f"periods {first} to {last}"
     from_, until, known = (_minute(charter, slice_) for slice_ in (slices.start, slices.stop, stats.slice))
     said = [
-        f"{charter.name}, {periods}: from {from_} until {until} UTC",
-        f"by the entries up to slice {stats.slice} ({known} UTC)",
+        f"{charter.name}, {periods}: from {from_} until {until}",
+        f"by the entries up to slice {stats.slice} ({known})",
         *_total(stats.total, charter),
         _line("decisions", _decisions(stats.nodes)),
     ]
@@ -168,7 +168,9 @@ def _rows(title: str, table: Table, charter: Charter) -> list[str]:
     others = table.others
     if others is not None:
         what = _row(others.figures, charter) if others.figures is not None else "too few to tell of"
-        said.append(_line("  (others)", f"{others.rows:,}, of {_count(others.accounts, 'account')}: {what}"))
+        said.append(
+            _line("  (others)", f"{_count(others.rows, 'row')} of {_count(others.accounts, 'account')}: {what}")
+        )
     return [title, *said] if said else []
 
 
@@ -181,6 +183,7 @@ def _row(figures: Figures, charter: Charter) -> str:
     parts.append(f"{credits_text(figures.units)} credits of work")
     if figures.units:
         parts.append("carbon unknown" if _carbon_is_unknown(figures) else f"{figure(figures.gco2)} g CO2")
+        parts += ["of some work unknown"] if 0 < figures.units_unknown < figures.units else []
     return "; ".join(parts)
 
 
@@ -210,4 +213,4 @@ def _time(charter: Charter, slices: int) -> str:
 
 def _minute(charter: Charter, slice_: int) -> str:
     begins = _begins(charter, slice_)
-    return begins[:16].replace("T", " ") if begins else f"the start of slice {slice_}"
+    return begins[:16].replace("T", " ") + " UTC" if begins else f"the start of slice {slice_}"
