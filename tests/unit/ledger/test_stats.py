@@ -11,7 +11,7 @@ from tests.vectors.ledger.scene import Scene
 from ubcp_p2p.charter.values import CostBasis, DeviceCost
 from ubcp_p2p.ledger.activity import Activity
 from ubcp_p2p.ledger.author import Author
-from ubcp_p2p.ledger.stats import ACCOUNTS_MIN, REASONS_MAX, Others, Span, Statistics, Waits, statistics, waits_of
+from ubcp_p2p.ledger.stats import Others, Span, Statistics, Waits, statistics, waits_of
 from ubcp_p2p.ledger.stats_document import document, lines
 from ubcp_p2p.ledger.wire import Signed
 
@@ -134,15 +134,15 @@ def test_a_request_counts_in_its_own_period_and_a_lease_in_that_of_its_slice() -
 
 def test_a_row_needs_five_accounts() -> None:
     t = Town(6)
-    for _ in range(ACCOUNTS_MIN):
+    for _ in range(5):
         t.ask(t.person("lab"))
-    for _ in range(ACCOUNTS_MIN - 1):
+    for _ in range(4):
         t.ask(t.person("village"), purpose="research")
     t.ask(t.people[-1], purpose="research")
     for table, names in ((_stats(t.s).by_community, ["lab"]), (_stats(t.s).by_purpose, ["education"])):
         assert [name for name, _ in table.rows] == names
-        assert table.rows[0][1].accounts == ACCOUNTS_MIN
-        assert table.others == Others(1, ACCOUNTS_MIN - 1, None)
+        assert table.rows[0][1].accounts == 5
+        assert table.others == Others(1, 4, None)
     t.ask(t.person("village"), purpose="research")
     for table, names in (
         (_stats(t.s).by_community, ["lab", "village"]),
@@ -248,11 +248,11 @@ def test_reasons_of_refusal() -> None:
 
 def test_reasons_that_nobody_can_read_are_summed() -> None:
     t = Town(13)
-    for start in (0, REASONS_MAX):
-        t.s.decide(t.one, refused={f"reason {n:03}": 200 - n for n in range(start, start + REASONS_MAX)})
+    for start in (0, 32):
+        t.s.decide(t.one, refused={f"reason {n:03}": 200 - n for n in range(start, start + 32)})
     stats = _stats(t.s)
-    assert [row.reason for row in stats.refusals] == [f"reason {n:03}" for n in range(REASONS_MAX)]
-    assert stats.other_refusals == sum(200 - n for n in range(REASONS_MAX, 2 * REASONS_MAX))
+    assert [row.reason for row in stats.refusals] == [f"reason {n:03}" for n in range(32)]
+    assert stats.other_refusals == sum(200 - n for n in range(32, 64))
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
