@@ -53,6 +53,7 @@ COMMANDS: Final[dict[str, _Command]] = {
     "allocate": _Command("ubcp_p2p.cli.allocate", "allocate", "Decide which requests a slice serves, and say why."),
     "audit": _Command("ubcp_p2p.cli.audit", "audit", "Verify a ledger; name who cheated."),
     "credits": _Command("ubcp_p2p.cli.books", "credits_", "Show what an account can spend, and why."),
+    "stats": _Command("ubcp_p2p.cli.stats", "stats", "Show how a community fares: waits, acceptance, work, carbon."),
     "ledger": _Command("ubcp_p2p.cli.ledger", "ledger", "The ledger: export, import and show it; make one to try."),
     "demo": _Command(
         "ubcp_p2p.cli.demo", "demo", "Show a whole swarm on this machine: peers meet, train, fail, recover."

@@ -11,7 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ubcp_p2p.ledger.entry import Close, Decision, Entry, OpenNode, Receipt, Request
+from ubcp_p2p.ledger.entry import (
+    Allot,
+    Close,
+    Decision,
+    Enrol,
+    Entry,
+    Heal,
+    OpenAccount,
+    OpenNode,
+    Receipt,
+    Request,
+    Rotate,
+)
 
 
 class Asked(NamedTuple):
@@ -42,7 +54,10 @@ class Lease(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What one node was credited for one REQUEST, by one RECEIPT more than by those before. units: GFLOP."""
+    """What one node was credited for one REQUEST, by one RECEIPT more than by those before. units: GFLOP.
+
+    Of a node that has several OPENs each counts for itself, as in `Ledger.paid`.
+    """
 
     request: bytes
     node: bytes
@@ -65,13 +80,19 @@ class Activity:
 
     requests: dict[bytes, Asked] = field(default_factory=dict)
     decisions: dict[bytes, Decided] = field(default_factory=dict)
-    owners: dict[bytes, bytes] = field(default_factory=dict)  # node → account
+    owners: dict[bytes, bytes] = field(default_factory=dict)  # node → account; of several OPENs that of the least id
     closed: dict[bytes, int] = field(default_factory=dict)  # REQUEST → the slice of its first CLOSE
     _leases: dict[bytes, set[Lease]] = field(default_factory=lambda: defaultdict(set))  # by REQUEST
-    _paid: dict[bytes, dict[bytes, set[_Paid]]] = field(default_factory=dict)  # REQUEST → node
+    _paid: dict[bytes, dict[tuple[bytes, bytes], set[_Paid]]] = field(default_factory=dict)  # REQUEST → (node, ALLOT)
+    _contributors: dict[bytes, bytes] = field(default_factory=dict)  # ALLOT → OPEN of the contributor
+    _openings: dict[bytes, bytes] = field(default_factory=dict)  # node → the least id of its OPENs
+    _before: dict[bytes, bytes] = field(default_factory=dict)  # entry of an account → prev, or an ENROL further back
+    _enrols: dict[bytes, tuple[int, int, bytes, Enrol]] = field(default_factory=dict)  # ENROL → slice, seq, author
 
     def add(self, entry: Entry) -> None:
         """Take one valid entry in."""
+        if isinstance(entry.body, _BY_ACCOUNTS):
+            self._before.setdefault(entry.id, entry.prev)
         match entry.body:
             case Request() as body:
                 self.requests[entry.id] = Asked(entry.id, entry.author, entry.slice, body)
@@ -81,11 +102,16 @@ class Activity:
                     self._leases[request].add(Lease(request, entry.author, body.slice, entry.id))
             case Receipt(voucher=voucher):
                 row = _Paid(entry.slice, voucher.units, voucher.device)
-                self._paid.setdefault(voucher.request, {}).setdefault(entry.author, set()).add(row)
+                self._paid.setdefault(voucher.request, {}).setdefault((entry.author, voucher.allot), set()).add(row)
+            case Allot() as body:
+                self._contributors[entry.id] = body.contributor
+            case Enrol() as body:
+                self._enrols[entry.id] = (entry.slice, entry.seq, entry.author, body)
             case Close() as body:
                 self.closed[body.request] = min(self.closed.get(body.request, entry.slice), entry.slice)
             case OpenNode() as body:
-                self.owners[entry.author] = body.owner.author
+                if entry.id <= self._openings.get(entry.author, entry.id):
+                    self._openings[entry.author], self.owners[entry.author] = entry.id, body.owner.author
 
     def leases(self, request: bytes) -> list[Lease]:
         """All of one REQUEST, by (slice, node); of two decisions of one node on one slice both."""
@@ -97,9 +123,9 @@ class Activity:
             yield from leases
 
     def work(self) -> Iterator[Work]:
-        """What each RECEIPT adds to those before, by REQUEST and node; nothing for one that adds nothing."""
-        for request, nodes in self._paid.items():
-            for node, rows in nodes.items():
+        """What each RECEIPT adds to those before, in no order of REQUESTs; nothing for one that adds nothing."""
+        for request in self._paid:
+            for node, rows in self._receipts(request):
                 before = 0
                 for row in sorted(rows):
                     if row.units > before:
@@ -108,4 +134,44 @@ class Activity:
 
     def done(self, request: bytes) -> int:
         """Units credited for one REQUEST, all nodes together."""
-        return sum(max(row.units for row in rows) for rows in self._paid.get(request, {}).values())
+        return sum(max(row.units for row in rows) for _, rows in self._receipts(request))
+
+    def enrolment(self, request: bytes, period: int) -> Enrol | None:
+        """The ENROL by which the author of a REQUEST was enrolled in the period of that REQUEST.
+
+        The nearest before it on its own branch; where that branch has none, because a HEAL brought it from another,
+        the first of the author by (slice, seq, id).
+        """
+        place = self._enrol_before(request)
+        while place is not None:
+            body = self._enrols[place][-1]
+            if body.first <= period < body.until:
+                return body
+            place = self._enrol_before(self._before[place])
+        author = self.requests[request].author
+        others = ((*row[:2], id_) for id_, row in self._enrols.items() if row[2] == author)
+        found = [self._enrols[id_][-1] for _, _, id_ in sorted(others)]
+        return next((body for body in found if body.first <= period < body.until), None)
+
+    def _receipts(self, request: bytes) -> Iterator[tuple[bytes, set[_Paid]]]:
+        """(node, RECEIPTs) of one REQUEST, by OPEN: an ALLOT that was raised has another id."""
+        merged: dict[tuple[bytes, bytes], set[_Paid]] = defaultdict(set)
+        for (node, allot), rows in self._paid.get(request, {}).items():
+            merged[node, self._contributors.get(allot, b"")] |= rows
+        for (node, _), rows in merged.items():
+            yield node, rows
+
+    def _enrol_before(self, id_: bytes) -> bytes | None:
+        """The nearest ENROL at an entry of an account or before it; what was walked is shorter the next time."""
+        passed = []
+        while id_ not in self._enrols:
+            if id_ not in self._before:
+                return None
+            passed.append(id_)
+            id_ = self._before[id_]
+        for entry in passed:
+            self._before[entry] = id_
+        return id_
+
+
+_BY_ACCOUNTS = (OpenAccount, Enrol, Request, Close, Rotate, Heal)  # of a node's CLOSE the line leads nowhere

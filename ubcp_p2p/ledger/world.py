@@ -19,6 +19,7 @@ from ubcp_p2p.ledger.entry import (
     Allot,
     Body,
     Close,
+    Decision,
     Enrol,
     OpenAccount,
     OpenNode,
@@ -106,12 +107,22 @@ class World:
             self.enrol(author, name, newcomer=newcomer)
         return author
 
-    def enrol(self, author: Author, person: str, *, newcomer: bool = False, periods: int | None = None) -> Signed:
-        first = self.ledger.period(self.now)
+    def enrol(
+        self,
+        author: Author,
+        person: str,
+        *,
+        newcomer: bool = False,
+        periods: int | None = None,
+        unit: str | None = None,
+        first: int | None = None,
+    ) -> Signed:
+        """By default from now on, for as long as the charter lets it, in a unit that follows from the name."""
+        first = self.ledger.period(self.now) if first is None else first
         until = first + (periods or self.charter.enrolment_periods_max)
         nullifier = hashlib.sha256(f"ubcp/synth/person/{self.seed}/{person}".encode()).digest()
         units = self.charter.units
-        unit = units[int.from_bytes(nullifier[:2], "big") % len(units)].name
+        unit = unit or units[int.from_bytes(nullifier[:2], "big") % len(units)].name
         body = Enrol(newcomer, unit, first, until, nullifier)
         return self.write(author, body, self.stewards[: self.charter.threshold])
 
@@ -154,6 +165,21 @@ class World:
             closes=tuple(sorted(closes)),
         )
         return self.write(author, body)
+
+    def decide(
+        self,
+        node: Author,
+        accepted: Iterable[Signed] = (),
+        *,
+        slice_: int | None = None,
+        budget: int = 10**9,
+        refused: dict[str, int] | None = None,
+    ) -> Signed:
+        """What `node` decides on a slice, by default this one. accepted: REQUESTs. refused: reason → count."""
+        ids = tuple(sorted(signed.entry.id for signed in accepted))
+        reasons = tuple(sorted((refused or {}).items(), key=lambda row: row[0].encode()))
+        on = self.now if slice_ is None else slice_
+        return self.write(node, Decision(on, budget, 1, ids, reasons, hashlib.sha256(b"inputs").digest()))
 
     def allot(self, paymaster: Author, request: Signed, contributor: Author, credits_: int) -> Signed:
         return self.write(paymaster, Allot(request.entry.id, self.opening(contributor), credits_))

@@ -81,6 +81,13 @@ class Vectors:
             entries_root=root_of(sorted(s.entry.id for s in entries)).hex(), balances_root=balances_root(table).hex(),
         )  # fmt: skip
 
+    def stats(self, name: str, shows: str, scene: Scene, periods: tuple[int, int], figures: dict[str, Any]) -> None:
+        """What all entries of `scene` say of these periods, both included."""
+        self.add(
+            name, shows, "14", charters=self._charters_of(scene), entries=self._names_of(scene.entries),
+            periods=list(periods), figures=figures,
+        )  # fmt: skip
+
     def question(self, name: str, shows: str, scene: Scene, question: bytes, answer: bytes | None) -> None:
         """What a ledger with all entries of `scene` answers; None: nothing, for the question is malformed."""
         self.add(

@@ -10,7 +10,19 @@ import json
 import sys
 from pathlib import Path
 
-from tests.vectors.ledger import accounts, balances, chains, charters, forks, forms, nodes, signatures, syncs, trees
+from tests.vectors.ledger import (
+    accounts,
+    balances,
+    chains,
+    charters,
+    forks,
+    forms,
+    nodes,
+    signatures,
+    statistics,
+    syncs,
+    trees,
+)
 from tests.vectors.ledger.files import Vectors
 
 FOLDER = Path(__file__).parents[3] / "ledger" / "vectors"
@@ -37,6 +49,7 @@ FILES = {
     "forks": forks.vectors,
     "balances": balances.vectors,
     "sync": syncs.vectors,
+    "stats": statistics.vectors,
 }
 
 

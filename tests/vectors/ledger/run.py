@@ -10,7 +10,8 @@ from tests.support.ledgers import MemoryLedger
 from tests.vectors.ledger.files import FORMAT
 from ubcp_p2p import codec, keys
 from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
-from ubcp_p2p.ledger import balances, entry, merkle, rules, sync, wire
+from ubcp_p2p.ledger import balances, entry, merkle, rules, stats, stats_document, sync, wire
+from ubcp_p2p.ledger.activity import Activity
 from ubcp_p2p.ledger.faults import LedgerError, Pending
 from ubcp_p2p.ledger.state import Ledger
 
@@ -33,6 +34,7 @@ KEYS: dict[str, tuple[set[str], ...]] = {
         {"charters", "entries", "proofs", "as_of", "rows", "frozen", "findings", "entries_root", "balances_root"},
     ),
     "sync": ({"charters", "entries", "question", "answer", "expected"},),
+    "stats": ({"charters", "entries", "periods", "figures"},),
 }
 
 
@@ -199,6 +201,19 @@ def _sync(document: Json, vector: Json) -> None:
         assert (vector["expected"], vector["answer"]) == ("ok", answer)
 
 
+def _stats(document: Json, vector: Json) -> None:
+    replica, activity = Replica(document, vector), Activity()
+    for name in vector["entries"]:
+        data = _bytes(document["entries"][name])
+        replica.take(data)
+        activity.add(wire.decode_signed(data).entry)
+    ledger = replica.ledger
+    found = stats.statistics(activity, ledger.charters, stats.Span(*vector["periods"]), ledger.slice)
+    said = stats_document.document(found, ledger.charters)
+    assert {key: said[key] for key in vector["figures"]} == vector["figures"]
+    assert said.keys() - vector["figures"].keys() == {"network", "name", "periods", "slice_seconds", "accounts_min"}
+
+
 CHECKS: dict[str, Callable[[Json, Json], None]] = {
     "worked": _worked,
     "encoding": _form,
@@ -212,4 +227,5 @@ CHECKS: dict[str, Callable[[Json, Json], None]] = {
     "forks": _state,
     "balances": _state,
     "sync": _sync,
+    "stats": _stats,
 }
