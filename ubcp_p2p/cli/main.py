@@ -45,6 +45,9 @@ COMMANDS: Final[dict[str, _Command]] = {
     "follow": _Command("ubcp_p2p.cli.follow", "follow", "Follow a live network's ledger and verify it as it comes."),
     "recipe": _Command("ubcp_p2p.cli.recipe", "recipe", "Show what can be trained; check a recipe of your own."),
     "allocate": _Command("ubcp_p2p.cli.allocate", "allocate", "Decide which requests a slice serves, and say why."),
+    "simulate": _Command(
+        "ubcp_p2p.cli.simulate", "simulate", "Compare the allocator with other rules in a made-up community."
+    ),
     "audit": _Command("ubcp_p2p.cli.audit", "audit", "Verify a ledger; name who cheated."),
     "credits": _Command("ubcp_p2p.cli.books", "credits_", "Show what an account can spend, and why."),
     "ledger": _Command("ubcp_p2p.cli.ledger", "ledger", "The ledger: export, import and show it; make one to try."),
