@@ -142,7 +142,10 @@ def _build_app(wanted: str | None, flags: _Flags) -> typer.Typer:
             continue
         function = _load(command) if name == wanted else _not_imported
         if isinstance(function, typer.Typer):
-            app.add_typer(function, name=name, help=command.help)
+            own = function.registered_callback  # of a command that does something itself, too
+            app.add_typer(
+                function, name=name, help=_full_help(command, own.callback) if own and own.callback else command.help
+            )
         else:
             app.command(name, help=_full_help(command, function))(function)
     return app

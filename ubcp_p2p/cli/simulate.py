@@ -1,4 +1,4 @@
-"""`ubcp simulate`: the allocator and its rivals in a made-up community; `ubcp simulate curve`: people against budget."""
+"""`ubcp simulate`: the allocator and its rivals in a made-up community; `ubcp simulate curve`: users by budget."""
 
 from __future__ import annotations
 

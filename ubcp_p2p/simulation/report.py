@@ -99,8 +99,8 @@ def show_curve(document: Mapping[str, Any], console: Console) -> None:
     console.print(
         f"The curve is steepest at {inflection['budget_pflops_days']:,.0f} ± {inflection['sd']:,.0f} PFLOP/s-days in "
         f"{document['assumptions']['period_days']:g} days, where everybody has had "
-        f"{inflection['credits_a_person']:,.0f} credits and {inflection['part']:.0%} have what they need. {reached}. The ± is of drawing people anew; what "
-        f"the assumptions do is in the table.",
+        f"{inflection['credits_a_person']:,.0f} credits and {inflection['part']:.0%} have what they need. {reached}. "
+        f"The ± is of drawing people anew; what the assumptions do is in the table.",
         soft_wrap=True, highlight=False,
     )  # fmt: skip
 
