@@ -31,6 +31,7 @@ mutants: $(STAMP)  ## does a test notice every small change of the ledger's rule
 vectors: $(STAMP)  ## rewrite the test vectors, after a deliberate change of a format or rule
 	$(BIN)/python -m tests.vectors.generate
 	$(BIN)/python -m tests.vectors.ledger.generate
+	$(BIN)/python -m tests.vectors.allocator.generate
 
 check: $(STAMP)
 	$(BIN)/ruff check --quiet .
@@ -43,6 +44,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/round.py
 	$(BIN)/python bench/audit.py
 	$(BIN)/python bench/gossip.py
+	$(BIN)/python bench/allocator.py
 
 clean:
 	rm -rf $(VENV) .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

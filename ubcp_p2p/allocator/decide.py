@@ -26,8 +26,8 @@ class Outcome(NamedTuple):
     displaces: (least, most) per mille of its own value by which accepting it would lower the value of the whole;
     equal where exact; None for all but `FULL`, and where it fits into no set. queue: its place among the `FULL`, from
     1; 0 for others. wait_s: seconds until it is expected to be accepted, an estimate; 0 when it is, None when nothing
-    can be said. use_permille: what its user, or its unit where that is worse, used and has queued before it, of a
-    fair share.
+    can be said. use_permille: of a fair share, what its user used, or its unit where
+    that is worse (of_unit).
     """
 
     id: bytes

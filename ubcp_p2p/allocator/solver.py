@@ -29,6 +29,7 @@ from ubcp_p2p.allocator.bounds import Flags, Instance, Ints, Relaxed, relax
 # one left too much undecided. The time is that of the table's rows.
 WINDOWS: Final = (12, 50)
 FEW: Final = 60  # undecided items: the final table is cheaper than a wider window
+BLOCK: Final = 32  # items between two rows that are kept: 25 MB of them for 10,000 items and granules
 
 
 class Solution(NamedTuple):
@@ -87,28 +88,40 @@ def _value_in_window(instance: Instance, relaxed: Relaxed, half: int) -> int:
 
 
 def _first_optimum(costs: Ints, values: Ints, capacity: int) -> Flags:
-    """Steps 2 and 3 of the proof above. A bit for each item and capacity; 12.5 MB for 10,000 of each."""
-    count = len(costs)
-    before = np.concatenate(([0], np.cumsum(costs)[:-1])) if count else costs
-    lowest = np.maximum(capacity - before, 0).tolist()  # no walk comes to item i with less than this left
-    table = np.zeros(capacity + 1, dtype=np.int64)
-    takes = [b""] * count
-    starts = [0] * count
-    cost_of, value_of = costs.tolist(), values.tolist()
-    for item in reversed(range(count)):
-        cost = cost_of[item]
-        start = max(cost, lowest[item])
-        with_it = table[start - cost : capacity + 1 - cost] + value_of[item]
-        without = table[start:]
-        takes[item], starts[item] = np.packbits(with_it >= without).tobytes(), start
-        np.maximum(without, with_it, out=without)
+    """Steps 2 and 3 of the proof above.
+
+    The table keeps the row after every block of items alone. The walk makes the rows of a block again, only as wide
+    as the block can cost: what it needs of them lies between what is left when it comes to the block, and that less
+    all its costs.
+    """
+    count, cost_of, value_of = len(costs), costs.tolist(), values.tolist()
+    before = [0, *np.cumsum(costs).tolist()]
+    blocks = range(0, count, BLOCK)
+    table, spare = np.zeros(capacity + 1, dtype=np.int64), np.zeros(capacity + 1, dtype=np.int64)
+    after = {}
+    for block in reversed(blocks):
+        after[block] = table.copy()
+        for item in reversed(range(block, min(block + BLOCK, count))):
+            cost = cost_of[item]
+            start = max(cost, capacity - before[item])  # no walk comes to this item with less left
+            if start <= capacity:
+                with_it = np.add(table[start - cost : capacity + 1 - cost], value_of[item], out=spare[start:])
+                np.maximum(table[start:], with_it, out=table[start:])
     taken = np.zeros(count, dtype=np.bool_)
     left = capacity
-    for item in range(count):
-        bit = left - starts[item]
-        if bit >= 0 and takes[item][bit >> 3] << (bit & 7) & 0x80:
-            taken[item] = True
-            left -= cost_of[item]
+    for block in blocks:
+        end = min(block + BLOCK, count)
+        low = max(0, left - (before[end] - before[block]))
+        rows = [after[block][low : left + 1]]
+        for item in reversed(range(block + 1, end)):
+            rows.append(rows[-1].copy())
+            add_item(rows[-1], cost_of[item], value_of[item])
+        for item in range(block, end):
+            row = rows.pop()
+            place = left - low
+            if cost_of[item] <= left and value_of[item] + row[place - cost_of[item]] >= row[place]:
+                taken[item] = True
+                left -= cost_of[item]
     return taken
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -12,7 +12,7 @@ from ubcp_p2p.cli.output import JsonOption, emit_json
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.log import printable
 
-ID_CHARS: int = 8  # of an id in words; --json has all of them
+ID_CHARS: Final = 8  # of an id in words; --json has all of them
 
 
 def allocate(

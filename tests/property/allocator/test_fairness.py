@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import count
+from collections.abc import Sequence
+from itertools import count, cycle
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -28,8 +30,9 @@ def ask_of(number: int, user: bytes, units: int, *, waited: int = 0, urgency: in
 def wait_bound(units_: int, mates: int, quantum: int, budget: int, reserve: int, part: int, ahead: int) -> int:
     """Slices after which a request is accepted, whatever the others do: docs/allocator.md derives it.
 
-    units_: other units; mates: people of its own unit, itself included; part: the least S of its user; ahead: requests of
-    its unit that were there before it. Doubled where there is a reserve, which may take twice its size every second slice.
+    units_: other units; mates: people of its own unit, itself included; part: the least S of its user; ahead:
+    requests of its unit that were there before it. Doubled where there is a reserve, which may take twice its size
+    every second slice.
     """
     share = (units_ + 1) * mates  # 1/share of the user, all weights being equal
     exponent = 2 * share + -(-quantum // part)
@@ -37,52 +40,77 @@ def wait_bound(units_: int, mates: int, quantum: int, budget: int, reserve: int,
     return (ahead + 1) * (grown + (2 if reserve else 1) * (units_ + 1))
 
 
+class Flood(NamedTuple):
+    """What the others do in every slice, again and again. rows: (unit, a new user each time, units, urgency)."""
+
+    units: int
+    mates: int
+    rows: tuple[tuple[int, bool, int, int], ...]
+
+
+def waited(
+    flood: Flood, *, budget: int, permille: int, quantum: int, use: int, ahead: Sequence[int], bound: int
+) -> int:
+    """Slices until a request is accepted, or `bound` + 1. The others send twice the budget in each slice."""
+    rules = RULES._replace(half_life_slices=2**20, ageing_slices=AGEING, newcomer_permille=permille)
+    life, numbers = SliceLife(rules, budget), count(1)
+    me, mate, waiting = id_of(10**6), id_of(10**6 + 1), ask_of(10**9, id_of(10**6), quantum)
+    life.members = {me: Member("mine"), mate: Member("mine")}
+    life.charges = [Charge(me, 0, use)]
+    new = [*(ask_of(next(numbers), me, units, waited=9) for units in ahead), waiting]
+    while life.slice <= bound:
+        sent, rows = 0, cycle(flood.rows)
+        while sent < 2 * budget and len(life.queue) + len(new) < QUEUE_MAX:
+            unit, fresh, units, urgency = next(rows)
+            sent += units
+            if unit == flood.units and (flood.mates == 1 or life.slice == 0):
+                continue
+            number = next(numbers)
+            user = mate if unit == flood.units else id_of(2 * 10**6 + (number if fresh else 0) * 4 + unit)
+            life.members.setdefault(user, Member(f"unit {unit}", newcomer=fresh))
+            new.append(ask_of(number, user, units, urgency=urgency))
+        life.step(new)
+        new = []
+        if waiting.id not in life.queue:
+            return life.slice - 1
+    return bound + 1
+
+
 @pytest.mark.slow
 @settings(max_examples=30)
 @given(st.data())
 def test_no_request_waits_for_ever(data: st.DataObject) -> None:
-    """Units that flood, people of one's own unit that flood, urgency, use of years that does not decay: it gets its turn."""
+    """Though units flood, and people of its own unit, with urgency, and its user used much that does not decay."""
     budget = data.draw(st.integers(8, 30), "budget")
     permille = data.draw(st.sampled_from((0, 0, 200)), "reserve")
-    reserve = budget * permille // 1000
-    others, mates = data.draw(st.integers(1, 3), "units"), data.draw(st.integers(1, 2), "mates")
-    quantum = data.draw(st.integers(1, budget - reserve), "quantum")
-    ahead = data.draw(st.integers(0, 2), "ahead")
-    life = SliceLife(RULES._replace(half_life_slices=2**20, ageing_slices=AGEING, newcomer_permille=permille), budget)
-    numbers = count(1)
-    me, mate = id_of(10**6), id_of(10**6 + 1)
-    life.members = {me: Member("mine"), mate: Member("mine")}
-    life.charges = [Charge(me, 0, data.draw(st.sampled_from((0, 10, 10**6)), "use") * budget)]
-    queue = [ask_of(next(numbers), me, data.draw(st.integers(1, budget - reserve)), waited=9) for _ in range(ahead)]
-    waiting = ask_of(10**9, me, quantum)
-    arrivals = st.lists(
-        st.tuples(
-            st.integers(0, others), st.booleans(), st.integers(1, budget - reserve), st.sampled_from((1000, 2000))
-        ),
-        min_size=1,
-        max_size=4,
-    )
-    pattern = data.draw(st.lists(arrivals, min_size=1, max_size=4), "load")  # again and again
-    part = max(1, budget // ((others + 1) * mates))
-    bound = wait_bound(others, mates, quantum, budget, reserve, part, ahead)
-    while waiting.id in {one.id for one in (*queue, waiting)} if life.slice == 0 else waiting.id in life.queue:
-        assert life.slice <= bound
-        new = list(queue) + [waiting] if life.slice == 0 else []
-        for unit, fresh, units, urgency in pattern[life.slice % len(pattern)]:
-            if len(life.queue) > QUEUE_MAX or (unit == others and (mates == 1 or life.slice == 0)):
-                continue
-            number = next(numbers)
-            user = mate if unit == others else id_of(2 * 10**6 + (number if fresh else 0) * 4 + unit)
-            life.members.setdefault(user, Member(f"unit {unit}", newcomer=fresh))
-            new.append(ask_of(number, user, units, urgency=urgency))
-        life.step(new)
+    most = budget - budget * permille // 1000
+    units, mates = data.draw(st.integers(1, 3), "units"), data.draw(st.integers(1, 2), "mates")
+    row = st.tuples(st.integers(0, units), st.booleans(), st.integers(1, most), st.integers(1000, 2000))
+    flood = Flood(units, mates, tuple(data.draw(st.lists(row, min_size=1, max_size=6), "load")))
+    quantum = data.draw(st.integers(1, most), "quantum")
+    ahead = data.draw(st.lists(st.integers(1, most), max_size=2), "ahead")
+    use = data.draw(st.sampled_from((0, 100, 10**6, 10**6)), "use") * budget
+    part = max(1, budget // ((units + 1) * mates))
+    bound = wait_bound(units, mates, quantum, budget, permille, part, len(ahead))
+    assert waited(
+        flood, budget=budget, permille=permille, quantum=quantum, use=use, ahead=ahead, bound=bound
+    ) <= bound  # fmt: skip
+
+
+@pytest.mark.parametrize(("quantum", "least"), [(10, AGEING), (20, 2 * AGEING)])
+def test_a_heavy_user_waits_but_not_for_ever(quantum: int, least: int) -> None:
+    """The flood above is one: without it, everything would be accepted at once."""
+    flood = Flood(2, 1, ((0, True, 3, 2000), (1, False, 7, 1000)))
+    bound = wait_bound(2, 1, quantum, 20, 0, 6, 0)
+    found = waited(flood, budget=20, permille=0, quantum=quantum, use=10**7, ahead=(), bound=bound)
+    assert least <= found <= bound
 
 
 # -- invented people --------------------------------------------------------------------------------------------------
 
 
 def share_of_the_many(people: int, quantum: int, weights: tuple[int, int], half_lives: int = 4) -> float:
-    """What a unit of `people` gets beside a unit of one in the last half-life, when all of them always want everything."""
+    """What a unit of `people` gets beside a unit of one in the last half-life; all of them always want everything."""
     budget, half_life = 1000, 24
     rules = RULES._replace(half_life_slices=half_life, ageing_slices=12)
     life = SliceLife(rules, budget, weights={"one": weights[0], "many": weights[1]})
@@ -116,6 +144,7 @@ def test_invented_people_add_nothing_to_their_units_share(people: int, quantum: 
 # -- cut jobs ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.integers(1, 2**30), min_size=1, max_size=12),
     st.integers(0, 2**32),
@@ -155,10 +184,7 @@ def test_the_pieces_of_a_job_are_together_worth_the_job(
 @pytest.mark.parametrize("quantum", [160, 400, 800])
 @pytest.mark.parametrize("pieces", [2, 8])
 def test_a_cut_job_gets_no_more_than_its_share(quantum: int, pieces: int) -> None:
-    """Two people, one after the other with whole jobs, one with cut ones: of the capacity that both can use, half for each.
-
-    Tolerance: 2 % of the capacity. What the whole jobs leave of a slice, because they do not fit, is nobody's share.
-    """
+    """Two people who always want everything, one with whole jobs, one with cut ones. Tolerance: 2 % of the capacity."""
     budget, half_life = 1000, 24
     life = SliceLife(RULES._replace(half_life_slices=half_life, ageing_slices=12), budget)
     whole, cut = id_of(10**6), id_of(10**6 + 1)

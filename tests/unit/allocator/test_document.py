@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 
 from tests.support.slices import id_of
 from ubcp_p2p.allocator.document import parse, schema
+from ubcp_p2p.allocator.problem import Reason
 from ubcp_p2p.cli import main as cli
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.units import AMOUNT_MAX
 
+REPOSITORY = Path(__file__).parents[3]
 VECTORS = Path(__file__).parents[2] / "vectors" / "allocator"
 
 
@@ -126,6 +129,19 @@ def test_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(rows) == 9
     assert any("  not this slice: full; yours would displace " in row for row in rows)
     assert last == "3 of 9 accepted; 990,000 of 1,000,000 GFLOP used"
+
+
+def test_the_page_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (REPOSITORY / "docs" / "allocator.md").read_text()
+    command = "ubcp allocate tests/vectors/allocator/slice.json"
+    shown = page.partition(f"$ {command}\n")[2].partition("```")[0]
+    assert cli.main(["allocate", str(VECTORS / "slice.json")]) == 0
+    assert capsys.readouterr().out == shown
+
+
+def test_the_page_has_every_reason() -> None:
+    page = (REPOSITORY / "docs" / "allocator.md").read_text()
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE)) == {str(reason) for reason in Reason}
 
 
 def test_errors_of_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
