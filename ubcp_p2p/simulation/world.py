@@ -268,7 +268,8 @@ def _arrivals(
     sample = _jobs(draw, scenario, 4096)  # only the mean of a job is needed here, which the caps have moved
     mean = float((sample.quantum * sample.slices * sample.requests).mean())
     rate = draw.gamma(scenario.people.steady_shape, size=len(people)) * time_there
-    counts = draw.poisson(rate * (wanted / mean / rate.sum()))
+    jobs = max(0.0, wanted / mean - len(newcomers))  # each newcomer's first comes anyway
+    counts = draw.poisson(rate * (jobs / rate.sum()))
     user = np.concatenate((np.repeat(people, counts), newcomers))
     first = joined[user]
     slice_ = first + (draw.random(len(user)) * (scenario.slices - first)).astype(np.int64)
