@@ -10,7 +10,13 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-CONTENT = ("models/recipes/*.toml", "models/**/*.md", "ledger/charter.toml", "peer/carbon/*")
+CONTENT = (
+    "models/recipes/*.toml",
+    "models/**/*.md",
+    "ledger/charter.toml",
+    "peer/carbon/*",
+    "simulation/*.toml",
+)  # globs from the root of the checkout
 
 
 class BuildWithContent(build_py):

@@ -51,6 +51,9 @@ COMMANDS: Final[dict[str, _Command]] = {
         "ubcp_p2p.cli.charter", "charter", "A community's rules: write, sign, show and check its charter."
     ),
     "allocate": _Command("ubcp_p2p.cli.allocate", "allocate", "Decide which requests a slice serves, and say why."),
+    "simulate": _Command(
+        "ubcp_p2p.cli.simulate", "simulate", "Compare the allocator with other rules in a made-up community."
+    ),
     "audit": _Command("ubcp_p2p.cli.audit", "audit", "Verify a ledger; name who cheated."),
     "credits": _Command("ubcp_p2p.cli.books", "credits_", "Show what an account can spend, and why."),
     "stats": _Command("ubcp_p2p.cli.stats", "stats", "Show how a community fares: waits, acceptance, work, carbon."),
@@ -146,7 +149,10 @@ def _build_app(wanted: str | None, flags: _Flags) -> typer.Typer:
             continue
         function = _load(command) if name == wanted else _not_imported
         if isinstance(function, typer.Typer):
-            app.add_typer(function, name=name, help=command.help)
+            own = function.registered_callback  # of a command that does something itself, too
+            app.add_typer(
+                function, name=name, help=_full_help(command, own.callback) if own and own.callback else command.help
+            )
         else:
             app.command(name, help=_full_help(command, function))(function)
     return app
