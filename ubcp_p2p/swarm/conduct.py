@@ -35,6 +35,12 @@ class Buckets(Generic[K]):
         """Whether `allow` would; takes nothing."""
         return self._left(key, now_s) >= 1.0
 
+    def delay_s(self, key: K, now_s: float) -> float:
+        """Takes one in any case; returns how long to wait for it. For who has few at a time."""
+        if not self.allow(key, now_s):
+            self._tokens[key] = (self._left(key, now_s) - 1.0, now_s)
+        return max(0.0, -self._left(key, now_s) / self._per_s)
+
     def _left(self, key: K, now_s: float) -> float:
         tokens, since_s = self._tokens.get(key, (self._burst, now_s))
         return min(self._burst, tokens + (now_s - since_s) * self._per_s)
