@@ -74,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return done.exit_code
     except (KeyboardInterrupt, typer.Abort):
         _trace(flags)
+        say("ubcp: stopped")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         _abandon_stdout()
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def entry() -> None:
-    """The console script."""
+    """Run the command line, and exit with its code."""
     code = main()
     try:
         sys.stdout.flush()
