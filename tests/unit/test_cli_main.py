@@ -6,6 +6,10 @@ import errno
 import importlib.util
 import json
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -79,7 +83,18 @@ def test_errors_in_words(
 
 def test_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fails", "interrupt"]) == 130
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "ubcp: stopped\n")
+
+
+def test_interrupted_while_it_is_loaded(tmp_path: Path) -> None:
+    """A module of that name stands where the first library is imported, and interrupts."""
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass\n")
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "ubcp_p2p", "--version"], env=os.environ | {"PYTHONPATH": paths}, capture_output=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return done.exit_code
     except (KeyboardInterrupt, typer.Abort):
         _trace(flags)
+        say("ubcp: stopped")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         _abandon_stdout()
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def entry() -> None:
-    """The console script."""
+    """Run the command line, and exit with its code."""
     code = main()
     try:
         sys.stdout.flush()

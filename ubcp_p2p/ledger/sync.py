@@ -85,15 +85,19 @@ class Source(Protocol):
     def log(self, after: int) -> Iterable[tuple[int, bytes]]: ...
 
 
-def answer(question: Value, source: Source) -> Value:
-    """The answer to one question. Raises MalformedMessage for a question that is none."""
+def answer(question: Value, source: Source, place: int = 0) -> Value:
+    """The answer to one question. Raises MalformedMessage for a question that is none.
+
+    place: any number, another one each time: where in the circle of fork ids HELLO begins to name them, if it cannot
+    name all.
+    """
     if not isinstance(question, list) or not question or not isinstance(question[0], int):
         raise MalformedMessage("a question is a list that begins with its number")
     what = question[0]
     if what == HELLO:
         _, theirs, version = fields(question, 3)
         hash_of(theirs), number(version, AMOUNT_MAX)  # whichever they are: the asker sees that we are others
-        proofs: list[Value] = list(sorted(source.proof_ids())[:PROOFS_MAX])
+        proofs: list[Value] = list(_some(sorted(source.proof_ids()), place))
         return [
             HELLO, source.network, list(source.charter_ids()), proofs, list(source.heads().digests()), source.size
         ]  # fmt: skip
@@ -119,6 +123,15 @@ def answer(question: Value, source: Source) -> Value:
     if what == LOG:
         return _log_after(source, number(fields(question, 2)[1], AMOUNT_MAX))
     raise MalformedMessage(f"unknown question {what}")
+
+
+def _some(ids: Sequence[bytes], place: int) -> Sequence[bytes]:
+    """At most PROOFS_MAX of these, ascending: whoever asks often enough is told all of them."""
+    if len(ids) <= PROOFS_MAX:
+        return ids
+    start = place % len(ids)
+    end = start + PROOFS_MAX
+    return [*ids[: max(0, end - len(ids))], *ids[start:end]]
 
 
 def _heads_of(heads: Sequence[Position], after: bytes) -> list[Value]:

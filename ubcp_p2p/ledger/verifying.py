@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final, NamedTuple, TypeAlias
@@ -148,7 +149,8 @@ def _shared(pool: ProcessPoolExecutor, workers: int, payloads: Iterator[Sequence
         not_begun = deque(work for work in waiting if work.given is None and work.done is None)
         while not_begun and busy < 2 * workers:  # one that runs, and the next
             work = not_begun.popleft()
-            work.given = pool.submit(_check_batch, work.batch)
+            with _interrupts_wait():  # this may start a worker
+                work.given = pool.submit(_check_batch, work.batch)
             busy += 1
         head = waiting[0]
         if head.given is not None and not head.given.done() and not_begun:
@@ -156,6 +158,16 @@ def _shared(pool: ProcessPoolExecutor, workers: int, payloads: Iterator[Sequence
             continue
         waiting.popleft()
         yield head.done if head.given is None and head.done else _outcomes(head.batch, head.given)
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C reaches a worker that starts as well, and it inherits what is blocked here: until it ignores it itself."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _outcomes(batch: Sequence[bytes], given: Future[_Answer] | None) -> list[Outcome]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -88,7 +89,7 @@ class Books:
 
     def answer(self, question: Value) -> Value:
         """Raises MalformedMessage."""
-        return sync.answer(question, self.shared)
+        return sync.answer(question, self.shared, random.getrandbits(32))
 
     def figures(self) -> dict[str, Any]:
         """For `ubcp status`."""

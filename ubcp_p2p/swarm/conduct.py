@@ -26,11 +26,24 @@ class Buckets(Generic[K]):
     def allow(self, key: K, now_s: float) -> bool:
         if key not in self._tokens and len(self._tokens) >= TRACKED_MAX:
             self._forget(now_s)
-        tokens, since_s = self._tokens.get(key, (self._burst, now_s))
-        tokens = min(self._burst, tokens + (now_s - since_s) * self._per_s)
+        tokens = self._left(key, now_s)
         enough = tokens >= 1.0
         self._tokens[key] = (tokens - 1.0 if enough else tokens, now_s)
         return enough
+
+    def has(self, key: K, now_s: float) -> bool:
+        """Whether `allow` would; takes nothing."""
+        return self._left(key, now_s) >= 1.0
+
+    def delay_s(self, key: K, now_s: float) -> float:
+        """Takes one in any case; returns how long to wait for it. For who has few at a time."""
+        if not self.allow(key, now_s):
+            self._tokens[key] = (self._left(key, now_s) - 1.0, now_s)
+        return max(0.0, -self._left(key, now_s) / self._per_s)
+
+    def _left(self, key: K, now_s: float) -> float:
+        tokens, since_s = self._tokens.get(key, (self._burst, now_s))
+        return min(self._burst, tokens + (now_s - since_s) * self._per_s)
 
     def _forget(self, now_s: float) -> None:
         """The half that was quiet for longest, which has most of its tokens back anyway."""

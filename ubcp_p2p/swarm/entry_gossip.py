@@ -2,6 +2,8 @@
 
 One topic for each community; a message is `[what, wire form]`, what = 0 for an entry, 1 for a fork proof. p2pd checks
 that a message is signed by its sender, nothing else: size, form and rate are checked here, before anything costs much.
+Whom an entry names is not sure before its signatures are verified, so only the sender pays for a message; an author
+pays for what was added (`charge`), and nobody but the sender for a fork proof.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from ubcp_p2p.codec import MalformedMessage, decode, encode
@@ -23,11 +25,11 @@ from ubcp_p2p.swarm.network import Network
 
 ENTRY, PROOF = 0, 1
 MESSAGE_BYTES_MAX: Final = PROOF_BYTES_MAX + 16
-TAKE_PER_S, TAKE_BURST = 50.0, 400.0  # messages of one sender, and entries of one author
+TAKE_PER_S, TAKE_BURST = 50.0, 400.0  # messages of one sender, and valid entries of one author
 SEND_PER_S, SEND_BURST = 40.0, 320.0  # below what others take, so that an honest burst is never dropped
 DROPS_PER_STRIKE: Final = 64  # messages above the rate
 DROPPERS_MAX: Final = 4096
-INBOX_MAX: Final = 4096  # things that wait to be taken in; what does not fit comes again by reconciling
+INBOX_MAX: Final = 4096  # entries that wait to be taken in, or proofs; what does not fit comes again by reconciling
 OUTBOX_MAX: Final = 4096
 SEEN_MAX: Final = 16_384
 
@@ -53,6 +55,7 @@ class EntryGossip:
         self._drops: dict[bytes, int] = {}
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._inbox: deque[Item] = deque()
+        self._proofs_in: deque[Item] = deque()
         self._outbox: deque[bytes] = deque()
         self._proofs: deque[bytes] = deque()
         self._to_send = asyncio.Event()
@@ -88,20 +91,28 @@ class EntryGossip:
         except (MalformedMessage, LedgerError) as error:
             self._on_junk(sender, error.message)
             return
-        author = thing.author if isinstance(thing, ForkProof) else thing.entry.author
-        if not self._authors.allow(author, now_s) or len(self._inbox) >= INBOX_MAX:
+        inbox = self._proofs_in if isinstance(thing, ForkProof) else self._inbox  # nobody's entries keep a proof out
+        if len(inbox) >= INBOX_MAX or (isinstance(thing, Signed) and not self._authors.has(thing.entry.author, now_s)):
             self._on_lost(sender)
             return
         self._note(digest)
-        self._inbox.append(Item(sender, thing))
+        inbox.append(Item(sender, thing))
         self.arrived.set()
 
     def gathered(self, count_max: int) -> list[Item]:
-        """What has come, the oldest first."""
-        batch = [self._inbox.popleft() for _ in range(min(count_max, len(self._inbox)))]
-        if not self._inbox:
+        """What has come, fork proofs before all else, then the oldest first."""
+        batch: list[Item] = []
+        for inbox in (self._proofs_in, self._inbox):
+            batch += [inbox.popleft() for _ in range(min(count_max - len(batch), len(inbox)))]
+        if not self._proofs_in and not self._inbox:
             self.arrived.clear()
         return batch
+
+    def charge(self, authors: Iterable[bytes]) -> None:
+        """Entries of these authors were told here, and are valid."""
+        now_s = time.monotonic()
+        for author in authors:
+            self._authors.allow(author, now_s)
 
     def _drop(self, sender: bytes) -> None:
         """A message above the rate; many of them are a strike."""

@@ -214,6 +214,7 @@ class LiveLedger:
                 self._gap.set()
                 await self._disk_trouble(error)
                 continue
+            self._gossip.charge(signed.entry.author for signed in taken.added)
             self._after(taken)
 
     def _after(self, taken: Taken) -> None:

@@ -20,6 +20,7 @@ from ubcp_p2p.ledger.intake import Taken
 from ubcp_p2p.ledger.pull import Hello, OtherNetwork, heads_from, hello
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.books import Books, Puller
+from ubcp_p2p.swarm.conduct import Buckets
 from ubcp_p2p.swarm.frames import DeadlineExceeded, Stream, Unreachable
 from ubcp_p2p.swarm.network import Network
 
@@ -32,6 +33,8 @@ IDLE_S: Final = 30.0  # between two questions; the asker may be verifying what i
 PULLS_MAX: Final = 3  # at once: more of them wait for one thread anyway
 SERVED_MAX: Final = 64  # an answer is made in one thread: more streams cost memory alone, of 1 MiB each at the worst
 SERVED_PER_PEER_MAX: Final = 2  # a pull, and a look at heads
+ROOM_IDLE_S: Final = 2.0  # a stream that waits so long for a question may go when another one needs its place
+QUESTIONS_PER_S, QUESTIONS_BURST = 100.0, 1000.0  # of one peer; ledgers that differ in all 256 buckets take 600 at once
 AVOID_S: Final = 20.0  # before asking again who does not answer: it may have no ledger
 ASK_HEADS_OF: Final = 3
 
@@ -64,7 +67,8 @@ class Reconciler:
         self._on_taken = on_taken
         self._pulls = asyncio.Semaphore(PULLS_MAX)
         self._pulling: set[bytes] = set()
-        self._served: Counter[bytes] = Counter()
+        self._serving: set[_Serving] = set()
+        self._questions: Buckets[bytes] = Buckets(QUESTIONS_PER_S, QUESTIONS_BURST)
         self._avoided: dict[bytes, float] = {}
         self._others: set[bytes] = set()  # of another community: told once
         self.last: Pulled | None = None
@@ -182,21 +186,60 @@ class Reconciler:
 
     async def _serve(self, stream: Stream) -> None:
         peer = stream.peer
-        if self._is_banned(peer) or self._served[peer] >= SERVED_PER_PEER_MAX or self._served.total() >= SERVED_MAX:
+        if self._is_banned(peer) or not self._has_room(peer):
             raise Unreachable("refused")
-        self._served[peer] += 1
+        serving = _Serving(stream, time.monotonic())
+        self._serving.add(serving)
         try:
             while not self._is_banned(peer):
+                serving.waits(time.monotonic())
                 question = await stream.receive(timeout_s=IDLE_S, bytes_max=sync.QUESTION_BYTES_MAX)
+                await asyncio.sleep(self._questions.delay_s(peer, time.monotonic()))
+                serving.is_waiting = False
                 answer = await self._books.run(self._books.answer, question)
                 await stream.send(answer, timeout_s=ANSWER_S, bytes_max=sync.FRAME_BYTES_MAX)
         except MalformedMessage as error:
             self._on_junk(peer, error.message)
             raise
         finally:
-            self._served[peer] -= 1
-            if not self._served[peer]:
-                del self._served[peer]
+            self._serving.discard(serving)
+
+    def _has_room(self, peer: bytes) -> bool:
+        """Whether one more stream of this peer is served; another one is closed for it where that is fair.
+
+        Anybody can make many peers that each hold streams open. A peer that has none goes before one that has two, and
+        any before one that asks nothing.
+        """
+        counts = Counter(serving.stream.peer for serving in self._serving)
+        if counts[peer] >= SERVED_PER_PEER_MAX:
+            return False
+        if len(self._serving) < SERVED_MAX:
+            return True
+        now_s = time.monotonic()
+        may_go = [
+            serving
+            for serving in self._serving
+            if (counts[serving.stream.peer] > 1 and not counts[peer])
+            or (serving.is_waiting and now_s - serving.since_s >= ROOM_IDLE_S)
+        ]
+        if not may_go:
+            return False
+        goes = max(may_go, key=lambda one: (counts[one.stream.peer], one.is_waiting, now_s - one.since_s))
+        self._serving.discard(goes)
+        goes.stream.close()  # its task ends by that
+        return True
+
+
+@dataclass(eq=False)
+class _Serving:
+    """A stream on which a peer asks. since_s: when it last began to wait for a question."""
+
+    stream: Stream
+    since_s: float
+    is_waiting: bool = True
+
+    def waits(self, now_s: float) -> None:
+        self.since_s, self.is_waiting = now_s, True
 
 
 class _Failed(NetworkError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from ubcp_p2p.ledger.faults import FAULTS
 from ubcp_p2p.ledger.frauds import FRAUDS
 from ubcp_p2p.ledger.verifying import BATCH
 from ubcp_p2p.ledger.wire import ForkProof, SignedVoucher, decode_signed
+from ubcp_p2p.units import credits_text
 
 SMALL = ("--accounts", "5", "--entries", "200", "--seed", "7")
 
@@ -122,6 +124,30 @@ def test_as_a_process_on_several_cores(tmp_path: Path) -> None:
     done = ubcp("audit", str(path), "--jobs", "3")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"(at byte {size - 1})" in done.stderr
+
+
+INTERRUPTED = """
+import itertools, multiprocessing, os, signal
+from ubcp_p2p.ledger.verifying import checked
+
+if __name__ == "__main__":
+    try:
+        for _ in checked(itertools.repeat([b"junk"] * 64), jobs=3):
+            if len(multiprocessing.active_children()) == 2:
+                os.killpg(0, signal.SIGINT)  # as a terminal does: to workers too that have only begun to start
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupted_audit_and_its_workers_say_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED)
+    done = subprocess.run(
+        [sys.executable, str(script)], start_new_session=True, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
 
 
 @pytest.mark.slow
@@ -253,3 +279,59 @@ def test_what_does_not_hold(valid: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "does not hold" in refused(capsys, "ledger", "verify-entry", bad, code=1)
     assert "neither a signed entry" in refused(capsys, "ledger", "verify-entry", "c1", code=1)
     assert "neither a file nor hex" in refused(capsys, "ledger", "verify-entry", "nothing")
+
+
+# -- what must stay, and what is told all the same --------------------------------------------------------------------
+
+
+def test_a_snapshot_replaces_nothing_but_a_snapshot_of_this_ledger(
+    valid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger, notes, other = tmp_path / "x.ubcp", tmp_path / "notes", tmp_path / "other.ubcp"
+    ledger.write_bytes(valid.read_bytes())
+    notes.write_text("dear diary")
+    assert cli.main(["ledger", "synth", *SMALL[:-1], "8", "--out", str(other)]) == 0
+    assert cli.main(["audit", str(other), "--jobs", "1", "--checkpoint", str(tmp_path / "snapshot")]) == 0
+    (tmp_path / "link").symlink_to(notes)
+    os.mkfifo(tmp_path / "pipe")
+    capsys.readouterr()
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.name != "pipe"}
+    for name, words in (
+        ("x.ubcp", "what is read here"), ("other.ubcp", "no snapshot"), ("notes", "no snapshot"),
+        ("snapshot", "of another ledger"), ("link", "no plain file"), ("pipe", "no plain file"), (".", "a folder"),
+    ):  # fmt: skip
+        words_of = ("audit", str(ledger), "--jobs", "1", "--checkpoint", str(tmp_path / name))
+        assert words in refused(capsys, *words_of)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.name != "pipe"} == before
+    assert "is there already" in refused(capsys, "ledger", "synth", *SMALL, "--out", str(notes))
+
+
+def test_a_snapshot_that_cannot_be_written_costs_no_report(
+    valid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = str(tmp_path / "none" / "snapshot")
+    assert cli.main(["audit", str(valid), "--jobs", "1", "--checkpoint", nowhere]) == 3
+    captured = capsys.readouterr()
+    assert captured.out.endswith("no fault\n")
+    assert captured.err.startswith("ubcp: error: the snapshot was not written: cannot write")
+    bad = str(tmp_path / "x.ubcp")
+    assert cli.main(["ledger", "synth", *SMALL, "--out", bad, "--plant", "overdraft"]) == 0
+    capsys.readouterr()
+    report = run(capsys, "audit", bad, "--jobs", "1", "--checkpoint", nowhere, code=1)
+    assert [fault["code"] for fault in report["faults"]] == ["overdraft"]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert cli.main(["audit", str(tmp_path / "pipe")]) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert "it is no plain file" in error and "a pipe does not do" in hint
+
+
+def test_the_credits_of_all_are_told(valid: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    totals = run(capsys, "audit", str(valid), "--jobs", "1")["totals"]
+    assert totals["available"] > 0 and totals["reserved"] > 0 and totals["debt"] == 0
+    assert cli.main(["audit", str(valid), "--jobs", "1"]) == 0
+    said = capsys.readouterr().out
+    assert f"{credits_text(totals['available'])} available, {credits_text(totals['reserved'])} reserved, " in said
+    assert " not claimed yet, 0 owed" in said

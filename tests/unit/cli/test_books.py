@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import struct
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,13 @@ import pytest
 
 from tests.support.community import Community, community, known, new_store, second_charter
 from ubcp_p2p.cli import main as cli
-from ubcp_p2p.keys import NodeKey, to_base58
+from ubcp_p2p.errors import ConfigError
+from ubcp_p2p.keys import AccountKey, NodeKey, to_base58
 from ubcp_p2p.ledger import transfer
-from ubcp_p2p.ledger.entry import Kind
+from ubcp_p2p.ledger.author import Author
+from ubcp_p2p.ledger.entry import ZERO, Kind, OpenAccount
 from ubcp_p2p.ledger.export import MAGIC
+from ubcp_p2p.ledger.sources import open_source
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.world import secret
 from ubcp_p2p.units import MICROCREDITS
@@ -308,3 +314,105 @@ def test_an_entry_has_no_credits(capsys: pytest.CaptureFixture[str], path: Path,
 def test_a_time_that_is_none(capsys: pytest.CaptureFixture[str], path: Path, town: Community) -> None:
     said = _refused(capsys, "credits", town.forker.hex(), "--store", str(path), "--as-of", "soon", code=2)
     assert "neither a slice nor a date" in said
+
+
+# -- what must stay ---------------------------------------------------------------------------------------------------
+
+
+def test_an_export_replaces_only_what_it_may(capsys: pytest.CaptureFixture[str], path: Path, town: Community) -> None:
+    """Not without --force what is there; never a store, nor what belongs to the one that is read."""
+    folder = path.parent
+    other = folder / "other.sqlite3"
+    new_store(other, town.world).close()
+    (folder / "notes").write_text("dear diary")
+    (folder / "link").symlink_to(folder / "notes")
+    os.mkfifo(folder / "pipe")
+    log = path.with_name(path.name + "-wal")
+    log.touch()
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "pipe"}
+    refused = {
+        str(path): "what is read here", str(log): "what is read here", str(other): "a ledger store",
+        str(folder / "link"): "no plain file", str(folder / "pipe"): "no plain file", str(folder): "a folder",
+    }  # fmt: skip
+    for out, words in refused.items():
+        said = _refused(capsys, "ledger", "export", "--store", str(path), "--out", out, "--force", code=2)
+        assert words in said and "hint" in said
+    said = _refused(capsys, "ledger", "export", "--store", str(path), "--out", str(folder / "notes"), code=2)
+    assert "is there already" in said and "--force" in said
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "pipe"} == before
+    (folder / "empty").touch()
+    for name, more in (("empty", []), ("notes", ["--force"])):
+        _run(capsys, "ledger", "export", "--store", str(path), "--out", str(folder / name), *more)
+        assert (folder / name).read_bytes().startswith(MAGIC)
+
+
+def test_what_is_no_plain_file_is_not_waited_for(capsys: pytest.CaptureFixture[str], path: Path) -> None:
+    pipe = path.with_name("pipe")
+    os.mkfifo(pipe)
+    assert "no plain file" in _refused(capsys, "ledger", "import", str(pipe), "--store", str(path), code=2)
+    assert "no plain file" in _refused(capsys, "ledger", "append", str(pipe), code=2)
+    assert "no plain file" in _refused(capsys, "credits", "abcd", "--store", str(pipe), code=2)
+    out = path.with_name("a.ubcp")
+    _run(capsys, "ledger", "export", "--store", str(path), "--out", str(out))
+    assert "no plain file" in _refused(capsys, "ledger", "import", str(out), "--store", str(pipe), code=2)
+    said = _refused(capsys, "credits", "abcd", "--store", str(out), code=2)
+    assert "is an export of a ledger, not a store" in said and "ubcp ledger import" in said
+    assert "is an export" in _refused(capsys, "ledger", "import", str(out), "--store", str(out), code=2)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed, to whom a folder is closed")
+def test_a_backup_in_a_closed_folder_can_be_read(path: Path, town: Community) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        backup = folder / "ledger.sqlite3"
+        shutil.copy(path, backup)
+        backup.chmod(0o444)
+        folder.chmod(0o555)
+        os.seteuid(65534)
+        try:
+            with Store.open(backup, read_only=True) as store:
+                assert store.ledger.entries == len(town.entries)
+            with open_source(backup) as source:
+                assert source.last == len(town.entries)
+            assert [file.name for file in folder.iterdir()] == ["ledger.sqlite3"]
+        finally:
+            os.seteuid(0)
+        (folder / "ledger.sqlite3-wal").write_bytes(b"something")
+        os.seteuid(65534)
+        try:
+            with pytest.raises(ConfigError, match="has to be worked in first"):
+                Store.open(backup, read_only=True)
+        finally:
+            os.seteuid(0)
+
+
+# -- entries of the future --------------------------------------------------------------------------------------------
+
+
+def test_entries_of_the_future_count_nowhere_and_are_told(
+    capsys: pytest.CaptureFixture[str], path: Path, town: Community
+) -> None:
+    ben = _author(town, "account ben").hex()
+    before = _run(capsys, "credits", ben, "--store", str(path))
+    assert before["available"] > 0
+    world = community().world
+    world.now = 2**31
+    world.write(Author(world.charters.network, AccountKey(b"\5" * 32)), OpenAccount(ZERO))
+    old, out, new = (path.with_name(name) for name in ("old.sqlite3", "out", "new.sqlite3"))
+    with new_store(old, world) as store:
+        store.append(world.entries)
+    assert cli.main(["credits", ben, "--store", str(old), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["available"] == before["available"]
+    words = "1 entry is of the future (first: slice 2147483648, after 9999 UTC), hence"
+    assert captured.err == f"{words} not counted; is this machine's clock right?\n"
+    _run(capsys, "ledger", "export", "--store", str(old), "--out", str(out))  # a copy of what is there
+    assert cli.main(["ledger", "import", str(out), "--store", str(new)]) == 1
+    assert f"{words} left out; is this machine's clock right?\n" in capsys.readouterr().out
+    assert _run(capsys, "ledger", "import", str(out), "--store", str(new), code=1)["early"] == 1
+    assert _run(capsys, "credits", ben, "--store", str(new))["available"] == before["available"]
+    said = _refused(capsys, "ledger", "import", str(out), "--store", str(old), code=2)
+    assert "ubcp ledger export --as-of DATE" in said
+    done = _run(capsys, "ledger", "export", "--store", str(old), "--out", str(out), "--force", "--as-of", "2026-11-01")
+    assert (done["later"], done["entries"]) == (1, len(world.entries) - 1)
+    assert _run(capsys, "ledger", "import", str(out), "--store", str(new))["early"] == 0

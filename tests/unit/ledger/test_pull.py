@@ -16,7 +16,7 @@ from ubcp_p2p.keys import AccountKey, NodeKey
 from ubcp_p2p.ledger import sync
 from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.entry import ZERO, Decision, Kind, OpenAccount
-from ubcp_p2p.ledger.pull import LOG_WHEN, PATIENCE, Ask, OtherNetwork, Take, pull
+from ubcp_p2p.ledger.pull import LOG_WHEN, PATIENCE, Ask, Hello, OtherNetwork, Take, pull
 from ubcp_p2p.ledger.wire import Signed
 from ubcp_p2p.ledger.world import World, secret
 
@@ -450,3 +450,26 @@ def test_take_steps_never_hold_what_is_known() -> None:
     except StopIteration:
         pass
     assert a.roots() == b.roots()
+
+
+def test_a_hello_names_all_forks_in_time_when_there_are_too_many() -> None:
+    class Many(MemoryLedger):
+        def proof_ids(self) -> list[bytes]:
+            return [number.to_bytes(32, "big") for number in range(total)]
+
+    total, world = sync.PROOFS_MAX + 1000, busy(1)
+    many = Many(world.charters.versions)
+    told = set()
+    for place in (0, 1, total - 1, 3000, 2**32 - 1):
+        answer = sync.answer([sync.HELLO, many.network, 1], many, place)
+        assert isinstance(answer, list)
+        hello = Hello.of(answer, many.network)
+        assert len(hello.proof_ids) == sync.PROOFS_MAX
+        assert list(hello.proof_ids) == sorted(set(hello.proof_ids))
+        told.update(hello.proof_ids)
+    assert told == set(many.proof_ids())
+    total = sync.PROOFS_MAX
+    for place in (0, 7):
+        assert Hello.of(sync.answer([sync.HELLO, many.network, 1], many, place), many.network).proof_ids == tuple(
+            many.proof_ids()
+        )

@@ -72,3 +72,13 @@ def test_the_table_of_buckets_is_bounded_and_forgets_the_quiet() -> None:
         buckets.allow(number, float(number))
     assert len(buckets._tokens) <= TRACKED_MAX
     assert not buckets.allow(-1, 1e6)
+
+
+def test_what_is_above_the_rate_is_told_how_long_to_wait() -> None:
+    buckets: Buckets[str] = Buckets(4.0, 2.0)
+    assert [buckets.delay_s("a", 10.0) for _ in range(5)] == [0.0, 0.0, 0.25, 0.5, 0.75]
+    assert buckets.delay_s("b", 10.0) == 0.0
+    assert not buckets.has("a", 10.75) and not buckets.has("a", 10.9)
+    assert buckets.has("a", 11.0)  # and takes nothing
+    assert buckets.delay_s("a", 11.0) == 0.0
+    assert buckets.delay_s("a", 100.0) == 0.0

@@ -141,13 +141,45 @@ async def test_many_entries_of_one_author_are_left_to_reconciling(
 ) -> None:
     monkeypatch.setattr("ubcp_p2p.swarm.entry_gossip.time.monotonic", lambda: 5.0)
     ear = Ear()
-    signed = world.entries[0]
+    author = world.entries[0].entry.author
+    ear.gossip.charge([author] * int(TAKE_BURST))  # so many of it were told and added
+    ear.gossip.hear(PEER, message(world))
+    assert (ear.gossip.gathered(10), ear.lost, ear.junk) == ([], [PEER], [])
+    monkeypatch.setattr("ubcp_p2p.swarm.entry_gossip.time.monotonic", lambda: 6.0)
+    ear.gossip.hear(PEER, message(world))
+    assert len(ear.gossip.gathered(10)) == 1
+
+
+async def test_what_others_write_in_ones_name_uses_up_nobodys_rate_but_theirs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither an entry of the named author nor a proof against it is held up by them."""
+    monkeypatch.setattr("ubcp_p2p.swarm.entry_gossip.time.monotonic", lambda: 5.0)
+    (proof,) = MemoryLedger(world.charters.versions, world.entries).proofs.values()
+    ear = Ear()
     for number in range(int(TAKE_BURST) + 3):  # copies with other signatures: one author, many senders
-        copy = signed._replace(signatures=((signed.signatures[0][0], number.to_bytes(64, "big")),))
+        copy = proof.first._replace(signatures=((proof.author, number.to_bytes(64, "big")),))
         ear.gossip.hear(number.to_bytes(32, "big"), encode([ENTRY, copy.to_bytes()]))
-    assert len(ear.gossip.gathered(INBOX_MAX)) == TAKE_BURST
-    assert len(ear.lost) == 3
-    assert ear.junk == []
+    ear.gossip.hear(PEER, encode([ENTRY, proof.first.to_bytes()]))
+    ear.gossip.hear(OTHER, encode([PROOF, proof.to_bytes()]))
+    assert (ear.lost, ear.junk) == ([], [])
+    first, *others = ear.gossip.gathered(INBOX_MAX)
+    assert first == (OTHER, proof)  # before all that had come before it
+    assert others[-1] == (PEER, proof.first)
+
+
+async def test_a_full_inbox_keeps_no_proof_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entry_gossip, "INBOX_MAX", 2)
+    (proof,) = MemoryLedger(world.charters.versions, world.entries).proofs.values()
+    ear = Ear()
+    for place in range(3):
+        ear.gossip.hear(PEER, message(world, place))
+    assert ear.lost == [PEER]
+    ear.gossip.hear(OTHER, encode([PROOF, proof.to_bytes()]))
+    assert [item.sender for item in ear.gossip.gathered(2)] == [OTHER, PEER]
+    assert ear.gossip.arrived.is_set()
+    assert [item.sender for item in ear.gossip.gathered(2)] == [PEER]
+    assert not ear.gossip.arrived.is_set()
 
 
 async def test_a_full_inbox_is_asked_for_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
