@@ -30,8 +30,7 @@ def test_a_daemon_that_stands_still_resyncs(
     first = [p.wait("committed", DEADLINE_S, after=here[p.name]) for p in (a, b)]
     stopped_s = min(e["time"] for e in first)
     later = [
-        p.wait("committed", STEP_S, after=here[p.name], where=lambda e: e["time"] > stopped_s + still_s)
-        for p in (a, b)
+        p.wait("committed", STEP_S, after=here[p.name], where=lambda e: e["time"] > stopped_s + still_s) for p in (a, b)
     ]
     assert all(c.public.hex() not in event["members"] for event in later)
     os.kill(c.pid, signal.SIGCONT)

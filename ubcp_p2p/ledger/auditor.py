@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -45,17 +45,28 @@ class Auditor:
     tail: bytearray = field(default_factory=bytearray)
     applied: dict[bytes, array[int]] = field(default_factory=dict)  # author → offsets of its valid entries
     inputs: set[bytes] = field(default_factory=set)  # blobs that decisions name
+    places: dict[bytes, dict[bytes, int]] = field(default_factory=dict)  # of who has forked and paid: id → offset
     last: int = 0  # the offset of the last entry
     started_s: float = field(default_factory=time.monotonic)
     resumed: int = 0  # entries that an earlier audit had read
     signatures_before: int = 0
 
-    def history(self, author: bytes) -> Iterator[Signed]:
+    def history(self, author: bytes, wanted: Collection[bytes] | None = None) -> Iterator[Signed]:
         """A state.History: reads the author's valid entries again."""
-        for offset in self.applied.get(author, ()):
-            payload = self.source.entry(offset)
-            assert payload is not None, "the file changed during the audit"
-            yield decode_signed(payload)
+        offsets = self.applied.get(author, array("Q"))
+        if wanted is None:
+            yield from map(self._read, offsets)
+            return
+        known = self.places.setdefault(author, {})
+        for offset in offsets[len(known) :]:  # in which each id stands once
+            known[self._read(offset).entry.id] = offset
+        for id_ in wanted:
+            yield self._read(known[id_])
+
+    def _read(self, offset: int) -> Signed:
+        payload = self.source.entry(offset)
+        assert payload is not None, "the file changed during the audit"
+        return decode_signed(payload)
 
     def run(self, *, jobs: int, clock: int, as_of: int | None, progress: Callable[[int], None] | None = None) -> None:
         """Verify and apply all entries from where this audit stands. clock: the slice that it is now.

@@ -12,7 +12,7 @@ from ubcp_p2p.ledger.chain import AccountChain, Enrolment, NodeChain
 from ubcp_p2p.ledger.faults import LedgerError
 from ubcp_p2p.ledger.merkle import root_of
 from ubcp_p2p.ledger.purse import Purse
-from ubcp_p2p.ledger.rules import advance, merge
+from ubcp_p2p.ledger.replay import advance, merge
 from ubcp_p2p.ledger.state import History, Ledger
 
 
@@ -65,7 +65,7 @@ def statement(ledger: Ledger, account: bytes, history: History, as_of: int | Non
     settled = min(debt, purse.available)
     income = {node: _uncollected(ledger, chain, node, period) for node in sorted(ledger.nodes_of.get(account, ()))}
     balance = Balance(account, purse.available - settled, reserved, sum(income.values()), debt - settled)
-    return Statement(balance, purse, chain.enrolled(period), income, bool(ledger.open_forks(account)))
+    return Statement(balance, purse, chain.enrolled(period), income, ledger.is_frozen(account))
 
 
 def balances(ledger: Ledger, history: History, as_of: int | None = None) -> list[Balance]:
@@ -100,11 +100,11 @@ def _uncollected(ledger: Ledger, chain: AccountChain, node: bytes, period: int) 
     branches = [b for b in ledger.chains[node] if isinstance(b, NodeChain) and b.owner == chain.author]
     after = chain.claimed[node].seq if len(branches) == 1 and node in chain.claimed else -1
     total = 0
-    for opening in {branch.opening for branch in branches}:
-        shares = [branch.income.between(after, len(branch)) for branch in branches if branch.opening == opening]
-        rows = (
-            shares[0] if len(shares) == 1 else iter(sorted(itertools.chain(*shares)))
-        )  # of one branch: rising already
+    of: dict[bytes, list[Iterator[tuple[int, int, int]]]] = {}  # what the branches with one OPEN own: each RECEIPT once
+    for branch in branches:
+        of.setdefault(branch.opening, []).append(branch.income.between(after, len(branch)))
+    for opening, shares in of.items():
+        rows = shares[0] if len(shares) == 1 else iter(sorted(itertools.chain(*shares)))  # of one: rising already
         total += _income_of(ledger, chain, opening, rows, period)
     return total
 

@@ -67,7 +67,7 @@ class Replica:
         self._authors: dict[bytes, bytes] = {}  # of entries that wait in the store
         self._refused: set[bytes] = set()  # ids
         self._refused_now = 0  # in this exchange
-        self._forks = self._count_forks()
+        self._forks = (store.ledger, store.ledger.forks.changes)
         self._look()
 
     # -- taking in ------------------------------------------------------------------------------------------------
@@ -195,13 +195,10 @@ class Replica:
     def _balances_root(self) -> bytes:
         return balances_root(balances(self.store.ledger, self.store.history))
 
-    def _count_forks(self) -> int:
-        return sum(map(len, self.store.ledger.forks.values()))
-
     def _look_for_forks(self) -> None:
-        count = self._count_forks()
-        if count != self._forks:
-            self._forks = count
+        now = (self.store.ledger, self.store.ledger.forks.changes)  # a charter that comes late makes another ledger
+        if now != self._forks:
+            self._forks = now
             self._look()
 
     def _look(self) -> None:
@@ -215,7 +212,8 @@ class Replica:
         self.faults.append(fault)
         values = fault.to_json()
         if finding is not None and finding.code == "fork":
-            proof = next((p for p in self.store.proofs() if p.second.entry.id == finding.entry), None)
+            proofs = self.store.proofs_of(finding.author)
+            proof = next((p for p in proofs if finding.entry in (p.first.entry.id, p.second.entry.id)), None)
             if proof is not None:
                 values["entries"] = [_described(part.entry) for part in proof]
                 values["proof"] = proof.to_bytes().hex()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from tests.support.ledgers import MemoryLedger
@@ -65,7 +65,7 @@ class Replica:
         self.ledger = Ledger(charters)
         self._by_author: dict[bytes, list[wire.Signed]] = {}
 
-    def history(self, author: bytes) -> list[wire.Signed]:
+    def history(self, author: bytes, wanted: Collection[bytes] | None = None) -> list[wire.Signed]:
         return self._by_author.get(author, [])
 
     def take(self, data: bytes) -> None:
