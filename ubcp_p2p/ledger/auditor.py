@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ubcp_p2p.ledger import rules
-from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
+from ubcp_p2p.ledger.balances import Balance, balances, balances_root, debts, entries_root
 from ubcp_p2p.ledger.entry import Checkpoint, Decision, Entry, Kind
 from ubcp_p2p.ledger.export import Place, Record, Roots
 from ubcp_p2p.ledger.faults import LedgerError, Pending
@@ -199,8 +199,11 @@ class Auditor:
             if account not in frozen:
                 message = f"{account.hex()} is named frozen, and no fork of it is proved or here"
                 faults.append(Fault("freeze", b"", self.source.log or b"", message))
+        rows: list[Balance] = []
         try:
-            roots = Roots(entries_root(self.ledger), self._balances_root())
+            rows = balances(self.ledger, self.history)
+            roots = Roots(entries_root(self.ledger), balances_root(rows))
+            faults += [Fault(*finding) for finding in debts(self.ledger, rows)]
         except LedgerError as error:
             faults.append(Fault(error.code, b"", b"", error.message))
             roots = Roots(entries_root(self.ledger), b"")
@@ -209,6 +212,8 @@ class Auditor:
         return Report(
             network=self.ledger.network, counts=self.counts, accounts=len(self.ledger.accounts()),
             faults=tuple(faults), roots=roots, slice=self.ledger.slice, frozen=tuple(sorted(frozen)),
+            debts=tuple((row.account, row.debt) for row in rows if row.debt),
+            is_open=any(version.charter.threshold == 0 for version in self.ledger.charters.versions),
             blobs=len(blobs), blobs_missing=len(self.inputs - blobs), resumed=self.resumed,
             seconds=time.monotonic() - self.started_s, signatures=self.counts.signatures - self.signatures_before,
         )  # fmt: skip

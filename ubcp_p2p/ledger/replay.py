@@ -129,9 +129,8 @@ def _acts(ledger: Ledger, tips: Iterable[Position]) -> set[bytes]:
         assert branch is not None  # a HEAL is pending until all that it abandons is here
         for chain, first, last in branch.stretches(0, tip.seq):
             known = reached.get(chain, -1)
-            if last <= known:
+            if last <= known or not isinstance(chain, AccountChain):  # who is both has no account on a node's branch
                 break
-            assert isinstance(chain, AccountChain)
             first = max(first, known + 1)
             wanted.update(id_ for seq in chain.own_events(first, last) if (id_ := chain.id_at(seq)) is not None)
             for _, heal in chain.own_heals(first, last):

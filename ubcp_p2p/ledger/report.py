@@ -55,7 +55,11 @@ class Counts:
 
 @dataclass(frozen=True)
 class Report:
-    """What an audit found. signatures: verified in this audit; `counts` are of the whole ledger."""
+    """What an audit found. signatures: verified in this audit; `counts` are of the whole ledger.
+
+    debts: (account, µcredits) of who owes. is_open: some charter asks for no steward, so that whoever forks may HEAL
+    itself (SPEC §7.4).
+    """
 
     network: bytes
     counts: Counts
@@ -64,6 +68,8 @@ class Report:
     roots: Roots
     slice: int
     frozen: tuple[bytes, ...]
+    debts: tuple[tuple[bytes, int], ...]
+    is_open: bool
     blobs: int
     blobs_missing: int
     resumed: int
@@ -90,5 +96,7 @@ class Report:
             "checkpoints": {"checked": self.counts.checkpoints, "not_checkable_here": self.counts.uncheckable},
             "blobs": {"present": self.blobs, "missing": self.blobs_missing},
             "frozen": [account.hex() for account in self.frozen],
+            "debts": [{"account": account.hex(), "debt": debt} for account, debt in self.debts],
+            "open_network": self.is_open,
             "resumed_after": self.resumed,
         }

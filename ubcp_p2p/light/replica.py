@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.ledger import sync
-from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
+from ubcp_p2p.ledger.balances import balances, balances_root, debts, entries_root
 from ubcp_p2p.ledger.entry import Checkpoint, Entry, Kind, Receipt, Request
 from ubcp_p2p.ledger.faults import LedgerError, RuleViolation
 from ubcp_p2p.ledger.intake import Intake
@@ -236,13 +236,16 @@ class Replica:
         """As `ubcp audit --json` has it. entries: with those that were refused."""
         ledger = self.store.ledger
         try:
-            root = self._balances_root()
+            rows = balances(ledger, self.store.history)
+            root = balances_root(rows)
+            owing = debts(ledger, rows)
         except LedgerError as error:
             self._fault(Fault(error.code, b"", b"", error.message))
-            root = b""
+            root, owing = b"", []
+        faults = [*self.faults, *(Fault(*finding) for finding in owing)]  # as of now: they change with every payment
         return {
             "entries": ledger.entries + len(self._refused), "accounts": len(ledger.accounts()), "valid": ledger.entries,
-            "faults": [fault.to_json() for fault in self.faults], "balances_root": root.hex(),
+            "faults": [fault.to_json() for fault in faults], "balances_root": root.hex(),
             "entries_root": entries_root(ledger).hex(), "seconds": round(seconds, 3),
             "verified_per_s": round(self._signatures / seconds, 1) if seconds else 0.0, "network": ledger.network.hex(),
             "slice": ledger.slice, "signatures": self._signatures, "pending": len(self.store.pending_missing()),

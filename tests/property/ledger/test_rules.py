@@ -156,6 +156,19 @@ class Adversary(RuleBasedStateMachine):
         assert have + burned + lost == issued
 
     @invariant()
+    def no_credit_appears_without_a_named_debt(self) -> None:
+        """Whatever people have beyond what was issued is what others owe, by name (SPEC §8.7)."""
+        ledger, history = self.story.scene.ledger, self.story.scene.history
+        rows = balances.balances(ledger, history)
+        issued = sum(self._merged(row.account).purse.issued for row in rows)
+        named = {finding.author for finding in balances.debts(ledger, rows)}
+        owed = sum(row.debt for row in rows if row.account in named)
+        assert sum(row.available + row.reserved + row.uncollected for row in rows) <= issued + owed
+        for row in rows:
+            standing = balances.standing(ledger, row.account, history).standing
+            assert (row.account in named) <= (standing in (balances.Standing.INDEBTED, balances.Standing.FROZEN))
+
+    @invariant()
     def a_fork_gains_no_more_than_the_cap(self) -> None:
         """Debt is at most the exposure cap for each branch beyond the first and each period (SPEC §8.4)."""
         ledger, scene = self.story.scene.ledger, self.story.scene

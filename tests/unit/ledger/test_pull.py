@@ -194,7 +194,7 @@ def test_entries_that_must_wait_starve_no_other() -> None:
     )
     before = len(world.entries)
     payer = world.node(accounts[0], payer_name)
-    request = world.request(accounts[0], payer, 5_000_000, slices=20_000)
+    request = world.request(accounts[0], payer, 5_000_000, slices=2_000)
     allot = world.allot(payer, request, earner, 5_000_000)
     for _ in range(600):
         world.now += 1

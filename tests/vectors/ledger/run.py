@@ -180,8 +180,9 @@ def _state(document: Json, vector: Json) -> None:
     rows = balances.balances(ledger, replica.history, vector["as_of"])
     assert [[row.account.hex(), *row[1:]] for row in rows] == vector["rows"]
     assert [author.hex() for author in ledger.frozen()] == vector["frozen"]
-    found = sorted([finding.code, finding.entry.hex(), finding.author.hex()] for finding in ledger.findings())
-    assert found == vector["findings"]
+    found = [*ledger.findings(), *balances.debts(ledger, rows)]
+    named = sorted([finding.code, (finding.entry or entry.ZERO).hex(), finding.author.hex()] for finding in found)
+    assert named == vector["findings"]
     assert balances.entries_root(ledger).hex() == vector["entries_root"]
     assert balances.balances_root(rows).hex() == vector["balances_root"]
 
