@@ -58,7 +58,7 @@ class Community:
         self._allots: list[tuple[Author, Signed]] = []
         for n, person in enumerate(people):
             payer, earner = self._nodes[n], self._nodes[(n + 1) % peers]
-            request = world.request(person, payer, 5000 * MICROCREDITS, slices=20_000)
+            request = world.request(person, payer, 5000 * MICROCREDITS, slices=2_000)
             self._allots.append((payer, world.allot(payer, request, earner, 5000 * MICROCREDITS)))
         self.base = list(world.entries)
 

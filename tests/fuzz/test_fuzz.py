@@ -42,4 +42,4 @@ def test_what_once_crashed(name: str, data: bytes) -> None:
 def test_the_corpus_has_forks_and_refusals() -> None:
     assert story().proofs()
     assert story().refused
-    assert story().scene.ledger.healings
+    assert story().scene.ledger.forks.healings

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ubcp_p2p.charter.values import Charters
 from ubcp_p2p.ledger import balances, rules
 from ubcp_p2p.ledger.faults import LedgerError, Pending
-from ubcp_p2p.ledger.state import Ledger
+from ubcp_p2p.ledger.state import DERIVED, Ledger
 from ubcp_p2p.ledger.wire import ForkProof, Signed
 
 
 def picture(ledger: Ledger) -> Any:
     """All of a ledger's state but its forks, comparable."""
-    return {name: _plain(value) for name, value in vars(ledger).items() if name not in ("charters", "forks")}
+    return {name: _plain(value) for name, value in vars(ledger).items() if name not in {"charters", "forks", *DERIVED}}
 
 
 def _plain(value: Any) -> Any:
@@ -39,7 +39,7 @@ class Replica:
         self._proofs: list[ForkProof] = []
         self._by_author: dict[bytes, list[Signed]] = {}
 
-    def history(self, author: bytes) -> Sequence[Signed]:
+    def history(self, author: bytes, wanted: Collection[bytes] | None = None) -> Sequence[Signed]:
         return self._by_author.get(author, [])
 
     def take(self, batch: Iterable[Signed], proofs: Iterable[ForkProof] = ()) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from ubcp_p2p.charter.values import Charters, SignedCharter
 from ubcp_p2p.codec import Value, decode, encode
@@ -13,6 +13,7 @@ from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
 from ubcp_p2p.ledger.entry import Decision, Position
 from ubcp_p2p.ledger.faults import LedgerError, Pending
+from ubcp_p2p.ledger.forks import Place
 from ubcp_p2p.ledger.pull import Ask, Take, pull
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.wire import ForkProof, Signed, verify, verify_proof
@@ -36,7 +37,7 @@ class MemoryLedger:
         self._by_id: dict[bytes, Signed] = {}
         self.add(entries)
 
-    def history(self, author: bytes) -> Sequence[Signed]:
+    def history(self, author: bytes, wanted: Collection[bytes] | None = None) -> Sequence[Signed]:
         return self._by_author.get(author, [])
 
     def add(self, entries: Iterable[Signed]) -> None:
@@ -61,9 +62,10 @@ class MemoryLedger:
             self.order.append(one)
             self._by_author.setdefault(one.entry.author, []).append(one)
             self._by_id[one.entry.id] = one
-            for fork in self.ledger.forks.get(one.entry.author, ()):
-                if fork.first in self._by_id and fork.second in self._by_id:
-                    self._note(ForkProof.of(self._by_id[fork.first], self._by_id[fork.second]))
+            here = [self._by_id[id_] for id_ in self.ledger.forks.ids_at(*_place(one)) if id_ in self._by_id]
+            for other in here:
+                if other.entry.id != one.entry.id:
+                    self._note(ForkProof.of(one, other))
             waiting += [held for held, missing in self.pending.values() if one.entry.id in missing]
 
     def _note(self, proof: ForkProof) -> None:
@@ -167,6 +169,10 @@ class MemoryLedger:
                 self.take(step)
 
 
+def _place(signed: Signed) -> tuple[bytes, Place]:
+    return signed.entry.author, Place(signed.entry.seq, signed.entry.prev)
+
+
 def converge(*ledgers: MemoryLedger, rounds_max: int = 8) -> int:
     """Everybody pulls from everybody until nothing is new; returns the rounds that brought something."""
     for number in range(rounds_max):
@@ -198,7 +204,7 @@ def busy(seed: int, *, people: int = 3, receipts: int = 4, forks: Iterable[tuple
     nodes = [world.node(account, f"node {n}") for n, account in enumerate(accounts)]
     allots = []
     for n, account in enumerate(accounts):
-        request = world.request(account, nodes[n], 1000 * MICROCREDITS, slices=20_000)
+        request = world.request(account, nodes[n], 1000 * MICROCREDITS, slices=2_000)
         allots.append(world.allot(nodes[n], request, nodes[(n + 1) % people], 900 * MICROCREDITS))
     for _ in range(receipts):
         world.now += 1

@@ -727,7 +727,8 @@ class Ledger:
         if strict:  # §6.3
             need(request.peers_min <= request.peers_max, "request", "peers")
             need(entry.slice <= request.deadline <= request.expiry, "request", "deadline")
-            need(request.expiry <= entry.slice + charter.longest * charter.period_slices, "request", "expiry")
+            latest = entry.slice + charter.allowance_periods * charter.period_slices
+            need(request.expiry <= latest, "request", "expiry")
             need(request.purpose in charter.purposes, "request", "purpose")
             need(any(begin <= now < until for begin, until, _ in state.enrolments), "not-enrolled")
         self.issue(state, now)  # §8.3 a
@@ -806,8 +807,9 @@ class Ledger:
         """
         together: dict[bytes, Entry] = {}
         while heads:
-            for entry in self.back(heads.pop()):
-                if entry.id in together:
+            head = heads.pop()
+            for entry in self.back(head):
+                if entry.id in together or self.opening(head).body[0] == 1:  # of one key's chains, those of an account
                     break
                 together[entry.id] = entry
                 if entry.kind == HEAL:
@@ -897,8 +899,9 @@ class Ledger:
 
     def may_fork(self, entry: Entry) -> bool:
         """Signed by the key in force after its prev, which is known; whatever else is wrong with it."""
-        if entry.kind == OPEN:
-            return entry.seq == 0 and entry.prev == ZEROS and entry.author in entry.signers
+        if entry.kind == OPEN or entry.seq == 0:
+            opens = entry.kind == OPEN and entry.seq == 0 and entry.prev == ZEROS
+            return opens and entry.author in entry.signers
         prev = self.known(entry.prev)
         if prev.author != entry.author or prev.seq + 1 != entry.seq:
             return False
@@ -917,26 +920,54 @@ class Ledger:
         need(self.may_fork(a) and self.may_fork(b), "freeze", "not signed by the key in force")
         self.proved.append((a, b))
 
-    def forks(self) -> list[tuple[Entry, Entry]]:
-        """All pairs, among the entries and proved, each once; the smaller id first."""
-        pairs = {(a.id, b.id): (a, b) for a, b in self.proved}
-        for group in self.siblings.values():
-            ordered = sorted(group.values(), key=lambda e: e.id)
-            pairs |= {(a.id, b.id): (a, b) for i, a in enumerate(ordered) for b in ordered[i + 1 :]}
-        return [pairs[key] for key in sorted(pairs)]
+    def places(self) -> dict[tuple[bytes, int, bytes], dict[bytes, Entry]]:
+        """All entries that stand beside others, by author, number and prev: noticed, proved, or valid."""
+        places = {place: dict(group) for place, group in self.siblings.items()}
+        for pair in self.proved:
+            for entry in pair:
+                places.setdefault((entry.author, entry.seq, entry.prev), {})[entry.id] = entry
+        return {place: group for place, group in places.items() if len(group) > 1}
 
-    def settled(self, pair: tuple[Entry, Entry]) -> bool:  # §7.4
-        for heal in self.by_author.get(pair[0].author, []):
-            if heal.kind == HEAL:
-                heads = [heal.prev, *(this for _, this in heal.body[0])]
-                there = {e.id for head in heads for e in self.back(self.entries[head])}
-                there |= {this for this in heal.body[1] if this not in self.entries}
-                if pair[0].id in there and pair[1].id in there:
-                    return True
-        return False
+    def pairs(self, group: dict[bytes, Entry]) -> list[tuple[Entry, Entry]]:
+        """The entry with the least id, with every other one."""
+        least, *others = sorted(group.values(), key=lambda e: e.id)
+        return [(least, other) for other in others]
+
+    def covered(self, entry: Entry, heal: Entry, known: set[bytes] | None = None) -> bool:  # §7.4
+        """By this HEAL, or by one on a branch that it continues or abandons."""
+        known = set() if known is None else known
+        if heal.id in known:
+            return False
+        known.add(heal.id)
+        heads = [heal.prev, *(this for _, this in heal.body[0])]
+        past = {e.id: e for head in heads for e in self.back(self.entries[head])}
+        if entry.id in past or (entry.id in heal.body[1] and entry.id not in self.entries):
+            return True
+        if self.outdated(entry, heal):
+            return True
+        return any(self.covered(entry, other, known) for other in past.values() if other.kind == HEAL)
+
+    def outdated(self, entry: Entry, heal: Entry) -> bool:
+        """Whether it is beyond a place of the HEAL's branch that another key was in force at than at the HEAL."""
+        ours = {e.id for e in self.back(heal)}
+        before = self.entries.get(entry.prev)
+        while before is not None and before.id not in ours:
+            before = self.entries.get(before.prev)
+        if entry.id in ours or (before is not None and before.id == heal.id):
+            return False
+        then = self.key_after(before) if before is not None else entry.author
+        return then != self.key_after(self.entries[heal.prev])
+
+    def key_after(self, entry: Entry) -> bytes:  # §5.3
+        return next((bytes(e.body[0]) for e in self.back(entry) if e.kind == ROTATE), entry.author)
+
+    def settled(self, group: dict[bytes, Entry]) -> bool:  # §7.4
+        (author,) = {entry.author for entry in group.values()}
+        heals = [entry for entry in self.by_author.get(author, []) if entry.kind == HEAL]
+        return any(all(self.covered(entry, heal) for entry in group.values()) for heal in heals)
 
     def open_forks(self) -> list[tuple[Entry, Entry]]:
-        return [pair for pair in self.forks() if not self.settled(pair)]
+        return [pair for group in self.places().values() if not self.settled(group) for pair in self.pairs(group)]
 
     def frozen(self) -> list[bytes]:
         return sorted({a.author for a, _ in self.open_forks()})
@@ -1017,8 +1048,10 @@ class Ledger:
 
     # What is wrong without making an entry invalid
 
-    def findings(self) -> list[Fault]:
+    def findings(self, at: int | None = None) -> list[Fault]:
         found = [Fault("fork", b.id, b.author) for _, b in self.open_forks()]
+        rows = self.rows(self.newest if at is None else at)
+        found += [Fault("debt", ZEROS, row.account) for row in rows if row.debt]  # §8.7
         for close in self.entries.values():  # §6.7
             if close.kind == CLOSE:
                 final = dict(map(tuple, close.body[1]))
@@ -1219,7 +1252,9 @@ def answer(ledger: Ledger, question: bytes) -> bytes:
     """Of a ledger without blobs. Refused where the question is malformed."""
     asked, charters = decode(question), ledger.charters
     need(any(shape(asked) for shape in QUESTIONS), "field")
-    proofs = {digest("ubcp/fork/1", a.id + b.id): encode([a.wire, b.wire]) for a, b in ledger.forks()}
+    pairs = [pair for group in ledger.places().values() for pair in itertools.combinations(group.values(), 2)]
+    ordered = [sorted(pair, key=lambda e: e.id) for pair in pairs]
+    proofs = {digest("ubcp/fork/1", a.id + b.id): encode([a.wire, b.wire]) for a, b in ordered}
     match asked:
         case [0, _, _]:
             digests = [bucket_digest(ledger, bucket) for bucket in range(256)]

@@ -79,7 +79,8 @@ class Story:
             self._wait, self._request, self._request, self._request, self._allot, self._allot, self._allot,
             self._receipt, self._receipt, self._receipt, self._spend_twice,
             self._receipt, self._close, self._fork, self._heal, self._enrol, self._rotate, self._node, self._reopen,
-            self._write_by_node, self._forge,
+            self._write_by_node, self._forge, self._backdate, self._pay_twice, self._crowd,
+            self._take_back,
         )  # fmt: skip
         rng.choice(acts)(rng)
 
@@ -192,6 +193,50 @@ class Story:
                 one, self.scene.ask(rng.choice(self.nodes), credits_, expiry=self.scene.now + rng.randint(0, 8))
             )
         self.accounts.append(other)
+
+    def _backdate(self, rng: random.Random) -> None:
+        """Somebody writes as if it were an earlier slice."""
+        now = self.scene.now
+        self.scene.now = rng.randint(max(0, now - 40), now)
+        rng.choice((self._request, self._allot, self._receipt, self._close, self._enrol))(rng)
+        self.scene.now = now
+
+    def _pay_twice(self, rng: random.Random) -> None:
+        """A paymaster that is not honest allots all of a REQUEST on each of two branches, and signs for all of it."""
+        scene = self.scene
+        mine = [r for r in sorted(scene.ledger.requests.values()) if r.paymaster not in self.honest]
+        if mine:
+            request = rng.choice(mine)
+            payer = rng.choice([node for node in self.nodes if node.public == request.paymaster])
+            for opening in rng.sample(sorted(scene.ledger.openings), k=2):
+                twin = copy.copy(payer)
+                self.nodes.append(twin)
+                allot = self._write(twin, Allot(request.id, opening, request.credits))
+                earners = [n for n in self.nodes if n.public == scene.ledger.openings[opening].author]
+                if allot is not None:
+                    earner, amount = rng.choice(earners), request.credits
+                    self._write(earner, scene.pay(earner, twin, allot, amount, rounds=amount, seconds=amount))
+
+    def _take_back(self, rng: random.Random) -> None:
+        """Who has paid says that nothing was paid, once it may be said."""
+        scene = self.scene
+        mine = [r for r in sorted(scene.ledger.requests.values()) if r.author not in self.honest]
+        paid = [r for r in mine if scene.ledger.paid.get(r.id)]
+        if paid:
+            request = rng.choice(paid)
+            scene.now = max(scene.now, request.expiry + 5)
+            for writer in [w for w in self.accounts if w.public == request.author]:
+                self._write(writer, Close(request.id, (), request.credits))
+
+    def _crowd(self, rng: random.Random) -> None:
+        """Many entries after one, some of which keep no rule."""
+        writer = rng.choice([w for w in (*self.accounts, *self.nodes) if w.public not in self.honest])
+        for number in range(rng.randint(2, 5)):
+            twin = copy.copy(writer)
+            body: Body = Checkpoint(rng.randint(0, 20), ZERO, bytes([number]) * 32)
+            if any(w.public == twin.public for w in self.accounts):
+                body = self.scene.ask(rng.choice(self.nodes), rng.choice((1, 10, 5000)), expiry=self.scene.now + number)
+            self._write(twin, body)
 
     def _heal(self, rng: random.Random) -> None:
         writer = rng.choice(self.accounts)

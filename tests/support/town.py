@@ -22,7 +22,7 @@ class Town:
         self.world = World(seed, charter=replace(CHARTER, epoch=EPOCH))
         self.asker, self.helper = self.world.account("asker"), self.world.account("helper")
         self.node, self.other = self.world.node(self.asker, "node"), self.world.node(self.helper, "other")
-        self.request = self.world.request(self.asker, self.node, 1000 * MICROCREDITS, slices=20_000)
+        self.request = self.world.request(self.asker, self.node, 1000 * MICROCREDITS, slices=2_000)
         self.allot = self.world.allot(self.node, self.request, self.other, 900 * MICROCREDITS)
         self.ledger = MemoryLedger(self.world.charters.versions)
         self.receipt()

@@ -13,7 +13,7 @@ from tests.vectors.ledger import generate, run
 from ubcp_p2p.ledger.faults import FAULTS
 
 # A fault of a whole file or of a reader's clock, not of one entry after its past: the audit's tests have these.
-BEYOND_VECTORS = {"unknown-reference", "slice-ahead", "checkpoint-root", "checkpoint-state"}
+BEYOND_VECTORS = {"unknown-reference", "slice-ahead", "checkpoint-root", "checkpoint-state", "decision-inputs"}
 
 
 @functools.cache

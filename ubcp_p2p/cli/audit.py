@@ -120,7 +120,7 @@ def synth(
      6  zero-sum
      7  not-enrolled, expired
      8  stewards, enrolment, nullifier
-     9  overdraft, exposure, request, claim
+     9  overdraft, exposure, request, claim, debt, debt-closed
     10  allot, allot-sum, receipt-allot, receipt-limit, receipt-late,
         receipt-grows, receipt-slice, receipt-self
     11  price, device
@@ -253,8 +253,12 @@ def _print(report: Report) -> None:
     print(f"entries root   {report.roots.entries.hex()}")
     print(f"balances root  {report.roots.balances.hex()}")
     print(f"time           {report.seconds:.2f} s, {report.signatures} signatures verified")
+    if report.is_open:
+        print("open network   no steward need sign (k = 0): whoever forks can free itself, so no freeze lasts")
     for account in report.frozen:
         print(f"frozen         {account.hex()}")
+    for account, debt in report.debts:
+        print(f"indebted       {account.hex()} owes {credits_text(debt)} credits")
     for fault in report.faults[:SHOWN_MAX]:
         print(printable(fault.line()))
     if len(report.faults) > SHOWN_MAX:

@@ -338,7 +338,7 @@ def _print_credits(document: dict[str, Any]) -> None:
         what = "allowance of" if vintage["source"] == "allowance" else "earned in"
         row(vintage["amount"], f"  {what} period {vintage['period']}; gone from {vintage['expires'][:10]}")
     if document["debt"]:
-        row(document["debt"], "debt: repaid before anything new")
+        row(document["debt"], "debt: repaid before anything new; nothing is allocated until then")
     row(document["reserved"], "reserved")
     for reserve in document["reserves"]:
         paid = f", {credits_text(reserve['paid'])} of it paid" if reserve["paid"] else ""

@@ -10,13 +10,13 @@ import gc
 import hashlib
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 from ubcp_p2p.ledger import rules
-from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
+from ubcp_p2p.ledger.balances import Balance, balances, balances_root, debts, entries_root
 from ubcp_p2p.ledger.blame import Authorship, in_words, is_authors
 from ubcp_p2p.ledger.decisions import Decided, Replay, joined
 from ubcp_p2p.ledger.entry import Checkpoint, Decision, Entry, Kind
@@ -48,17 +48,28 @@ class Auditor:
     tail: bytearray = field(default_factory=bytearray)
     applied: dict[bytes, array[int]] = field(default_factory=dict)  # author → offsets of its valid entries
     decisions: list[Decided] = field(default_factory=list)
+    places: dict[bytes, dict[bytes, int]] = field(default_factory=dict)  # of who has forked and paid: id → offset
     last: int = 0  # the offset of the last entry
     started_s: float = field(default_factory=time.monotonic)
     resumed: int = 0  # entries that an earlier audit had read
     signatures_before: int = 0
 
-    def history(self, author: bytes) -> Iterator[Signed]:
+    def history(self, author: bytes, wanted: Collection[bytes] | None = None) -> Iterator[Signed]:
         """A state.History: reads the author's valid entries again."""
-        for offset in self.applied.get(author, ()):
-            payload = self.source.entry(offset)
-            assert payload is not None, "the file changed during the audit"
-            yield decode_signed(payload)
+        offsets = self.applied.get(author, array("Q"))
+        if wanted is None:
+            yield from map(self._read, offsets)
+            return
+        known = self.places.setdefault(author, {})
+        for offset in offsets[len(known) :]:  # in which each id stands once
+            known[self._read(offset).entry.id] = offset
+        for id_ in wanted:
+            yield self._read(known[id_])
+
+    def _read(self, offset: int) -> Signed:
+        payload = self.source.entry(offset)
+        assert payload is not None, "the file changed during the audit"
+        return decode_signed(payload)
 
     def run(self, *, jobs: int, clock: int, as_of: int | None, progress: Callable[[int], None] | None = None) -> None:
         """Verify and apply all entries from where this audit stands. clock: the slice that it is now.
@@ -197,9 +208,11 @@ class Auditor:
             if account not in frozen:
                 message = f"{account.hex()} is named frozen, and no fork of it is proved or here"
                 faults.append(Fault("freeze", b"", self.source.log or b"", message))
+        rows: list[Balance] = []
         try:
             rows = balances(self.ledger, self.history)
             roots = Roots(entries_root(self.ledger), balances_root(rows))
+            faults += [Fault(*finding) for finding in debts(self.ledger, rows)]
         except LedgerError as error:
             faults.append(Fault(error.code, b"", b"", error.message))
             rows, roots = [], Roots(entries_root(self.ledger), b"")
@@ -213,6 +226,8 @@ class Auditor:
         return Report(
             network=self.ledger.network, counts=self.counts, accounts=len(self.ledger.accounts()),
             faults=tuple(faults), roots=roots, slice=self.ledger.slice, frozen=tuple(sorted(frozen)),
+            debts=tuple((row.account, row.debt) for row in rows if row.debt),
+            is_open=any(version.charter.threshold == 0 for version in self.ledger.charters.versions),
             totals=Totals.of(rows), blobs=len(blobs), resumed=self.resumed,
             blobs_missing=len({one.inputs for one in self.decisions} - blobs),
             seconds=time.monotonic() - self.started_s, signatures=self.counts.signatures - self.signatures_before,

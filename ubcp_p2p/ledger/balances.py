@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from enum import Enum
+from typing import Final, NamedTuple
 
 from ubcp_p2p.codec import encode
 from ubcp_p2p.ledger.chain import AccountChain, Enrolment, NodeChain
 from ubcp_p2p.ledger.faults import LedgerError
 from ubcp_p2p.ledger.merkle import root_of
 from ubcp_p2p.ledger.purse import Purse
-from ubcp_p2p.ledger.rules import advance, merge
-from ubcp_p2p.ledger.state import History, Ledger
+from ubcp_p2p.ledger.replay import advance, merge
+from ubcp_p2p.ledger.state import Finding, History, Ledger
+from ubcp_p2p.units import credits_text
+
+NAMED_MAX: Final = 4  # REQUESTs that the finding of a debt names
 
 
 class Balance(NamedTuple):
@@ -65,7 +69,64 @@ def statement(ledger: Ledger, account: bytes, history: History, as_of: int | Non
     settled = min(debt, purse.available)
     income = {node: _uncollected(ledger, chain, node, period) for node in sorted(ledger.nodes_of.get(account, ()))}
     balance = Balance(account, purse.available - settled, reserved, sum(income.values()), debt - settled)
-    return Statement(balance, purse, chain.enrolled(period), income, bool(ledger.open_forks(account)))
+    return Statement(balance, purse, chain.enrolled(period), income, ledger.is_frozen(account))
+
+
+class Standing(Enum):
+    """How an account stands (SPEC §8.7): allocators serve nobody but who is GOOD."""
+
+    GOOD = "good"
+    FROZEN = "frozen"
+    INDEBTED = "indebted"
+    UNKNOWN = "unknown"
+
+
+class StandingReport(NamedTuple):
+    """A Standing, and why, in words."""
+
+    standing: Standing
+    words: str
+
+
+def standing(ledger: Ledger, account: bytes, history: History, as_of: int | None = None) -> StandingReport:
+    """Of an account, at slice `as_of` (default, and at least: the newest slice in the ledger).
+
+    Raises LedgerError when sums do not come out as zero.
+    """
+    if ledger.is_frozen(account):
+        fork, *more = ledger.open_forks(account)
+        others = f", and {len(more)} more" if more else ""
+        words = f"its chain has forked at number {fork.seq}{others}; its stewards' HEAL frees it"
+        return StandingReport(Standing.FROZEN, words)
+    try:
+        debt = statement(ledger, account, history, as_of).balance.debt
+    except KeyError:
+        return StandingReport(Standing.UNKNOWN, "the ledger has no account with this key")
+    if debt:
+        return StandingReport(Standing.INDEBTED, f"it owes {credits_text(debt)} credits, which are repaid first")
+    return StandingReport(Standing.GOOD, "neither frozen nor in debt")
+
+
+def debts(ledger: Ledger, rows: Iterable[Balance]) -> list[Finding]:
+    """Each account of `rows` that owes, by account, and its REQUESTs that were paid more for than is accounted for."""
+    owing = {row.account: row.debt for row in rows if row.debt}
+    overpaid: dict[bytes, set[bytes]] = {}
+    for id_, paid in ledger.paid.items() if owing else ():
+        request = ledger.requests[id_]
+        if request.author in owing and sum(paid.values()) > request.credits:
+            overpaid.setdefault(request.author, set()).add(id_)
+    for close in ledger.closes.values() if owing else ():
+        account, final = ledger.requests[close.request].author, dict(close.final)
+        if account in owing and any(n > final.get(node, 0) for node, n in ledger.paid.get(close.request, {}).items()):
+            overpaid.setdefault(account, set()).add(close.request)
+    found = []
+    for account, amount in sorted(owing.items()):
+        ids = sorted(overpaid.get(account, ()))
+        names = ", ".join(id_.hex()[:16] + "…" for id_ in ids[:NAMED_MAX])
+        more = f" and {len(ids) - NAMED_MAX} more" if len(ids) > NAMED_MAX else ""
+        why = f"more was paid than reserved, or than a CLOSE says: {names}{more}" if ids else "it reserved twice"
+        found.append(Finding("debt", b"", account, f"owes {credits_text(amount)} credits; {why}"))
+    return found
 
 
 def balances(ledger: Ledger, history: History, as_of: int | None = None) -> list[Balance]:
@@ -100,11 +161,11 @@ def _uncollected(ledger: Ledger, chain: AccountChain, node: bytes, period: int) 
     branches = [b for b in ledger.chains[node] if isinstance(b, NodeChain) and b.owner == chain.author]
     after = chain.claimed[node].seq if len(branches) == 1 and node in chain.claimed else -1
     total = 0
-    for opening in {branch.opening for branch in branches}:
-        shares = [branch.income.between(after, len(branch)) for branch in branches if branch.opening == opening]
-        rows = (
-            shares[0] if len(shares) == 1 else iter(sorted(itertools.chain(*shares)))
-        )  # of one branch: rising already
+    of: dict[bytes, list[Iterator[tuple[int, int, int]]]] = {}  # what the branches with one OPEN own: each RECEIPT once
+    for branch in branches:
+        of.setdefault(branch.opening, []).append(branch.income.between(after, len(branch)))
+    for opening, shares in of.items():
+        rows = shares[0] if len(shares) == 1 else iter(sorted(itertools.chain(*shares)))  # of one: rising already
         total += _income_of(ledger, chain, opening, rows, period)
     return total
 

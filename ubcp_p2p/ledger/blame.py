@@ -53,11 +53,10 @@ def _key_after(ledger: Ledger, authorship: Authorship) -> bytes | None:
     before = ledger.branch_through(Position(authorship.author, authorship.seq - 1, authorship.prev))
     if before is not None:
         return before.powers_at(authorship.seq - 1).key
-    for chain in ledger.chains.get(authorship.author, ()):
-        seq = chain.seq_of(authorship.prev)
-        if seq is not None:
-            return chain.powers_at(seq).key
-    return None
+    chain = ledger.index.holder(authorship.prev)  # at another number than the entry says
+    if chain is None or chain.author != authorship.author:
+        return None
+    return next(chain.powers_at(seq).key for seq in range(len(chain)) if chain.id_at(seq) == authorship.prev)
 
 
 def in_words(message: str, authorship: Authorship | None) -> str:

@@ -244,6 +244,10 @@ class Disk:
         """Wire forms, by id."""
         return [data for (data,) in self.rows("SELECT bytes FROM proofs ORDER BY id")]
 
+    def proofs_of(self, author: bytes) -> list[bytes]:
+        """Wire forms of those of one author, by id."""
+        return [data for (data,) in self.rows("SELECT bytes FROM proofs WHERE author = ? ORDER BY id", author)]
+
     def proof_ids(self, but_of: bytes | None) -> list[bytes]:
         """Ascending; without those of one author, where one is given."""
         return [id_ for (id_,) in self.rows("SELECT id FROM proofs WHERE author IS NOT ? ORDER BY id", but_of)]

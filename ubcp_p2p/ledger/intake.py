@@ -91,10 +91,6 @@ class Intake:
                 taken.junk.append(Junk(sender, error))
         return self._put(proofs, [(sender, signed) for signed in step.entries], now, taken)
 
-    def _is_known_fork(self, proof: ForkProof) -> bool:
-        ids = {proof.first.entry.id, proof.second.entry.id}
-        return any({fork.first, fork.second} == ids for fork in self._store.ledger.forks.get(proof.author, ()))
-
     def _put(
         self,
         proofs: Sequence[tuple[bytes, ForkProof]],
@@ -103,10 +99,10 @@ class Intake:
         taken: Taken,
     ) -> Taken:
         store = self._store
-        known_proofs, known_frozen = set(store.proof_ids()), set(store.ledger.frozen())
+        known_frozen = set(store.ledger.frozen())
         for sender, proof in proofs:
             try:
-                if not self._is_known_fork(proof):
+                if not store.is_known(proof):
                     verify_proof(proof)
                     self._note(store.add_proof(proof, verified=True), sender, None, taken)
             except LedgerError as error:
@@ -124,7 +120,8 @@ class Intake:
                 self._note(verdict, sender, signed, taken)
             for verdict in verdicts[len(good) :]:  # what had waited for these
                 self._note(verdict, NOBODY, None, taken)
-        taken.proofs = [data for id_ in store.proof_ids() if id_ not in known_proofs and (data := store.proof(id_))]
+        ids = (verdict.proof for verdict in taken.verdicts)
+        taken.proofs = [data for id_ in ids if id_ is not None and (data := store.proof(id_)) is not None]
         taken.frozen = [author for author in store.ledger.frozen() if author not in known_frozen]
         return taken
 

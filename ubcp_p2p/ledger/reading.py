@@ -6,7 +6,7 @@ Signatures are not verified: that is for an audit, and for a store when it takes
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from ubcp_p2p.ledger import rules
@@ -40,7 +40,7 @@ def read(source: Source, clock: int, take: Callable[[Entry], None]) -> Read:
     places: dict[bytes, array[int]] = {}  # author → offsets of its valid entries
     refused = pending = early = 0
 
-    def history(author: bytes) -> Iterator[Signed]:
+    def history(author: bytes, wanted: Collection[bytes] | None = None, /) -> Iterator[Signed]:
         for offset in places.get(author, ()):
             payload = source.entry(offset)
             assert payload is not None, "the file changed while it was read"

@@ -74,7 +74,11 @@ class Totals(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What an audit found. signatures: verified in this audit; `counts` are of the whole ledger."""
+    """What an audit found. signatures: verified in this audit; `counts` are of the whole ledger.
+
+    debts: (account, µcredits) of who owes. is_open: some charter asks for no steward, so that whoever forks may HEAL
+    itself (SPEC §7.4).
+    """
 
     network: bytes
     counts: Counts
@@ -84,6 +88,8 @@ class Report:
     slice: int
     frozen: tuple[bytes, ...]
     totals: Totals
+    debts: tuple[tuple[bytes, int], ...]
+    is_open: bool
     blobs: int
     blobs_missing: int
     resumed: int
@@ -112,5 +118,7 @@ class Report:
             "decisions_replayed": self.counts.replayed,
             "blobs": {"present": self.blobs, "missing": self.blobs_missing},
             "frozen": [account.hex() for account in self.frozen],
+            "debts": [{"account": account.hex(), "debt": debt} for account, debt in self.debts],
+            "open_network": self.is_open,
             "resumed_after": self.resumed,
         }

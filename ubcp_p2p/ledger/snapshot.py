@@ -19,15 +19,16 @@ from ubcp_p2p import __version__
 from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.files import open_atomic, open_input
 from ubcp_p2p.ledger.auditor import Auditor
-from ubcp_p2p.ledger.chain import AccountChain, Enrolment, Income, NodeChain, Paid, Powers
+from ubcp_p2p.ledger.chain import AccountChain, Chain, Enrolment, Income, NodeChain, Paid, Powers
 from ubcp_p2p.ledger.decisions import Decided
 from ubcp_p2p.ledger.entry import Position
 from ubcp_p2p.ledger.faults import LedgerError
+from ubcp_p2p.ledger.forks import Fork, Forks, Healing, Place
 from ubcp_p2p.ledger.merkle import Frontier
 from ubcp_p2p.ledger.purse import Purse, Reserve, Vintage
 from ubcp_p2p.ledger.report import Counts, Fault
 from ubcp_p2p.ledger.sources import Source
-from ubcp_p2p.ledger.state import AllotFact, CloseFact, Fork, Healing, Ledger, OpeningFact, RequestFact
+from ubcp_p2p.ledger.state import DERIVED, AllotFact, CloseFact, Ledger, OpeningFact, RequestFact
 from ubcp_p2p.ledger.targets import Occupied, occupied_by
 from ubcp_p2p.ledger.wire import decode_signed
 
@@ -36,14 +37,15 @@ _HASH_BYTES: Final = 32
 _IDENTITY_BYTES_MAX: Final = 1 << 20  # 1024 charters by their ids take 35 kB, the names of all fields less
 _BLOCK_BYTES: Final = 1 << 20
 _ROWS: Final = (
-    Position, Enrolment, Paid, Powers, Vintage, Reserve, RequestFact, AllotFact, CloseFact, OpeningFact, Fork, Healing,
-    Fault, Decided,
+    Position, Enrolment, Paid, Powers, Vintage, Reserve, RequestFact, AllotFact, CloseFact, OpeningFact, Place, Fork,
+    Healing, Fault, Decided,
 )  # fmt: skip
 _OBJECTS: Final[tuple[Callable[[], object], ...]] = (
-    Income, Purse, Counts, lambda: AccountChain(b"", b""), lambda: NodeChain(b"", b""),
+    Income, Purse, Counts, Forks, lambda: AccountChain(b"", b""), lambda: NodeChain(b"", b""),
 )  # fmt: skip
 _SIMPLE: Final = frozenset({int, bytes, str})
 _ARRAY_CODES: Final = frozenset("IQ")
+_LINKS: Final = frozenset({"base", "_far"})  # from branch to branch: `base` is written by its place in the list
 _AUDITOR: Final = ("counts", "faults", "left_out", "decisions", "applied", "last")
 # First items of the arrays that stand for what msgpack does not tell apart.
 _NONE, _BOOL, _LIST, _TUPLE, _SET, _FROZENSET, _DICT, _ROW, _OBJECT, _ARRAY, _BYTEARRAY = range(11)
@@ -78,7 +80,9 @@ def save(path: Path, auditor: Auditor) -> None:
                 put(pack(_plain(getattr(owner, name))))
         put(pack(len(ledger.chains)))
         for author, branches in ledger.chains.items():  # one by one: together they are most of the memory
-            put(pack([author, _plain(branches)]))
+            places: dict[Chain | None, int] = {branch: place for place, branch in enumerate(branches)}
+            bases = [places.get(branch.base, -1) for branch in branches]
+            put(pack([author, bases, [_plain(branch) for branch in branches]]))
         file.write(digest.digest())
 
 
@@ -156,8 +160,11 @@ def _restored(file: BinaryIO, source: Source) -> Auditor:
         for name in names:
             setattr(owner, name, _value(stream.unpack()))
     for _ in range(stream.unpack()):
-        author, branches = stream.unpack()
-        ledger.chains[author] = _value(branches)
+        author, bases, plain = stream.unpack()
+        branches = ledger.chains[author] = [_value(branch) for branch in plain]
+        for base, branch in zip(bases, branches, strict=True):
+            if base >= 0:
+                branch.hang_on(branches[base])  # which comes before it
     auditor.resumed, auditor.signatures_before = auditor.counts.read, auditor.counts.signatures
     if moved := source.first + last - auditor.last:  # other charters, proofs or frozen accounts stand before it
         auditor.last += moved
@@ -197,13 +204,13 @@ def _id_at(source: Source, offset: int) -> bytes:
 
 
 def _ledger_names(ledger: Ledger) -> list[str]:
-    return sorted(vars(ledger).keys() - {"charters", "chains"})
+    return sorted(vars(ledger).keys() - {"charters", "chains"} - DERIVED)
 
 
 def _schema(ledger: Ledger) -> list[Any]:
     """All names of fields: a change of any makes other snapshots."""
     rows = [[row.__name__, list(row._fields)] for row in _ROWS]
-    objects = [[type(o).__name__, sorted(vars(o))] for o in (make() for make in _OBJECTS)]
+    objects = [[type(o).__name__, _names(o)] for o in (make() for make in _OBJECTS)]
     return [_ledger_names(ledger), list(_AUDITOR), rows, objects]
 
 
@@ -234,7 +241,11 @@ def _plain(value: Any) -> Any:
         return [_BOOL, int(value)]
     if value is None:
         return [_NONE]
-    return [_OBJECT, _OBJECT_NUMBER[kind], *(_plain(part) for _, part in sorted(vars(value).items()))]
+    return [_OBJECT, _OBJECT_NUMBER[kind], *(_plain(vars(value)[name]) for name in _names(value))]
+
+
+def _names(value: Any) -> list[str]:
+    return sorted(vars(value).keys() - _LINKS)
 
 
 def _value(plain: Any) -> Any:
@@ -267,6 +278,6 @@ def _value(plain: Any) -> Any:
     if tag == _NONE:
         return None
     made = _OBJECTS[parts[0]]()
-    names = sorted(vars(made))
+    names = _names(made)
     vars(made).update(zip(names, map(_value, parts[1:]), strict=True))
     return made

@@ -1,20 +1,29 @@
 """The ledger's state: what a set of valid entries leads to, whatever the order they came in (SPEC §8.6). Pure.
 
-rules.py changes it, one valid entry at a time; everything else reads it.
+The rules change it, one valid entry at a time; everything else reads it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, TypeAlias
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final, NamedTuple, Protocol
 
 from ubcp_p2p.charter.values import Charter, Charters
-from ubcp_p2p.ledger.chain import AccountChain, Chain
-from ubcp_p2p.ledger.entry import Position
+from ubcp_p2p.ledger.chain import AccountChain, Chain, NodeChain
+from ubcp_p2p.ledger.entry import Entry, Position
+from ubcp_p2p.ledger.forks import Fork, Forks, Place
+from ubcp_p2p.ledger.index import Index
 from ubcp_p2p.ledger.wire import Signed
 
-# All applied entries of one author, every branch, in any order. Only asked for when the author has forked.
-History: TypeAlias = Callable[[bytes], Iterable[Signed]]
+NAMED_MAX: Final = 4  # accounts that the finding of a fork names; whoever forks can make as many as they like
+DERIVED: Final = frozenset({"_index", "kept"})  # attributes of a Ledger that the others lead to
+
+
+class History(Protocol):
+    """The applied entries of one author, in any order; asked for those that paid or enrolled when it has forked."""
+
+    def __call__(self, author: bytes, wanted: Collection[bytes] | None = None, /) -> Iterable[Signed]:
+        """At least those with the ids `wanted`; all where none are given."""
 
 
 class RequestFact(NamedTuple):
@@ -62,21 +71,6 @@ class CloseFact(NamedTuple):
     slice: int
 
 
-class Fork(NamedTuple):
-    """Two entries of one author with one sequence number. first < second."""
-
-    seq: int
-    first: bytes
-    second: bytes
-
-
-class Healing(NamedTuple):
-    """What one HEAL settles: entries on these branches, and the refused ids."""
-
-    positions: tuple[Position, ...]
-    refused: frozenset[bytes]
-
-
 class Finding(NamedTuple):
     """Something wrong that makes no entry invalid. author: who is at fault."""
 
@@ -104,8 +98,9 @@ class Ledger:
         self.closes: dict[bytes, CloseFact] = {}
         self.paid: dict[bytes, dict[bytes, int]] = {}  # REQUEST → OPEN id → greatest cumulative µcredits received
         self.nullifiers: dict[bytes, dict[bytes, tuple[int, bytes, frozenset[bytes]]]] = {}
-        self.forks: dict[bytes, set[Fork]] = {}
-        self.healings: dict[bytes, set[Healing]] = {}
+        self.forks = Forks()
+        self.kept: dict[bytes, dict[bytes, Chain]] = {}  # of who has forked: branches as they stood after some entries
+        self._index: Index | None = None
 
     # -- looking up ---------------------------------------------------------------------------------------------
 
@@ -116,18 +111,35 @@ class Ledger:
     def period(self, slice_: int) -> int:
         return slice_ // self._period_slices
 
+    @property
+    def index(self) -> Index:
+        """Of all entries; made when it is first asked for, as an honest ledger in its order never does."""
+        if self._index is None:
+            self._index = Index(chain for chains in self.chains.values() for chain in chains)
+        return self._index
+
     def branch_through(self, position: Position) -> Chain | None:
         """A branch that passes through `position`, or None when that entry is not here."""
-        return next((chain for chain in self.chains.get(position.author, ()) if chain.has(position)), None)
+        chains = self.chains.get(position.author, ())
+        if len(chains) == 1:
+            return chains[0] if chains[0].has(position) else None
+        chain = self.index.holder(position.id) if chains else None
+        return chain if chain is not None and chain.has(position) else None
 
     def contains(self, author: bytes, seq: int, id_: bytes) -> bool:
         return self.branch_through(Position(author, seq, id_)) is not None
 
     def contains_id(self, id_: bytes) -> bool:
-        """Whether any entry has this id: a search through everything, for telling apart what is wrong."""
-        if id_ in self.requests or id_ in self.allots or id_ in self.closes or id_ in self.openings:
-            return True
-        return any(chain.seq_of(id_) is not None for chains in self.chains.values() for chain in chains)
+        """Whether any entry has this id, for telling apart what is wrong."""
+        return self.index.holder(id_) is not None
+
+    def first_after(self, author: bytes, place: Place) -> bytes | None:
+        """The id of the entry that was the first to stand there; None when there is none."""
+        if place.seq == 0:
+            roots = self.chains.get(author)
+            return roots[0].id_at(0) if roots else None
+        before = self.branch_through(Position(author, place.seq - 1, place.prev))
+        return before.holder(place.seq - 1).id_at(place.seq) if before is not None else None
 
     def accounts(self) -> list[bytes]:
         """All accounts, sorted."""
@@ -144,47 +156,49 @@ class Ledger:
     def ids(self) -> Iterator[bytes]:
         """The ids of all entries, each once, in no order."""
         for chains in self.chains.values():
-            if len(chains) == 1:
-                yield from chains[0].ids()
-            else:
-                yield from {id_ for chain in chains for id_ in chain.ids()}
+            for chain in chains:
+                yield from chain.own_ids()
+
+    # -- growing ------------------------------------------------------------------------------------------------
+
+    def append(self, chain: Chain, entry: Entry) -> None:
+        """The entry is valid, and the next of `chain`: a branch of this ledger or a new one."""
+        if chain.is_new:
+            self.chains.setdefault(entry.author, []).append(chain)
+        chain.append(entry)
+        if self._index is not None:
+            self._index.add(entry.id, chain)
+        if entry.author in self.forks.places:
+            self.forks.arrived(entry)
+        self.entries += 1
+        if entry.slice > self.slice:
+            self.slice = entry.slice
 
     # -- forks --------------------------------------------------------------------------------------------------
 
     def open_forks(self, author: bytes) -> list[Fork]:
         """The author's forks that no HEAL has settled, by sequence number (SPEC §7.4)."""
-        return sorted(fork for fork in self.forks.get(author, ()) if not self._is_healed(author, fork))
+        return self.forks.open_forks(author, self.branch_through)
+
+    def is_frozen(self, author: bytes) -> bool:
+        """Whether the author has an open fork."""
+        return self.forks.is_frozen(author, self.branch_through)
 
     def frozen(self) -> list[bytes]:
         """All authors with an open fork, sorted."""
-        return sorted(author for author in self.forks if self.open_forks(author))
-
-    def _is_healed(self, author: bytes, fork: Fork) -> bool:
-        return any(
-            all(self._settles(healing, author, fork.seq, id_) for id_ in (fork.first, fork.second))
-            for healing in self.healings.get(author, ())
-        )
-
-    def _settles(self, healing: Healing, author: bytes, seq: int, id_: bytes) -> bool:
-        branches = self.chains.get(author, ())
-        if id_ in healing.refused:
-            return not any(chain.id_at(seq) == id_ for chain in branches)
-        return any(
-            seq <= position.seq and chain.id_at(seq) == id_
-            for position in healing.positions
-            for chain in branches
-            if chain.has(position)
-        )
+        return self.forks.frozen(self.branch_through)
 
     # -- what makes no entry invalid ----------------------------------------------------------------------------
 
     def findings(self) -> list[Finding]:
         """Forks not healed, nullifiers used twice, closes below a voucher: the same for the same set of entries."""
         found = []
+        answerable = self._answerable()
         for author in self.frozen():
+            names = answerable.get(author, "")
             for fork in self.open_forks(author):
-                message = f"two entries with number {fork.seq}: {fork.first.hex()[:16]}… and {fork.second.hex()[:16]}…"
-                found.append(Finding("fork", fork.second, author, message))
+                pair = f"{fork.first.hex()[:16]}… and {fork.second.hex()[:16]}…"
+                found.append(Finding("fork", fork.second, author, f"two entries with number {fork.seq}: {pair}{names}"))
         for uses in self.nullifiers.values():
             if len(uses) > 1:
                 (_, (_, _, before)), *again = sorted(uses.items(), key=lambda item: (item[1][0], item[0]))
@@ -199,3 +213,28 @@ class Ledger:
                     message = f"says {final.get(contributor, 0)} where a voucher over {credits_} was signed"
                     found.append(Finding("close-voucher", close.id, close.author, message))
         return sorted(found)
+
+    def _answerable(self) -> dict[bytes, str]:
+        """Of each frozen node, in words: the accounts that own it, and whose REQUESTs it pays for (SPEC §8.7)."""
+        owners: dict[bytes, set[bytes]] = {}
+        for author in self.frozen():
+            owners[author] = {chain.owner for chain in self.chains.get(author, ()) if isinstance(chain, NodeChain)}
+        payers: dict[bytes, set[bytes]] = {}
+        for fact in self.requests.values() if owners else ():
+            if fact.paymaster in owners:
+                payers.setdefault(fact.paymaster, set()).add(fact.author)
+        words = {}
+        for author, owned_by in owners.items():
+            parts = [
+                f"; {what} {_names(accounts)}"
+                for what, accounts in (("of", owned_by), ("paymaster of", payers.get(author, set())))
+                if accounts
+            ]
+            words[author] = "".join(parts)
+        return words
+
+
+def _names(accounts: Iterable[bytes]) -> str:
+    ordered = sorted(accounts)
+    more = f" and {len(ordered) - NAMED_MAX} more" if len(ordered) > NAMED_MAX else ""
+    return ", ".join(account.hex()[:16] + "…" for account in ordered[:NAMED_MAX]) + more

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -23,8 +23,9 @@ from ubcp_p2p.ledger.disk import Disk, EntryRow, StoreError, damaged
 from ubcp_p2p.ledger.entry import SEQ_MAX, SLICE_MAX, Position
 from ubcp_p2p.ledger.export import BLOB_BYTES_MAX
 from ubcp_p2p.ledger.faults import BadSignature, LedgerError, Pending
+from ubcp_p2p.ledger.forks import Place
 from ubcp_p2p.ledger.pending import MISSING_MAX, Waiting
-from ubcp_p2p.ledger.state import Fork, Ledger
+from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed, verify, verify_proof
 
 BLOBS_BYTES_MAX: Final = 1 << 30  # of all blobs together
@@ -44,12 +45,16 @@ class Outcome(Enum):
 
 
 class Verdict(NamedTuple):
-    """id: of the entry, or of the fork that a proof proves. missing: ids that it waits for. error: why refused."""
+    """id: of the entry, or of the fork that a proof proves. missing: ids that it waits for. error: why refused.
+
+    proof: the id of the fork proof that was kept with this.
+    """
 
     id: bytes
     outcome: Outcome
     missing: tuple[bytes, ...] = ()
     error: LedgerError | None = None
+    proof: bytes | None = None
 
 
 class Store:
@@ -196,9 +201,11 @@ class Store:
         data = self._disk.entry(id_)
         return decode_signed(data) if data is not None else None
 
-    def history(self, author: bytes) -> list[Signed]:
+    def history(self, author: bytes, wanted: Collection[bytes] | None = None) -> list[Signed]:
         """A state.History."""
-        return self.chain(author)
+        if wanted is None:
+            return self.chain(author)
+        return [signed for id_ in wanted if (signed := self.entry(id_)) is not None]
 
     def chain(self, author: bytes, first: int = 0, last: int = SEQ_MAX, limit: int = SEQ_MAX) -> list[Signed]:
         """An author's entries of all branches, first ≤ seq ≤ last, ascending by seq, then id."""
@@ -228,6 +235,10 @@ class Store:
     def proofs(self) -> list[ForkProof]:
         """All that hold, by id."""
         return [ForkProof.from_bytes(data) for data in self._disk.proofs()]
+
+    def proofs_of(self, author: bytes) -> list[ForkProof]:
+        """Those that hold against one author, PROOFS_PER_AUTHOR_MAX at most."""
+        return [ForkProof.from_bytes(data) for data in self._disk.proofs_of(author)]
 
     def proof_ids(self, but_of: bytes | None = None) -> list[bytes]:
         """Ascending; without those of one author, where one is given."""
@@ -376,7 +387,7 @@ class Store:
 
     def _apply(self, signed: Signed) -> Verdict:
         entry, ledger = signed.entry, self.ledger
-        before = frozenset(ledger.forks.get(entry.author, ()))
+        was_forked = ledger.forks.has(entry)
         try:
             if rules.apply(ledger, signed, self.history):
                 self._disk.put_entry(ledger.entries, entry, signed.to_bytes())
@@ -387,21 +398,26 @@ class Store:
             verdict = Verdict(entry.id, Outcome.PENDING, pending.missing)
         except LedgerError as error:
             verdict = Verdict(entry.id, Outcome.REFUSED, error=error)
-        for fork in ledger.forks.get(entry.author, set()) - before:
-            self._prove(signed, fork)
+        if not was_forked and ledger.forks.has(entry):
+            return verdict._replace(proof=self._prove(signed))
         return verdict
 
-    def _prove(self, signed: Signed, fork: Fork) -> None:
-        """Keep the proof of a fork that this entry has made, for those who have not both entries."""
-        if self._disk.count_proofs(signed.entry.author) < PROOFS_PER_AUTHOR_MAX:
-            other = self.entry(fork.first if fork.second == signed.entry.id else fork.second)
-            assert other is not None  # the rules note a fork between this entry and one that they have applied
-            proof = ForkProof.of(signed, other)
-            self._disk.put_proof(proof.id, proof.author, proof.to_bytes())
+    def _prove(self, signed: Signed) -> bytes | None:
+        """Keep a proof of the fork that this entry has made, for those who have not both entries."""
+        entry = signed.entry
+        first = self.ledger.first_after(entry.author, Place(entry.seq, entry.prev))
+        other = self.entry(first) if first is not None and first != entry.id else None
+        # Nobody else there is valid: it has come to a fork that was proved before.
+        return self._keep(ForkProof.of(signed, other)) if other is not None else None
+
+    def _keep(self, proof: ForkProof) -> bytes | None:
+        if self._disk.count_proofs(proof.author) >= PROOFS_PER_AUTHOR_MAX:
+            return None
+        self._disk.put_proof(proof.id, proof.author, proof.to_bytes())
+        return proof.id
 
     def _freeze(self, proof: ForkProof) -> Verdict:
-        fork = Fork(proof.first.entry.seq, proof.first.entry.id, proof.second.entry.id)
-        known = fork in self.ledger.forks.get(proof.author, ())
+        known = self.is_known(proof)
         try:
             rules.check_proof(self.ledger, proof)
         except Pending as pending:
@@ -410,9 +426,11 @@ class Store:
             return Verdict(proof.id, Outcome.REFUSED, error=error)
         if known:
             return Verdict(proof.id, Outcome.KNOWN)
-        if self._disk.count_proofs(proof.author) < PROOFS_PER_AUTHOR_MAX:
-            self._disk.put_proof(proof.id, proof.author, proof.to_bytes())
-        return Verdict(proof.id, Outcome.ADDED)
+        return Verdict(proof.id, Outcome.ADDED, proof=self._keep(proof))
+
+    def is_known(self, proof: ForkProof) -> bool:
+        """Whether both its entries are known to stand at one place."""
+        return self.ledger.forks.has(proof.first.entry) and self.ledger.forks.has(proof.second.entry)
 
     def _park(self, item: Item, missing: Iterable[bytes]) -> int:
         data, ids = item.to_bytes(), list(missing)[:MISSING_MAX]

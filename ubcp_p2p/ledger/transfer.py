@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -25,9 +26,8 @@ from ubcp_p2p.ledger.export import (
     write_export,
 )
 from ubcp_p2p.ledger.faults import LedgerError, MalformedEntry
-from ubcp_p2p.ledger.state import Fork
 from ubcp_p2p.ledger.store import Store, Verdict
-from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed, fork_id
+from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed
 
 BATCH: Final = 512  # entries in one transaction
 FAULTS_MAX: Final = 1000  # refusals that are told; all are counted
@@ -90,17 +90,19 @@ def export_store(store: Store, file: BinaryIO, *, log: bytes | None = None) -> E
 
 def _by_weight(store: Store, frozen: set[bytes]) -> Sequence[tuple[bytes, bytes]]:
     """(id, author) of all fork proofs: first one of each frozen author, last what a HEAL has settled."""
-    ledger, stored = store.ledger, set(store.proof_ids())
+    ledger = store.ledger
+    unsettled: dict[bytes, set[bytes]] = {}  # author → ids of entries of its open forks
+    count: Counter[bytes] = Counter()
     ranked = []
-    for author, forks in ledger.forks.items():
-        unsettled = ledger.open_forks(author) if author in frozen else []
-        kept = [fork for fork in [*unsettled, *sorted(forks.difference(unsettled))] if _id_of(fork) in stored]
-        ranked += [(fork not in unsettled, place, _id_of(fork), author) for place, fork in enumerate(kept)]
+    for proof in store.proofs():
+        author = proof.author
+        if author not in unsettled:
+            forks = ledger.open_forks(author) if author in frozen else []
+            unsettled[author] = {id_ for fork in forks for id_ in (fork.first, fork.second)}
+        is_settled = not {proof.first.entry.id, proof.second.entry.id} & unsettled[author]
+        ranked.append((is_settled, count[author], proof.id, author))
+        count[author] += not is_settled
     return [(id_, author) for *_, id_, author in sorted(ranked)]
-
-
-def _id_of(fork: Fork) -> bytes:
-    return fork_id(fork.first, fork.second)
 
 
 def import_export(

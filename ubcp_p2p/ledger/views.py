@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ubcp_p2p.ledger.balances import statement
+from ubcp_p2p.ledger.balances import standing, statement
 from ubcp_p2p.ledger.chain import AccountChain, Chain, NodeChain
 from ubcp_p2p.ledger.entry import (
     Allot,
@@ -70,6 +70,7 @@ def credits_view(store: Store, account: bytes, now: int) -> dict[str, Any]:
     return {
         "account": account.hex(), "slice": now, "period": ledger.period(now), "available": balance.available,
         "reserved": balance.reserved, "uncollected": balance.uncollected, "debt": balance.debt, "frozen": said.frozen,
+        "standing": standing(ledger, account, store.history, now).standing.value,
         "enrolment": enrolment and {
             "class": _class(enrolment.newcomer), "unit": enrolment.unit, "first": enrolment.first,
             "until": enrolment.until, "ends": _period_begins(ledger, enrolment.until),

@@ -6,7 +6,7 @@ Every entry that a World writes is applied to its own Ledger, so that a World is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from ubcp_p2p.charter.values import Allowance, Charter, Charters, DeviceClass, SignedCharter, Unit
@@ -80,7 +80,7 @@ class World:
         self._by_author: dict[bytes, list[Signed]] = {}
         self._paid: dict[tuple[bytes, bytes], Voucher] = {}
 
-    def history(self, author: bytes) -> Sequence[Signed]:
+    def history(self, author: bytes, wanted: Collection[bytes] | None = None) -> Sequence[Signed]:
         """All applied entries of an author: a state.History."""
         return self._by_author.get(author, [])
 

@@ -82,7 +82,7 @@ class Writer:
 
     @property
     def standing(self) -> Standing:
-        if self._store.ledger.open_forks(self.author):
+        if self._store.ledger.is_frozen(self.author):
             return Standing.FORKED
         if self._signed_up_to() is not None:
             return Standing.ENDED
@@ -192,9 +192,9 @@ class Writer:
         if len(branches) < 2:
             return branches[0] if branches else None
         # After a fork that was healed: the branch that the newest HEAL continues.
-        befores = (healing.positions[0] for healing in ledger.healings.get(self.author, ()))
-        before = max(befores, key=lambda position: position.seq, default=branches[0].head)
-        return next((c for c in branches if c.has(before) and len(c) > before.seq + 1), branches[0])
+        heals = (healing.position for healing in ledger.forks.healings.get(self.author, {}).values())
+        newest = max(heals, key=lambda position: position.seq, default=branches[0].head)
+        return next((c for c in branches if c.has(newest)), branches[0])
 
     def _is_known(self) -> bool:
         """Whether all that exists of this chain is here, as far as peers have said."""

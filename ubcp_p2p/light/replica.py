@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.ledger import sync
-from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
+from ubcp_p2p.ledger.balances import balances, balances_root, debts, entries_root
 from ubcp_p2p.ledger.blame import Authorship, in_words, is_authors
 from ubcp_p2p.ledger.entry import Checkpoint, Entry, Kind, Receipt, Request
 from ubcp_p2p.ledger.faults import LedgerError, RuleViolation
@@ -70,7 +70,7 @@ class Replica:
         self._copies: dict[bytes, Fault] = {}  # by entry: faults of a copy that the node has sent
         self._refused: set[bytes] = set()  # ids
         self._refused_now = 0  # in this exchange
-        self._forks = self._count_forks()
+        self._forks = (store.ledger, store.ledger.forks.changes)
         self._look()
 
     # -- taking in ------------------------------------------------------------------------------------------------
@@ -212,13 +212,10 @@ class Replica:
     def _balances_root(self) -> bytes:
         return balances_root(balances(self.store.ledger, self.store.history))
 
-    def _count_forks(self) -> int:
-        return sum(map(len, self.store.ledger.forks.values()))
-
     def _look_for_forks(self) -> None:
-        count = self._count_forks()
-        if count != self._forks:
-            self._forks = count
+        now = (self.store.ledger, self.store.ledger.forks.changes)  # a charter that comes late makes another ledger
+        if now != self._forks:
+            self._forks = now
             self._look()
 
     def _look(self) -> None:
@@ -232,7 +229,8 @@ class Replica:
         self.faults.append(fault)
         values = fault.to_json()
         if finding is not None and finding.code == "fork":
-            proof = next((p for p in self.store.proofs() if p.second.entry.id == finding.entry), None)
+            proofs = self.store.proofs_of(finding.author)
+            proof = next((p for p in proofs if finding.entry in (p.first.entry.id, p.second.entry.id)), None)
             if proof is not None:
                 values["entries"] = [_described(part.entry) for part in proof]
                 values["proof"] = proof.to_bytes().hex()
@@ -255,13 +253,16 @@ class Replica:
         """As `ubcp audit --json` has it. entries: with those that were refused."""
         ledger = self.store.ledger
         try:
-            root = self._balances_root()
+            rows = balances(ledger, self.store.history)
+            root = balances_root(rows)
+            owing = debts(ledger, rows)
         except LedgerError as error:
             self._fault(Fault(error.code, b"", b"", error.message))
-            root = b""
+            root, owing = b"", []
+        faults = [*self.faults, *(Fault(*finding) for finding in owing)]  # as of now: they change with every payment
         return {
             "entries": ledger.entries + len(self._refused), "accounts": len(ledger.accounts()), "valid": ledger.entries,
-            "faults": [fault.to_json() for fault in self.faults], "balances_root": root.hex(),
+            "faults": [fault.to_json() for fault in faults], "balances_root": root.hex(),
             "entries_root": entries_root(ledger).hex(), "seconds": round(seconds, 3),
             "verified_per_s": round(self._signatures / seconds, 1) if seconds else 0.0, "network": ledger.network.hex(),
             "slice": ledger.slice, "signatures": self._signatures, "pending": len(self.store.pending_missing()),

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.support.ledger import Replica, picture, shuffled
 from tests.support.story import STEPS, Story, numbers
-from ubcp_p2p.ledger import balances, entry, rules, wire
+from ubcp_p2p.ledger import balances, entry, replay, rules, wire
 from ubcp_p2p.ledger.chain import AccountChain
 from ubcp_p2p.ledger.entry import Heal
 from ubcp_p2p.ledger.faults import LedgerError, Pending
@@ -156,6 +156,19 @@ class Adversary(RuleBasedStateMachine):
         assert have + burned + lost == issued
 
     @invariant()
+    def no_credit_appears_without_a_named_debt(self) -> None:
+        """Whatever people have beyond what was issued is what others owe, by name (SPEC §8.7)."""
+        ledger, history = self.story.scene.ledger, self.story.scene.history
+        rows = balances.balances(ledger, history)
+        issued = sum(self._merged(row.account).purse.issued for row in rows)
+        named = {finding.author for finding in balances.debts(ledger, rows)}
+        owed = sum(row.debt for row in rows if row.account in named)
+        assert sum(row.available + row.reserved + row.uncollected for row in rows) <= issued + owed
+        for row in rows:
+            standing = balances.standing(ledger, row.account, history).standing
+            assert (row.account in named) <= (standing in (balances.Standing.INDEBTED, balances.Standing.FROZEN))
+
+    @invariant()
     def a_fork_gains_no_more_than_the_cap(self) -> None:
         """Debt is at most the exposure cap for each branch beyond the first and each period (SPEC §8.4)."""
         ledger, scene = self.story.scene.ledger, self.story.scene
@@ -164,7 +177,7 @@ class Adversary(RuleBasedStateMachine):
             purse, branches = self._merged(account).purse, _branches(ledger, account)
             assert purse.debt <= (len(branches) - 1) * scene.charter.exposure_cap * periods
             for branch in branches:
-                assert branch.purse.debt == 0 or any(ledger.healings.values())
+                assert branch.purse.debt == 0 or ledger.forks.healings
 
     @invariant()
     def what_is_allotted_was_reserved(self) -> None:
@@ -177,8 +190,8 @@ class Adversary(RuleBasedStateMachine):
     def _merged(self, account: bytes) -> AccountChain:
         """As of the newest slice, all branches together."""
         ledger, history = self.story.scene.ledger, self.story.scene.history
-        chain = rules.merge(ledger, account, [branch.head for branch in _branches(ledger, account)], history)
-        rules.advance(ledger, chain, ledger.period(ledger.slice))
+        chain = replay.merge(ledger, account, [branch.head for branch in _branches(ledger, account)], history)
+        replay.advance(ledger, chain, ledger.period(ledger.slice))
         return chain
 
     def _lost(self, account: bytes) -> int:
@@ -208,15 +221,15 @@ def test_every_branch_is_the_replay_of_its_past(steps: list[int]) -> None:
     ledger = story.scene.ledger
     for account in ledger.accounts():
         for branch in _branches(ledger, account):
-            ours, replay = branch.purse, rules.merge(ledger, account, [branch.head], story.scene.history)
-            assert ours.available - ours.debt == replay.purse.available - replay.purse.debt
-            assert ours.reserves.keys() == replay.purse.reserves.keys()
+            ours, again = branch.purse, replay.merge(ledger, account, [branch.head], story.scene.history)
+            assert ours.available - ours.debt == again.purse.available - again.purse.debt
+            assert ours.reserves.keys() == again.purse.reserves.keys()
             for name in ("reserved", "issued", "earned", "released", "burned"):
-                assert getattr(ours, name) == getattr(replay.purse, name), name
-            assert branch.credited == replay.credited
-            assert branch.closed == replay.closed
+                assert getattr(ours, name) == getattr(again.purse, name), name
+            assert branch.credited == again.credited
+            assert branch.closed == again.closed
             if not any(isinstance(signed.entry.body, Heal) for signed in story.scene.history(account)):
-                assert (ours, branch.claimed) == (replay.purse, replay.claimed)
+                assert (ours, branch.claimed) == (again.purse, again.claimed)
 
 
 def test_the_story_is_worth_telling() -> None:
@@ -231,7 +244,7 @@ def test_the_story_is_worth_telling() -> None:
         codes |= set(replica.refused.values())
         kinds |= {signed.entry.kind for signed in story.scene.entries}
         found |= {finding.code for finding in replica.ledger.findings()}
-        healed += sum(map(len, replica.ledger.healings.values()))
+        healed += sum(map(len, replica.ledger.forks.healings.values()))
         debts += sum(row.debt > 0 for row in balances.balances(replica.ledger, replica.history))
     assert kinds == set(range(1, 11))
     assert found == {"fork", "nullifier", "close-voucher"}

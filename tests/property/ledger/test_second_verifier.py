@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from tests.support import second_verifier as second
 from tests.support.ledger import Replica
 from tests.support.story import STEPS, Story
-from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
+from ubcp_p2p.ledger.balances import balances, balances_root, debts, entries_root
+from ubcp_p2p.ledger.entry import ZERO
 
 
 def _outcome(act: Callable[[bytes], object], data: bytes) -> str:
@@ -42,7 +43,8 @@ def test_every_verdict_and_every_number(steps: list[int]) -> None:
     assert entries_root(ours.ledger) == theirs.entries_root()
     assert balances_root(rows) == theirs.balances_root()
     assert ours.ledger.frozen() == theirs.frozen()
-    found = {(finding.code, finding.entry, finding.author) for finding in ours.ledger.findings()}
+    said = [*ours.ledger.findings(), *debts(ours.ledger, rows)]
+    found = {(finding.code, finding.entry or ZERO, finding.author) for finding in said}
     assert found == {(fault.code, fault.entry, fault.author) for fault in theirs.findings()}
 
 

@@ -140,4 +140,4 @@ def test_a_close_that_leaves_out_who_was_paid_least() -> None:
 def test_an_empty_ledger() -> None:
     ledger = Ledger(Scene().charters)
     assert (ledger.slice, ledger.entries, ledger.accounts(), list(ledger.heads())) == (0, 0, [], [])
-    assert (ledger.findings(), ledger.frozen(), balances(ledger, lambda author: [])) == ([], [], [])
+    assert (ledger.findings(), ledger.frozen(), balances(ledger, lambda author, wanted=None, /: [])) == ([], [], [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ubcp_p2p.ledger.chain import AccountChain, Chain, Enrolment, Income, Powers
 from ubcp_p2p.ledger.entry import ZERO, Entry, OpenAccount, Position
+from ubcp_p2p.ledger.index import Index
 
 A = b"A" * 32
 IDS = [bytes([n]) * 32 for n in range(1, 5)]
@@ -23,14 +24,14 @@ def _chain(length: int = 3) -> Chain:
 
 def test_an_empty_chain() -> None:
     chain = Chain(A)
-    assert (len(chain), chain.slice, chain.id_at(0), list(chain.ids())) == (0, 0, None, [])
+    assert (len(chain), chain.slice, chain.id_at(0), list(chain.own_ids())) == (0, 0, None, [])
 
 
 def test_what_lies_where() -> None:
     chain = _chain()
     assert (len(chain), chain.opening, chain.head_id, chain.slice) == (3, IDS[0], IDS[2], 20)
     assert chain.head == Position(A, 2, IDS[2])
-    assert list(chain.ids()) == IDS[:3]
+    assert list(chain.own_ids()) == IDS[:3]
     assert [chain.id_at(seq) for seq in (-1, 0, 2, 3)] == [None, IDS[0], IDS[2], None]
     assert [chain.slice_at(seq) for seq in range(3)] == [0, 10, 20]
 
@@ -45,11 +46,14 @@ def test_which_places_a_branch_passes() -> None:
 
 def test_an_id_is_found_only_where_one_begins() -> None:
     chain = Chain(A)
-    tricky = [b"x" * 16 + b"y" * 16, b"x" * 16 + b"z" * 16, b"y" * 16 + b"x" * 16]
-    for id_ in tricky:
-        chain.append(_entry(0)._replace(id=id_))
-    assert [chain.seq_of(id_) for id_ in tricky] == [0, 1, 2]  # the third also lies across the first and the second
-    assert chain.seq_of(b"w" * 32) is None
+    tricky = [bytes([1, 1]) * 16, bytes([1, 1]) * 15 + bytes([2, 2]), bytes([1, 1]) + bytes(30)]
+    for seq, id_ in enumerate(tricky):
+        chain.append(_entry(seq)._replace(id=id_))
+    index = Index([chain])
+    assert [index.holder(id_) for id_ in tricky] == [chain] * 3
+    across = tricky[0][-28:] + bytes(4)  # what lies across the first cell's id and its number
+    assert index.holder(across) is None
+    assert index.holder(b"w" * 32) is None
 
 
 def test_what_follows_the_head() -> None:

@@ -10,7 +10,7 @@ from ubcp_p2p.ledger import rules
 from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.entry import CONTRIBUTORS_MAX, ZERO, Allot, Close, Heal, OpenAccount, Rotate
 from ubcp_p2p.ledger.faults import LedgerError, MalformedEntry, Overdraft, Pending, RuleViolation
-from ubcp_p2p.ledger.state import Fork
+from ubcp_p2p.ledger.forks import Fork
 from ubcp_p2p.ledger.wire import ForkProof, Signed
 from ubcp_p2p.ledger.world import World
 from ubcp_p2p.units import MICROCREDITS
@@ -88,7 +88,7 @@ def test_an_entry_that_forks_is_noted_though_it_is_refused() -> None:
     bad = s.draft(fork, s.ask(pay, 5000))
     with pytest.raises(RuleViolation):
         rules.apply(s.ledger, bad, s.history)
-    assert s.ledger.forks == {fork.public: {Fork(2, *sorted((first.entry.id, bad.entry.id)))}}
+    assert s.ledger.open_forks(fork.public) == [Fork(2, *sorted((first.entry.id, bad.entry.id)))]
     assert s.ledger.frozen() == [fork.public]
     assert len(s.ledger.chains[fork.public]) == 1
 
@@ -111,7 +111,7 @@ def test_a_stranger_cannot_freeze() -> None:
         with pytest.raises(RuleViolation) as error:
             rules.check_proof(s.ledger, ForkProof.of(first, signed._replace(signatures=((thief.public, bytes(64)),))))
         assert error.value.code == "freeze"
-    assert s.ledger.forks == {}
+    assert s.ledger.forks.places == {}
 
 
 def test_copies_with_other_signatures_are_the_same_entry() -> None:
@@ -144,7 +144,7 @@ def test_a_third_branch_from_the_middle_is_a_branch_of_its_own() -> None:
     s.write(s.back(a, 2), s.ask(pay, 5))  # its past has a REQUEST, which is replayed
     chains = s.ledger.chains[a.public]
     assert sorted(len(chain) for chain in chains) == [3, 4, 4, 4]
-    assert len(s.ledger.forks[a.public]) == 4
+    assert [len(ids) for ids in s.ledger.forks.places[a.public].values()] == [3, 2]
     amounts = sorted(chain.purse.reserved for chain in chains)  # type: ignore[attr-defined]
     assert amounts == [105, 110, 220, 300]
     assert first.entry.id in s.ledger.requests

@@ -190,7 +190,7 @@ def exported(world: World, tmp_path: Path) -> tuple[Exported, Report, dict[Recor
 
 
 @pytest.mark.parametrize(
-    ("proofs_max", "frozen_max", "proofs", "frozen"), [(99, 99, 8, 3), (4, 99, 4, 3), (2, 99, 2, 2), (99, 1, 8, 1)]
+    ("proofs_max", "frozen_max", "proofs", "frozen"), [(99, 99, 5, 3), (4, 99, 4, 3), (2, 99, 2, 2), (99, 1, 5, 1)]
 )
 def test_what_an_export_has_no_room_for_is_left_out_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proofs_max: int, frozen_max: int, proofs: int, frozen: int
@@ -201,6 +201,6 @@ def test_what_an_export_has_no_room_for_is_left_out_and_told(
     world = forked(3)
     done, report, records = exported(world, tmp_path)
     assert (len(records[RecordKind.PROOF]), len(records[RecordKind.FROZEN])) == (proofs, frozen)
-    assert done == (len(world.entries), 8 - proofs, 3 - frozen)
+    assert done == (len(world.entries), 5 - proofs, 3 - frozen)
     assert {fault.code for fault in report.faults} == {"fork"}
     assert len(report.frozen) == 3

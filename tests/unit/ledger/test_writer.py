@@ -357,7 +357,7 @@ def test_after_a_heal_an_account_goes_on_from_there(store: Store, world: World) 
     assert "HEAL" in str(caught.value.hint)
     heal = one.write(0, Heal(((lost.entry.seq, lost.entry.id),), ()), world.stewards[:2])
     (verdict,) = store.append([heal])
-    assert verdict == (heal.entry.id, Outcome.ADDED, (), None)
+    assert (verdict.id, verdict.outcome, verdict.error) == (heal.entry.id, Outcome.ADDED, None)
     assert writer.confirm([[heal.entry.position]]) == []
     signed = writer.write(_small(world), now_s=_now_s(store), offsets_s=[])
     assert signed is not None and signed.entry.prev == heal.entry.id

@@ -87,8 +87,8 @@ def _requests(file: Vectors) -> None:
     case("a deadline before", "slice > deadline", body._replace(deadline=11), "request")
     case("expiry at the deadline", "deadline = expiry", body._replace(deadline=14))
     case("expiry before the deadline", "deadline > expiry", body._replace(deadline=15), "request")
-    case("the longest request", "expiry = slice + longest enrolment", body._replace(expiry=72))
-    case("a request too long", "a slice more", body._replace(expiry=73), "request")
+    case("the longest request", "expiry = slice + allowance periods", body._replace(expiry=32))
+    case("a request too long", "a slice more", body._replace(expiry=33), "request")
     case("an unknown purpose", "the charter has education and research", body._replace(purpose="sport"), "request")
     case("a paymaster that nobody knows", "it may open its chain later", body._replace(paymaster=bytes([7]) * 32))
     stranger = s.account("stranger", enrol=False)
@@ -150,9 +150,9 @@ def _exposure(file: Vectors) -> None:
 
 
 def _versions(file: Vectors) -> None:
-    """From period 1 on: another cap, allowance, purpose, longest enrolment."""
+    """From period 1 on: another cap, allowance, purpose, and allowances that are good for longer."""
     s = Scene(17)
-    s.amend(1, exposure_cap=1900, purposes=("sport",), allowance=Allowance(2000, 400), enrolment_periods_max=3)
+    s.amend(1, exposure_cap=1900, purposes=("sport",), allowance=Allowance(2000, 400), allowance_periods=3)
     a, p = s.account("a"), s.account("p")
     pay = s.node(p, "pay")
     for slice_, credits_, purpose, expected in (
@@ -171,7 +171,7 @@ def _paid(s: Scene, *credits_: int) -> tuple[Author, Author, Author, Signed]:
     """`b` earns with its node: cumulative credits, one RECEIPT a slice from slice 1 on, for a REQUEST of `a`."""
     a, b, p = s.account("a"), s.account("b"), s.account("p")
     pay, node = s.node(p, "pay"), s.node(b, "node")
-    allot = s.allot(pay, s.request(a, pay, 1000, slices=60), node, 1000)
+    allot = s.allot(pay, s.request(a, pay, 1000, slices=20), node, 1000)
     for total in credits_:
         s.now += 1
         s.write(node, s.pay(node, pay, allot, total))

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.vectors.ledger.scene import Scene
 from ubcp_p2p.ledger.balances import Balance, balances_root
+from ubcp_p2p.ledger.entry import ZERO
 from ubcp_p2p.ledger.merkle import root_of
 from ubcp_p2p.ledger.wire import ForkProof, Signed
 
@@ -65,7 +66,10 @@ class Vectors:
         entries: Iterable[Signed] | None = None,
         as_of: int | None = None,
     ) -> None:
-        """What all entries of `scene` lead to. rows: by name: available, reserved, uncollected, debt."""
+        """What all entries of `scene` lead to. rows: by name: available, reserved, uncollected, debt.
+
+        findings: but for debts, which follow from the rows.
+        """
         entries = list(scene.entries if entries is None else entries)
         table = sorted(Balance(scene.names[name].public, *row) for name, row in rows.items())
         self.add(
@@ -77,7 +81,10 @@ class Vectors:
             as_of=max((s.entry.slice for s in entries), default=0) if as_of is None else as_of,
             rows=[[row.account.hex(), *row[1:]] for row in table],
             frozen=sorted(author.hex() for author in frozen),
-            findings=sorted([code, signed.entry.id.hex(), who] for code, signed, who in findings),
+            findings=sorted(
+                [[code, signed.entry.id.hex(), who] for code, signed, who in findings]
+                + [["debt", ZERO.hex(), row.account.hex()] for row in table if row.debt]
+            ),
             entries_root=root_of(sorted(s.entry.id for s in entries)).hex(), balances_root=balances_root(table).hex(),
         )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.vectors.ledger import proofs
+from tests.vectors.ledger import heals, proofs
 from tests.vectors.ledger.files import Vectors, forked
 from tests.vectors.ledger.scene import Scene
 from ubcp_p2p.keys import NodeKey
@@ -19,11 +19,13 @@ def vectors() -> Vectors:
     _spent_twice(file)
     _refused(file)
     _nodes(file)
+    _debt_of_a_forked_paymaster(file)
     _branches_together(file)
     _earner_forks(file)
     _several(file)
     _claimed_twice(file)
     _closed_after(file)
+    heals.add_to(file)
     proofs.add_to(file)
     return file
 
@@ -169,9 +171,9 @@ def _refused(file: Vectors) -> None:
     s.now = 2
     third = s.request(s.back(a, 1), s.names["pay"], 10)
     s.write(a, Heal(((2, second.entry.id),), ()), s.stewards[:2])
-    file.state("7.4", "one of three branches not healed", "its forks with the other two stay open", s,
+    file.state("7.4", "one of three branches not healed", "the HEAL covers two of the three: none is settled", s,
                {"a": (0, 1510, 0, 510), "p": P}, frozen=[a.public],
-               findings=[forked(first, third), forked(second, third)])  # fmt: skip
+               findings=heals.forked_at(first, second, third))  # fmt: skip
 
 
 def _paid(seed: int) -> tuple[Scene, Signed]:
@@ -228,6 +230,24 @@ def _nodes(file: Vectors) -> None:
     file.state("6.6", "a node with two owners", "each is paid by ALLOTs to its own OPEN", s,
                {"a": (600, 150, 0, 0), "b": (1000, 0, 150, 0), "c": (1000, 0, 100, 0), "p": P}, frozen=[node.public],
                findings=[forked(s.history(node.public)[0], opened)])  # fmt: skip
+
+
+def _debt_of_a_forked_paymaster(file: Vectors) -> None:
+    s = Scene(100)
+    a, b, p = s.account("a"), s.account("b"), s.account("p")
+    pay, nodes = s.node(a, "pay"), [s.node(b, name) for name in ("one", "two", "three")]
+    request = s.request(a, pay, 1000)
+    allots = [s.allot(s.back(pay, 0), request, node, 1000) for node in nodes]
+    for node, allot in zip(nodes, allots, strict=True):
+        s.write(node, s.pay(node, pay, allot, 1000))
+    rows = {"a": (0, 0, 0, 2000), "b": (1000, 0, 3000, 0), "p": P}
+    file.state("8.7", "paid three times by a paymaster of three branches", "who asked owes 2000 of 3000", s, rows,
+               frozen=[pay.public], findings=heals.forked_at(*allots))  # fmt: skip
+    s.now = 10
+    s.request(a, s.node(p, "other"), 1000)
+    file.state("8.7", "a REQUEST in debt", "it is valid: its own chain covers it; the debt is as great as before", s,
+               {"a": (0, 1000, 0, 2000), "b": (2000, 0, 3000, 0), "p": (2000, 0, 0, 0)},
+               frozen=[pay.public], findings=heals.forked_at(*allots))  # fmt: skip
 
 
 def _branches_together(file: Vectors) -> None:

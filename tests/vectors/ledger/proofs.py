@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from tests.vectors.ledger.files import Finding, Vectors, forked
 from tests.vectors.ledger.scene import Key, Scene
-from ubcp_p2p.ledger.entry import ZERO, OpenAccount, Rotate, recovery_hash
+from ubcp_p2p.ledger.entry import ZERO, Body, Checkpoint, OpenAccount, Rotate, recovery_hash
 from ubcp_p2p.ledger.wire import ForkProof, Signed
 
 P = (1000, 0, 0, 0)
 
 
 def add_to(file: Vectors) -> None:
+    _no_place(file)
     _proofs(file)
     _rotations(file)
 
@@ -60,6 +61,31 @@ def _proofs(file: Vectors) -> None:
     case("a proof of two OPENs", "of an author that is not known yet", ForkProof.of(*new), "ok", forked(*new))
     node = [s.raw(pay.public, 1, s.id_at(pay, 0), ask, [pay.key]) for ask in asks]
     case("a proof of a node's fork", "neither entry may a node write", ForkProof.of(*node), "ok", forked(*node))
+
+
+def _no_place(file: Vectors) -> None:
+    """What only looks like a fork: entries that could stand on no chain."""
+    s = Scene(109)
+    a = s.account("a")
+    key, head = s.key("x"), a.head
+    assert head is not None
+    bodies: dict[str, list[Body]] = {
+        "CHECKPOINT": [Checkpoint(n, ZERO, ZERO) for n in (1, 2)],
+        "OPEN": [OpenAccount(bytes([n]) * 32) for n in (1, 2)],
+    }
+    for name, author, signer, seq, prev in (
+        ("CHECKPOINT", key.public, key, 0, bytes([5]) * 32),
+        ("CHECKPOINT", key.public, key, 0, ZERO),
+        ("OPEN", key.public, key, 0, bytes([5]) * 32),
+        ("OPEN", a.public, a.key, 2, head.id),
+    ):
+        pair = [s.raw(author, seq, prev, body, [signer]) for body in bodies[name]]
+        after = "nothing" if prev == ZERO else "an entry"
+        file.state("7.2", f"a proof of two {name}s with number {seq} after {after}", "OPEN alone is number 0", s,
+                   {"a": P}, proofs=[(ForkProof.of(*pair), "freeze")])  # fmt: skip
+    pair = [s.raw(key.public, 0, ZERO, body, [key]) for body in (bodies["OPEN"][0], bodies["CHECKPOINT"][0])]
+    file.state("7.2", "a proof of an OPEN and a CHECKPOINT with number 0", "", s, {"a": P},
+               proofs=[(ForkProof.of(*pair), "freeze")])  # fmt: skip
 
 
 def _rotations(file: Vectors) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from tests.support.ledgers import MemoryLedger
@@ -67,7 +67,7 @@ class Replica:
         self.ledger = Ledger(charters)
         self._by_author: dict[bytes, list[wire.Signed]] = {}
 
-    def history(self, author: bytes) -> list[wire.Signed]:
+    def history(self, author: bytes, wanted: Collection[bytes] | None = None) -> list[wire.Signed]:
         return self._by_author.get(author, [])
 
     def take(self, data: bytes) -> None:
@@ -182,8 +182,9 @@ def _state(document: Json, vector: Json) -> None:
     rows = balances.balances(ledger, replica.history, vector["as_of"])
     assert [[row.account.hex(), *row[1:]] for row in rows] == vector["rows"]
     assert [author.hex() for author in ledger.frozen()] == vector["frozen"]
-    found = sorted([finding.code, finding.entry.hex(), finding.author.hex()] for finding in ledger.findings())
-    assert found == vector["findings"]
+    found = [*ledger.findings(), *balances.debts(ledger, rows)]
+    named = sorted([finding.code, (finding.entry or entry.ZERO).hex(), finding.author.hex()] for finding in found)
+    assert named == vector["findings"]
     assert balances.entries_root(ledger).hex() == vector["entries_root"]
     assert balances.balances_root(rows).hex() == vector["balances_root"]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from typing import Any
 
 from ubcp_p2p.keys import AccountKey
 from ubcp_p2p.ledger.author import Author
-from ubcp_p2p.ledger.entry import Allot, Checkpoint, Decision, OpenAccount
-from ubcp_p2p.ledger.frauds.scene import CREDITS, Head, Planted, Scene, fraud
+from ubcp_p2p.ledger.entry import Allot, Checkpoint, Close, Decision, OpenAccount
+from ubcp_p2p.ledger.frauds.scene import CREDITS, SLICES, Head, Planted, Scene, fraud
 from ubcp_p2p.ledger.synth import Community
 from ubcp_p2p.ledger.wire import ForkProof
 from ubcp_p2p.ledger.world import PEAK, secret
@@ -103,6 +104,34 @@ def _claim(scene: Scene) -> Planted:
     job = scene.job()
     assert job.rig.head is not None
     return scene.bad(job.payer, scene.request_body(job.till, income=(job.rig.head,)))
+
+
+@fraud("debt", "a paymaster that has forked pays a REQUEST out twice", also=("fork",))
+def _debt(scene: Scene) -> Planted:
+    world = scene.world
+    payer, till = scene.person("payer")
+    amount = world.charter.allowance.member
+    request = world.request(payer, till, amount)
+    for name in ("worker", "other"):
+        _, rig = scene.person(name)
+        twin = copy.copy(till)  # each knows nothing of what the other has allotted
+        world.receipt(rig, twin, world.allot(twin, request, rig, amount), amount)
+    return Planted(b"", payer.public)
+
+
+@fraud("debt", "an account that takes back by CLOSE what was paid, and spends it", name="debt-closed",
+       also=("close-voucher",))  # fmt: skip
+def _debt_closed(scene: Scene) -> Planted:
+    world = scene.world
+    payer, till = scene.person("payer")
+    _, rig = scene.person("worker")
+    amount = world.charter.allowance.member
+    request = world.request(payer, till, amount, slices=SLICES)
+    world.receipt(rig, till, world.allot(till, request, rig, amount), amount)
+    scene.over()
+    world.write(payer, Close(request.entry.id, (), amount))
+    world.request(payer, till, amount)
+    return Planted(b"", payer.public)
 
 
 # -- 10, 11: work and pay ---------------------------------------------------------------------------------------------
