@@ -459,7 +459,7 @@ def test_a_hello_names_all_forks_in_time_when_there_are_too_many() -> None:
 
     total, world = sync.PROOFS_MAX + 1000, busy(1)
     many = Many(world.charters.versions)
-    told = set()
+    told: set[bytes] = set()
     for place in (0, 1, total - 1, 3000, 2**32 - 1):
         answer = sync.answer([sync.HELLO, many.network, 1], many, place)
         assert isinstance(answer, list)
