@@ -15,7 +15,7 @@ from ubcp_p2p.peer.profile import Profile
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path.relative_to(REPOSITORY).as_posix()
-    for folder in (".", "docs", "docs/adr", "ledger", "models", "peer", "bootstrap", "tests", "bench")
+    for folder in (".", "docs", "docs/adr", "ledger", "models", "peer", "bootstrap", "tests", "bench", "simulation")
     for path in (REPOSITORY / folder).glob("*.md")
 )
 
@@ -75,7 +75,7 @@ def test_the_files_of_a_profile() -> None:
     assert documented == {path.name for path in files | {place.runs, place.log}}
 
 
-@pytest.mark.parametrize("folder", ["ledger", "models", "peer", "bootstrap", "tests", "bench"])
+@pytest.mark.parametrize("folder", ["ledger", "models", "simulation", "peer", "bootstrap", "tests", "bench"])
 def test_an_outer_folder_says_where_its_code_is(folder: str) -> None:
     first = _text(f"{folder}/README.md").splitlines()[0]
     assert "`ubcp_p2p/" in first

@@ -21,7 +21,7 @@ def test_the_wheel(tmp_path: Path) -> None:
     source.mkdir()
     for name in SHIPPED:
         shutil.copy(REPOSITORY / name, source)
-    for name in ("ubcp_p2p", "models", "tests", "ledger", "peer"):
+    for name in ("ubcp_p2p", "models", "simulation", "tests", "ledger", "peer"):
         shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "_content"))
     built = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, source],
@@ -40,6 +40,7 @@ def test_the_wheel(tmp_path: Path) -> None:
     recipes = {path.name for path in (REPOSITORY / "models" / "recipes").glob("*.toml")}
     content = {f"ubcp_p2p/_content/models/recipes/{name}" for name in recipes}
     content |= {"ubcp_p2p/_content/peer/carbon/intensity.csv", "ubcp_p2p/_content/peer/carbon/README.md"}  # its licence
+    content |= {f"ubcp_p2p/_content/simulation/{name}.toml" for name in ("community", "curve")}
     assert recipes
     assert modules | content | {"ubcp_p2p/py.typed"} <= names
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"ubcp_p2p"}

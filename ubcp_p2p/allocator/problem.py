@@ -49,6 +49,7 @@ class Reason(StrEnum):
 
     ACCEPTED = "accepted"
     FROZEN = "frozen"
+    INDEBTED = "indebted"
     NOT_ENROLLED = "not-enrolled"
     OWNER_REFUSED = "owner-refused"
     PURPOSE = "purpose-not-allowed"
@@ -58,7 +59,13 @@ class Reason(StrEnum):
     FULL = "full"
 
 
-STANDING: Final = (Reason.FROZEN, Reason.NOT_ENROLLED, Reason.OWNER_REFUSED)  # what is known before anything is weighed
+# What is known before anything is weighed.
+STANDING: Final = (Reason.FROZEN, Reason.INDEBTED, Reason.NOT_ENROLLED, Reason.OWNER_REFUSED)
+    Reason.FROZEN,
+    Reason.INDEBTED,
+    Reason.NOT_ENROLLED,
+    Reason.OWNER_REFUSED,
+)  # what is known before anything is weighed
 
 
 class Rules(NamedTuple):

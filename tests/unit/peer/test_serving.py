@@ -91,7 +91,7 @@ def test_whoever_is_out_of_standing_is_told_why(scene: Scene) -> None:
     for changes, reason in (
         ({"refuse_purposes": {"education"}}, Reason.OWNER_REFUSED),
         ({"refuse_runs": {f"run of {scene.ben.public.hex()[:4]}"}}, Reason.OWNER_REFUSED),
-        ({"shunned": {scene.ben.public}}, Reason.FROZEN),
+        ({"indebted": {scene.ben.public}}, Reason.INDEBTED),
     ):
         ask = scene.ask_of(request, **changes)
         assert ask is not None and ask.standing is reason

@@ -6,7 +6,7 @@ from typing import Final
 
 from ubcp_p2p.allocator.problem import Problem
 from ubcp_p2p.ledger.activity import Activity
-from ubcp_p2p.ledger.balances import statement
+from ubcp_p2p.ledger.balances import Standing, standing
 from ubcp_p2p.ledger.entry import Decision, Request
 from ubcp_p2p.ledger.leases import holders
 from ubcp_p2p.ledger.state import Ledger
@@ -45,7 +45,9 @@ class Book:
         self.read(store, slice_)
         authors = {asked.author for asked in self.activity.requests.values() if asked.body.deadline >= slice_}
         owing = {
-            author for author in authors if statement(store.ledger, author, store.history, slice_).balance.debt > 0
+            author
+            for author in authors
+            if standing(store.ledger, author, store.history, slice_).standing is Standing.INDEBTED
         }
         return assemble(store.ledger, self.activity, slice_, offer.knowing(self.first_seen, owing))
 

@@ -45,8 +45,7 @@ class Offer:
 
     budget: units of this slice; budget_max: of its best one. first_seen: REQUEST → the slice in which it came here.
     refuse_*: what the owner does not serve: purposes, and runs by name. forecast: g CO₂ per kWh from now on.
-    reserve_carried: what newcomers left of the last slice's reserve. shunned: accounts out of standing beside the
-    frozen ones.
+    reserve_carried: what newcomers left of the last slice's reserve. indebted: accounts that owe credits.
     """
 
     node: bytes
@@ -58,15 +57,15 @@ class Offer:
     carbon: int | None = None
     forecast: tuple[Slot, ...] = ()
     reserve_carried: int = 0
-    shunned: Collection[bytes] = ()
+    indebted: Collection[bytes] = ()
 
     def carrying(self, reserve: int) -> Offer:
         """With what newcomers left of the last slice's reserve."""
         return replace(self, reserve_carried=reserve)
 
-    def knowing(self, first_seen: Mapping[bytes, int], shunned: Collection[bytes]) -> Offer:
-        """With when requests came here, and who is out of standing."""
-        return replace(self, first_seen=first_seen, shunned=shunned)
+    def knowing(self, first_seen: Mapping[bytes, int], indebted: Collection[bytes]) -> Offer:
+        """With when requests came here, and who owes credits."""
+        return replace(self, first_seen=first_seen, indebted=indebted)
 
 
 class _Place(NamedTuple):
@@ -171,8 +170,10 @@ def _ask(
 
 
 def _standing(asked: Asked, offer: Offer, place: _Place, frozen: frozenset[bytes]) -> Reason | None:
-    if asked.author in frozen or asked.body.paymaster in frozen or asked.author in offer.shunned:
+    if asked.author in frozen or asked.body.paymaster in frozen:
         return Reason.FROZEN
+    if asked.author in offer.indebted:
+        return Reason.INDEBTED
     if not place.enrolled:
         return Reason.NOT_ENROLLED
     if asked.body.purpose in offer.refuse_purposes or asked.body.run in offer.refuse_runs:
