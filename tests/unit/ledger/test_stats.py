@@ -57,7 +57,7 @@ class Town:
 @pytest.mark.parametrize(
     ("slices", "expected"),
     [
-        ([], Waits(0)),
+        ([], Waits(0, 0, 0, 0, 0)),
         ([7], Waits(1, 7, 7, 7, 7)),
         ([4, 1], Waits(2, 1, 4, 4, 4)),
         (list(range(1, 11)), Waits(10, 5, 9, 10, 10)),
