@@ -1,9 +1,10 @@
 """A second, independent verifier of the credit ledger.
 
-It was written from `ledger/SPEC.md` alone, without a look at the first one, to find out whether the text suffices; they
-share no code. It decodes charters, entries, vouchers, fork proofs and export files, verifies all of it, folds balances
-and both roots, and names each fault with its code, entry and author. It is meant to be read beside the specification
-(each check says its section), and does the obvious thing slowly: what has to do with forks is computed anew each time.
+It was written from `ledger/SPEC.md` alone, without a look at the first one, to find out whether the text suffices
+(but for the charter's fields from `languages` on, which came later, by a hand that knew both); they share no code. It
+decodes charters, entries, vouchers, fork proofs and export files, verifies all of it, folds balances and both roots,
+and names each fault with its code, entry and author. It is meant to be read beside the specification (each check says
+its section), and does the obvious thing slowly: what has to do with forks is computed anew each time.
 
     python tests/support/second_verifier.py ledger.ubcp
 """

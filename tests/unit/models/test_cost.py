@@ -66,6 +66,12 @@ def test_a_run_by_the_recipes_own_numbers() -> None:
     assert cost.units == 48 * 4 * -(-flop_per_sample(recipe) * 200 // 10**9)
 
 
+def test_from_one_peer_to_as_many_as_the_recipe_admits() -> None:
+    recipe = load_recipe("digits-tiny")
+    assert cost_of(recipe) == cost_of(recipe, 1)
+    assert [cost_of(recipe, peers).units_per_round for peers in (1, 8)] == [1, 8]
+
+
 @pytest.mark.parametrize("peers", [0, 9, -1])
 def test_more_peers_than_the_recipe_admits(peers: int) -> None:
     with pytest.raises(ConfigError, match="not between 1 and 8"):
