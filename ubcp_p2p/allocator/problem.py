@@ -61,11 +61,6 @@ class Reason(StrEnum):
 
 # What is known before anything is weighed.
 STANDING: Final = (Reason.FROZEN, Reason.INDEBTED, Reason.NOT_ENROLLED, Reason.OWNER_REFUSED)
-    Reason.FROZEN,
-    Reason.INDEBTED,
-    Reason.NOT_ENROLLED,
-    Reason.OWNER_REFUSED,
-)  # what is known before anything is weighed
 
 
 class Rules(NamedTuple):
