@@ -60,7 +60,7 @@ class Reason(StrEnum):
 
 
 # What is known before anything is weighed.
-STANDING: Final = (Reason.FROZEN, Reason.INDEBTED, Reason.NOT_ENROLLED, Reason.OWNER_REFUSED)
+STANDING: Final = (Reason.FROZEN, Reason.NOT_ENROLLED, Reason.OWNER_REFUSED, Reason.INDEBTED)
 
 
 class Rules(NamedTuple):
