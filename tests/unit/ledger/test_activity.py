@@ -76,11 +76,12 @@ def test_branches_of_a_contributor_are_paid_once() -> None:
     s, _, pay, node, request = _paid()
     allot = s.allot(pay, request, node, 400)
     s.now = 1
-    fork = s.back(node, 0)
+    fork, third = s.back(node, 0), s.back(node, 0)
     s.write(node, s.pay(node, pay, allot, 100))
     s.write(fork, s.pay(node, pay, allot, 150))
     s.now = 2
     s.write(node, s.pay(node, pay, allot, 130))
+    s.write(third, s.pay(node, pay, allot, 150))
     id_ = request.entry.id
     for activity in _orders(s):
         assert sorted(activity.work()) == [

@@ -108,6 +108,16 @@ def test_waiting_ends_after_the_expiry() -> None:
     assert (total.waiting, total.unserved, total.accepted_of) == (Waits(0), 1, 1)
 
 
+def test_a_newcomers_request_counts_whatever_became_of_it() -> None:
+    t = Town(16)
+    served, _, _ = (t.ask(t.person(newcomer=True), expiry=expiry, deadline=0) for expiry in (9, 9, 3))
+    t.s.decide(t.one, [served])
+    t.tick(5)
+    total = _stats(t.s).total
+    assert (total.served.requests, total.waiting.requests, total.unserved) == (1, 1, 1)
+    assert total.newcomers == (3, 1, 0)
+
+
 def test_who_waits_for_longer_than_the_ageing_counts_against_acceptance() -> None:
     t = Town(4, ageing_slices=3)
     t.ask(t.person(), expiry=9)
