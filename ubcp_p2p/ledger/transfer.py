@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -13,7 +14,7 @@ from ubcp_p2p.errors import ConfigError, LocalIOError
 from ubcp_p2p.files import open_input
 from ubcp_p2p.ledger.ahead import Ahead, Until, by_clock
 from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
-from ubcp_p2p.ledger.disk import is_there
+from ubcp_p2p.ledger.database import is_there
 from ubcp_p2p.ledger.export import (
     FROZEN_MAX,
     PROOFS_MAX,
@@ -25,9 +26,8 @@ from ubcp_p2p.ledger.export import (
     write_export,
 )
 from ubcp_p2p.ledger.faults import LedgerError, MalformedEntry
-from ubcp_p2p.ledger.state import Fork
 from ubcp_p2p.ledger.store import Store, Verdict
-from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed, fork_id
+from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed
 
 BATCH: Final = 512  # entries in one transaction
 FAULTS_MAX: Final = 1000  # refusals that are told; all are counted
@@ -90,17 +90,17 @@ def export_store(store: Store, file: BinaryIO, *, log: bytes | None = None) -> E
 
 def _by_weight(store: Store, frozen: set[bytes]) -> Sequence[tuple[bytes, bytes]]:
     """(id, author) of all fork proofs: first one of each frozen author, last what a HEAL has settled."""
-    ledger, stored = store.ledger, set(store.proof_ids())
+    unsettled = {author: {fork.seq for fork in store.ledger.open_forks(author)} for author in frozen}
+    counts: Counter[bytes] = Counter()
     ranked = []
-    for author, forks in ledger.forks.items():
-        unsettled = ledger.open_forks(author) if author in frozen else []
-        kept = [fork for fork in [*unsettled, *sorted(forks.difference(unsettled))] if _id_of(fork) in stored]
-        ranked += [(fork not in unsettled, place, _id_of(fork), author) for place, fork in enumerate(kept)]
+    for id_ in store.proof_ids():
+        data = store.proof(id_)
+        assert data is not None
+        entry = ForkProof.from_bytes(data).first.entry
+        is_settled = entry.seq not in unsettled.get(entry.author, ())
+        counts[entry.author] += not is_settled
+        ranked.append((is_settled, counts[entry.author], id_, entry.author))
     return [(id_, author) for *_, id_, author in sorted(ranked)]
-
-
-def _id_of(fork: Fork) -> bytes:
-    return fork_id(fork.first, fork.second)
 
 
 def import_export(
