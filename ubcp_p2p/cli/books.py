@@ -44,7 +44,7 @@ def export(
     """
     from ubcp_p2p.cli.audit import slice_of
     from ubcp_p2p.files import open_atomic
-    from ubcp_p2p.ledger.disk import files_of
+    from ubcp_p2p.ledger.database import files_of
     from ubcp_p2p.ledger.store import Store
     from ubcp_p2p.ledger.targets import check_export_target
     from ubcp_p2p.ledger.transfer import export_store

@@ -1,4 +1,4 @@
-"""The store's file: rows, transactions, the lock. The only user of SQLite.
+"""The store's file: rows and transactions. How it is opened is database.py.
 
 A `Disk` knows no rules. WAL with synchronous=FULL: when `transaction` returns, what was written survives a kill and a
 power cut; when it raises, the file has all of it or nothing of it.
@@ -6,29 +6,31 @@ power cut; when it raises, the file has all of it or nothing of it.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ubcp_p2p.errors import ConfigError, LocalIOError
-from ubcp_p2p.files import open_input
+from ubcp_p2p.errors import ConfigError
+from ubcp_p2p.ledger.database import (
+    StoreError,
+    connect,
+    connect_to_read,
+    in_memory,
+    is_there,
+    prepare,
+    refuse_special,
+    take_lock,
+    told,
+)
 from ubcp_p2p.ledger.entry import Entry
-from ubcp_p2p.ledger.export import MAGIC
 from ubcp_p2p.ledger.formats import format_of, migrate
 
+if TYPE_CHECKING:
+    import sqlite3
+
 BATCH: Final = 1000  # rows read at once: at most 25 MB of entries
-BUSY_S: Final = 10.0  # a reader that recovers the WAL of a killed writer holds the file that long at most
-SQLITE_MAGIC: Final = b"SQLite format 3\0"
-_NO_WRITING: Final = frozenset({"SQLITE_READONLY_DIRECTORY", "SQLITE_CANTOPEN", "SQLITE_READONLY_CANTINIT"})
-LOG_BYTES_MAX: Final = 64 << 20  # what the WAL may keep of the disk after a large batch
-
-
-class StoreError(LocalIOError):
-    """Our own disk: damaged, full or unreadable. A new start finds all that was acknowledged."""
 
 
 class EntryRow(NamedTuple):
@@ -62,17 +64,17 @@ class Disk:
 
         Raises ConfigError when there is one already, LocalIOError (another process has it), StoreError.
         """
-        lock = _take_lock(path)
+        lock = take_lock(path)
         try:
-            with _told(path):
+            with told(path):
                 # A blank file is one whose making was cut off before its only transaction.
                 if is_there(path):
                     raise ConfigError(f"there is a ledger store in {path} already; nothing was changed")
                 with suppress(FileExistsError):
                     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-                db = _connect(path)
+                db = connect(path)
                 try:
-                    _prepare(db)
+                    prepare(db)
                     migrate(db, 0, charters)
                 except BaseException:
                     db.close()
@@ -96,18 +98,18 @@ class Disk:
                 f"there is no ledger store in {path}",
                 hint="a node of a community makes it (`ubcp up`); so does `ubcp ledger import FILE`, from an export",
             )
-        _refuse_special(path)
-        lock = None if read_only else _take_lock(path)
+        refuse_special(path)
+        lock = None if read_only else take_lock(path)
         try:
-            with _told(path):
-                db = _connect_to_read(path) if read_only else _connect(path)
+            with told(path):
+                db = connect_to_read(path) if read_only else connect(path)
                 try:
                     found = format_of(db, path, read_only=read_only)
                     if read_only:
                         db.execute("BEGIN")
                         db.execute("SELECT count(*) FROM charters")  # from the first read on, the view stands still
                     else:
-                        _prepare(db)
+                        prepare(db)
                         migrate(db, found)
                 except BaseException:
                     db.close()
@@ -121,7 +123,7 @@ class Disk:
     @classmethod
     def in_memory(cls, charters: Iterable[bytes]) -> Disk:
         """One that no file keeps: for who only looks on."""
-        db = sqlite3.connect(":memory:", isolation_level=None)
+        db = in_memory()
         migrate(db, 0, charters)
         return cls(Path(":memory:"), db, None)
 
@@ -135,7 +137,7 @@ class Disk:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All writes inside are kept together, or none of them. Raises StoreError; then none is, unless it says so."""
-        with _told(self.path):
+        with told(self.path):
             self.db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -149,7 +151,7 @@ class Disk:
 
     def rows(self, sql: str, *values: object) -> list[Any]:
         """Run one statement. Raises StoreError."""
-        with _told(self.path):
+        with told(self.path):
             return self.db.execute(sql, values).fetchall()
 
     # -- entries --------------------------------------------------------------------------------------------------
@@ -318,133 +320,3 @@ class Disk:
 
     def drop_draft(self, number: int) -> None:
         self.rows("DELETE FROM drafts WHERE number = ?", number)
-
-
-# -- SQLite -----------------------------------------------------------------------------------------------------------
-
-
-def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
-
-
-def _connect_to_read(path: Path) -> sqlite3.Connection:
-    """Beside a process that writes; or in a folder where nobody can, as a backup's, which SQLite does not read else."""
-    db = _connect(path, "ro")
-    try:
-        db.execute("PRAGMA schema_version").fetchone()  # the first look into the file
-        return db
-    except sqlite3.OperationalError as error:
-        db.close()
-        if error.sqlite_errorname not in _NO_WRITING:
-            raise
-    log = _sibling(path, "-wal")
-    if log.exists() and log.stat().st_size:
-        raise ConfigError(
-            f"the ledger store {path} cannot be read in a folder that cannot be written: its log {log.name} has to be "
-            "worked in first",
-            hint="copy both into another folder",
-        )
-    return _connect(path, "ro&immutable=1")
-
-
-def _prepare(db: sqlite3.Connection) -> None:
-    for pragma in (
-        "journal_mode = WAL",
-        "synchronous = FULL",  # a commit is synced before it is acknowledged
-        f"journal_size_limit = {LOG_BYTES_MAX}",
-        "trusted_schema = OFF",
-        "cell_size_check = ON",
-    ):
-        db.execute(f"PRAGMA {pragma}")
-
-
-def files_of(path: Path) -> list[Path]:
-    """A store's file and what belongs to it."""
-    return [path, *(_sibling(path, suffix) for suffix in ("-wal", "-shm", ".lock"))]
-
-
-def is_there(path: Path) -> bool:
-    """Whether there is a file with anything in it: not one whose making was cut off.
-
-    Raises ConfigError for what can be no store, StoreError.
-    """
-    if not path.exists():
-        return False
-    _refuse_special(path)
-    with _told(path):
-        db = _connect_to_read(path)
-        try:
-            return bool(db.execute("SELECT 1 FROM sqlite_schema").fetchall())
-        finally:
-            db.close()
-
-
-def _refuse_special(path: Path) -> None:
-    """Raises ConfigError for what is no plain file: SQLite would wait for a pipe.
-
-    It is not opened for that: closing it again would free SQLite's locks on it.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path} is no plain file, hence no ledger store", hint="name a file")
-
-
-def _refuse_export(path: Path) -> None:
-    """Raises ConfigError where SQLite has found no database because it is an export."""
-    with open_input(path) as file:
-        head = file.read(len(MAGIC))
-    if head == MAGIC:
-        raise ConfigError(
-            f"{path} is an export of a ledger, not a store",
-            hint="`ubcp audit` reads it; `ubcp ledger import FILE` makes a store from it",
-        )
-
-
-def _sibling(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-def _take_lock(path: Path) -> int:
-    """A file of its own: closing any descriptor of the database itself would free SQLite's locks."""
-    lock = _sibling(path, ".lock")
-    try:
-        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise LocalIOError(f"cannot open {lock}: {error.strerror}", hint="check its folder's owner and mode") from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise LocalIOError(
-            f"the ledger store {path} is in use by another process", hint="`ubcp stop` ends the node that has it"
-        ) from None
-    return fd
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """What SQLite says, in words."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        name = getattr(error, "sqlite_errorname", "")
-        if name == "SQLITE_NOTADB":
-            _refuse_export(path)
-        if name == "SQLITE_FULL":
-            raise StoreError(
-                f"cannot write the ledger store {path}: the disk is full",
-                hint="free some space; nothing that was acknowledged is lost",
-            ) from error
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or isinstance(error, sqlite3.IntegrityError):
-            raise damaged(path, str(error)) from error
-        raise StoreError(
-            f"the ledger store {path} cannot be used: {error}", hint="check the disk, its space and the file's mode"
-        ) from error
-
-
-def damaged(path: Path, why: str) -> StoreError:
-    """The file has something in it that this program never wrote."""
-    return StoreError(
-        f"the ledger store {path} is damaged: {why}",
-        hint="move it away and start again: entries come back from peers, or from an export by `ubcp ledger import`",
-    )

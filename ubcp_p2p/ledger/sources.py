@@ -9,7 +9,8 @@ from typing import BinaryIO, Final, Protocol
 
 from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
 from ubcp_p2p.files import open_input
-from ubcp_p2p.ledger.disk import SQLITE_MAGIC, Disk, damaged, files_of
+from ubcp_p2p.ledger.database import SQLITE_MAGIC, damaged, files_of
+from ubcp_p2p.ledger.disk import Disk
 from ubcp_p2p.ledger.export import (
     Header,
     Place,

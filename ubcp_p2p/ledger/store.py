@@ -15,15 +15,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, TypeAlias
 
-from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
+from ubcp_p2p.charter.values import Charters, SignedCharter
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.ledger import rules
-from ubcp_p2p.ledger.ahead import CLOCK_HINT, Ahead, Until
-from ubcp_p2p.ledger.disk import Disk, EntryRow, StoreError, damaged
-from ubcp_p2p.ledger.entry import SEQ_MAX, SLICE_MAX, Position
+from ubcp_p2p.ledger.ahead import Ahead, Until
+from ubcp_p2p.ledger.database import StoreError
+from ubcp_p2p.ledger.disk import Disk, EntryRow
+from ubcp_p2p.ledger.entry import SEQ_MAX, Position
 from ubcp_p2p.ledger.export import BLOB_BYTES_MAX
 from ubcp_p2p.ledger.faults import BadSignature, LedgerError, Pending
 from ubcp_p2p.ledger.forks import Place
+from ubcp_p2p.ledger.loading import refuse_ahead, replayed
 from ubcp_p2p.ledger.pending import MISSING_MAX, Waiting
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed, verify, verify_proof
@@ -98,7 +100,11 @@ class Store:
         disk = Disk.open(path, read_only=read_only)
         store = cls(disk, check_signatures=check_signatures, until=until if read_only else None)
         if until is not None and not read_only:
-            store._refuse_ahead(until)
+            try:
+                refuse_ahead(disk, store.ledger.charters.first, until)
+            except BaseException:
+                store.close()
+                raise
         found = store.ledger.network
         if network is not None and found != network:
             store.close()
@@ -278,62 +284,14 @@ class Store:
         return self._disk.drafts(author)
 
     # -- inside ---------------------------------------------------------------------------------------------------
-    def _refuse_ahead(self, until: Until) -> None:
-        """Older versions took entries of the future in. Raises ConfigError when there is one."""
-        charter = self.ledger.charters.first
-        ahead = Ahead()
-        for id_, slice_ in self._disk.later(until(charter)):
-            ahead.add(id_, slice_)
-        if ahead:
-            self.close()
-            raise ConfigError(
-                f"in the ledger store {self.path} {ahead.words(charter)}; {CLOCK_HINT}",
-                hint="if it is: `ubcp ledger export --as-of DATE --out FILE`, move the store away, and "
-                "`ubcp ledger import FILE`; they come again when it is time",
-            )
-
     def _load(self, check_signatures: bool = False, until: Until | None = None) -> None:
         """The memory from the disk alone."""
         self._ledger = None
-        try:
-            first, *later = (SignedCharter.from_bytes(data) for data in self._disk.charters())
-            charters = Charters(first)
-            for signed in later:
-                charters.add(signed)
-            ledger = Ledger(charters)
-            latest = until(charters.first) if until is not None else SLICE_MAX
-            for row in self._disk.entries():
-                signed_entry = decode_signed(row.data)
-                if check_signatures:
-                    verify(signed_entry)
-                if signed_entry.entry.slice > latest:
-                    self.ahead.add(row.id, signed_entry.entry.slice)
-                elif signed_entry.entry.id != row.id or not self._applied(ledger, signed_entry):
-                    raise damaged(self.path, f"row {row.position} of its entries is not what it should be")
-            for data in self._disk.proofs():
-                try:
-                    rules.check_proof(ledger, ForkProof.from_bytes(data))
-                except Pending:
-                    if not self.ahead:
-                        raise
-        except (LedgerError, CharterError, ValueError, KeyError) as error:
-            raise damaged(self.path, str(error)) from error
-        except Pending:
-            raise damaged(self.path, "an entry that others refer to is missing") from None
+        ledger, self.ahead = replayed(self._disk, check_signatures=check_signatures, until=until)
         waiting = Waiting()
         for number, missing, size in self._disk.pending_sizes():
             waiting.add(number, [missing[i : i + 32] for i in range(0, len(missing), 32)], size)
         self._ledger, self._waiting = ledger, waiting
-
-    def _applied(self, ledger: Ledger, signed: Signed) -> bool:
-        """Whether it is new there; or hangs on what was left out."""
-        try:
-            return rules.apply(ledger, signed, self.history)
-        except Pending:
-            if not self.ahead:
-                raise
-            self.ahead.dependent.add(signed.entry.id)
-            return True
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

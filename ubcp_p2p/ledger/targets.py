@@ -8,7 +8,7 @@ from typing import Final
 
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.files import beginning_of, same_file
-from ubcp_p2p.ledger.disk import SQLITE_MAGIC
+from ubcp_p2p.ledger.database import SQLITE_MAGIC
 
 _HEAD_BYTES: Final = 64
 

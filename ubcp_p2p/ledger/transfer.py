@@ -14,7 +14,7 @@ from ubcp_p2p.errors import ConfigError, LocalIOError
 from ubcp_p2p.files import open_input
 from ubcp_p2p.ledger.ahead import Ahead, Until, by_clock
 from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
-from ubcp_p2p.ledger.disk import is_there
+from ubcp_p2p.ledger.database import is_there
 from ubcp_p2p.ledger.export import (
     FROZEN_MAX,
     PROOFS_MAX,
@@ -90,18 +90,16 @@ def export_store(store: Store, file: BinaryIO, *, log: bytes | None = None) -> E
 
 def _by_weight(store: Store, frozen: set[bytes]) -> Sequence[tuple[bytes, bytes]]:
     """(id, author) of all fork proofs: first one of each frozen author, last what a HEAL has settled."""
-    ledger = store.ledger
-    unsettled: dict[bytes, set[bytes]] = {}  # author → ids of entries of its open forks
-    count: Counter[bytes] = Counter()
+    unsettled = {author: {fork.seq for fork in store.ledger.open_forks(author)} for author in frozen}
+    counts: Counter[bytes] = Counter()
     ranked = []
-    for proof in store.proofs():
-        author = proof.author
-        if author not in unsettled:
-            forks = ledger.open_forks(author) if author in frozen else []
-            unsettled[author] = {id_ for fork in forks for id_ in (fork.first, fork.second)}
-        is_settled = not {proof.first.entry.id, proof.second.entry.id} & unsettled[author]
-        ranked.append((is_settled, count[author], proof.id, author))
-        count[author] += not is_settled
+    for id_ in store.proof_ids():
+        data = store.proof(id_)
+        assert data is not None
+        entry = ForkProof.from_bytes(data).first.entry
+        is_settled = entry.seq not in unsettled.get(entry.author, ())
+        counts[entry.author] += not is_settled
+        ranked.append((is_settled, counts[entry.author], id_, entry.author))
     return [(id_, author) for *_, id_, author in sorted(ranked)]
 
 

@@ -87,7 +87,7 @@ class ForkProof(NamedTuple):
     @property
     def id(self) -> bytes:
         """SHA-256(`"ubcp/fork/1\\0"` ‖ the two entry ids): one fork has one id, whoever proves it."""
-        return fork_id(self.first.entry.id, self.second.entry.id)
+        return hashlib.sha256(b"ubcp/fork/1\0" + self.first.entry.id + self.second.entry.id).digest()
 
     def to_bytes(self) -> bytes:
         return _pack([self.first.to_bytes(), self.second.to_bytes()])
@@ -107,11 +107,6 @@ class ForkProof(NamedTuple):
         if (a.network, a.author, a.seq, a.prev) != (b.network, b.author, b.seq, b.prev) or not a.id < b.id:
             raise MalformedEntry("freeze", "a fork proof whose two entries are no fork")
         return proof
-
-
-def fork_id(first: bytes, second: bytes) -> bytes:
-    """Of the fork between two entries, whose ids rise."""
-    return hashlib.sha256(b"ubcp/fork/1\0" + first + second).digest()
 
 
 def sign(entry: Entry, data: bytes, signers: Iterable[keys.AccountKey | keys.NodeKey]) -> Signed:

@@ -16,7 +16,8 @@ from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
 from ubcp_p2p.codec import MalformedMessage, Value, bytes_of, fields, hash_of, items
 from ubcp_p2p.errors import NetworkError
 from ubcp_p2p.ledger.ahead import by_clock
-from ubcp_p2p.ledger.disk import Disk, is_there
+from ubcp_p2p.ledger.database import is_there
+from ubcp_p2p.ledger.disk import Disk
 from ubcp_p2p.ledger.pull import Ask, OtherNetwork, hello, pull
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.sync import CHARTERS, HELLO, NOTHING

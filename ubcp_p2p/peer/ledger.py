@@ -12,7 +12,7 @@ from ubcp_p2p.charter.values import Charters
 from ubcp_p2p.errors import ConfigError, UbcpError
 from ubcp_p2p.files import read_limited
 from ubcp_p2p.ledger.ahead import by_clock
-from ubcp_p2p.ledger.disk import is_there
+from ubcp_p2p.ledger.database import is_there
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.peer.config import LedgerConfig
 from ubcp_p2p.peer.profile import Profile

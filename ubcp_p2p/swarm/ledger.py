@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from ubcp_p2p.charter.values import Charters
 from ubcp_p2p.ledger.author import Key
-from ubcp_p2p.ledger.disk import StoreError
+from ubcp_p2p.ledger.database import StoreError
 from ubcp_p2p.ledger.entry import Body, Position
 from ubcp_p2p.ledger.intake import NOBODY, Taken
 from ubcp_p2p.ledger.store import Outcome, Store

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.community import Known, known, new_store
 from tests.support.store_life import FILE, Life
-from ubcp_p2p.ledger.disk import is_there
+from ubcp_p2p.ledger.database import is_there
 from ubcp_p2p.ledger.store import Store
 
 REPOSITORY = Path(__file__).parents[3]

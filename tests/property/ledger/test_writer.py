@@ -16,7 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from tests.support.community import disk_that_ends_at, new_store
 from ubcp_p2p.keys import AccountKey, NodeKey
-from ubcp_p2p.ledger.disk import StoreError
+from ubcp_p2p.ledger.database import StoreError
 from ubcp_p2p.ledger.entry import ZERO, Checkpoint, OpenNode, Position
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.wire import Signed

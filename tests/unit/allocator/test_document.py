@@ -61,7 +61,11 @@ def changed(path: str, value: object) -> bytes:
         ("requests.0.user", id_of(2).hex(), "asks[0].applicant: is not one of the applicants"),
         ("requests.0.id", "12", "requests.0.id: must be 64 hex digits"),
         ("requests.0.id", "A" * 64, "requests.0.id: must be 64 hex digits"),
-        ("requests.0.standing", "hungry", "requests.0.standing: must be 'frozen', 'not-enrolled', 'owner-refused' or 'indebted'"),
+        (
+            "requests.0.standing",
+            "hungry",
+            "requests.0.standing: must be 'frozen', 'not-enrolled', 'owner-refused' or 'indebted'",
+        ),
         ("requests.0.unit", 5, "requests.0.unit: Extra inputs are not permitted"),
         ("users.0.unit", "none", "applicants[0].unit: 'none' is not one of the units"),
         ("users.0.use", -1, "users.0.use: "),

@@ -26,7 +26,7 @@ from ubcp_p2p.errors import ConfigError, LocalIOError
 from ubcp_p2p.ledger import disk, pending, rules
 from ubcp_p2p.ledger import store as store_module
 from ubcp_p2p.ledger.balances import entries_root
-from ubcp_p2p.ledger.disk import StoreError
+from ubcp_p2p.ledger.database import StoreError
 from ubcp_p2p.ledger.entry import Kind, OpenAccount, Request, Rotate, recovery_hash
 from ubcp_p2p.ledger.state import History, Ledger
 from ubcp_p2p.ledger.store import Outcome, Store

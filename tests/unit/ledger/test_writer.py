@@ -15,7 +15,8 @@ from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.keys import AccountKey, NodeKey
 from ubcp_p2p.ledger import writer as writer_module
 from ubcp_p2p.ledger.author import Author
-from ubcp_p2p.ledger.disk import Disk, StoreError
+from ubcp_p2p.ledger.database import StoreError
+from ubcp_p2p.ledger.disk import Disk
 from ubcp_p2p.ledger.entry import (
     ZERO,
     Allot,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +12,16 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.support.community import fresh_charters, second_charter
 from tests.support.ledgers import busy
+from ubcp_p2p.charter.values import SignedCharter
 from ubcp_p2p.codec import decode, encode
 from ubcp_p2p.keys import NodeKey
-from ubcp_p2p.ledger.entry import ZERO, OpenAccount
+from ubcp_p2p.ledger import sync
+from ubcp_p2p.ledger.author import Author
+from ubcp_p2p.ledger.entry import ZERO, OpenAccount, OpenNode
 from ubcp_p2p.ledger.faults import BadSignature, LedgerError
+from ubcp_p2p.ledger.pull import Take
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.world import World
 from ubcp_p2p.swarm import ledger as ledger_module
@@ -200,6 +206,36 @@ async def test_alone_a_node_that_is_not_new_keeps_drafts(running: Running) -> No
     status = await running.live.status()
     assert (status["writing"]["standing"], status["writing"]["drafts"]) == ("unconfirmed", 1)
     assert "no peer has said yet" in status["writing"]["words"]
+
+
+@pytest.mark.asyncio
+async def test_a_chain_that_a_charter_has_ended_is_told_and_taken_up_again(tmp_path: Path) -> None:
+    """The node's ALLOT hangs on a REQUEST that version 2 refuses and version 3 lets stand."""
+    world = World(6)
+    ann, ben = world.account("ann"), world.account("ben")
+    charters = fresh_charters(world)
+    running = Running(tmp_path / "store", world)
+    node = Author(world.charters.network, running.air.key)
+    assert ann.head is not None
+    world.write(node, OpenNode(ann.head), [ann.key])
+    world.now = 2 * world.charter.period_slices
+    world.allot(node, world.request(ann, node, 50), world.node(ben, "ben"), 10)
+    two = second_charter(charters, world, effective=1, exposure_cap=1)
+    again = replace(two.charter, number=3, previous=two.charter.id, effective=2, exposure_cap=100)
+    three = SignedCharter(again).signed((k.public, k.sign("charter", again.id)) for k in world.stewards)
+    await running.live.open()
+    await running.live._books.run(running.store.append, world.entries)
+    serving = asyncio.create_task(running.live.serve())
+    for charter, standing, words in ((two, "ended", "ended by a charter: "), (three, "unconfirmed", "unconfirmed: ")):
+        step = Take(sync.CHARTERS, data=[charter.to_bytes()])
+        running.live._after(await running.live._books.run(running.live._books.intake.take_pulled, step, PEER, 2**31))
+        async with asyncio.timeout(10.0):
+            while not (writing := (await running.live.status())["writing"])["words"].startswith(words):
+                pass
+        assert writing["standing"] == standing
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
 
 
 class Pulls:
