@@ -35,7 +35,8 @@ class ShareError(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """steady: of those who ask for no more than their part of the budgets; eager: of those who ask for more, but have no queue.
+    """steady: of those who ask for no more than their part of the budgets; eager: of those who ask for more, but not
+    always.
 
     flat: entitled to an equal part of one's unit's part; what some leave goes to all who want more. by_unit: it goes to
     their unit first. at_once, done: parts of requests by kind. used, leased: of all budgets.
