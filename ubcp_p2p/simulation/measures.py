@@ -35,7 +35,8 @@ class ShareError(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """steady: of those who ask for no more than their part; eager: of those who ask for more, but have no queue.
+    """steady: of those who ask for no more than their part of the budgets; eager: of those who ask for more, but not
+    always.
 
     flat: entitled to an equal part of one's unit's part; what some leave goes to all who want more. by_unit: it goes to
     their unit first. at_once, done: parts of requests by kind. used, leased: of all budgets.
@@ -128,9 +129,9 @@ def _part_of_person(world: World) -> Floats:
 
 
 def _modest(world: World, trace: Trace) -> Flags:
-    """Who asks for no more than its part of all work."""
+    """Who asks for no more than its part of all budgets: the same people under every rule."""
     asked = np.bincount(trace.user, weights=trace.needs, minlength=world.users)
-    modest: Flags = asked <= _part_of_person(world) * float(trace.got.sum())
+    modest: Flags = asked <= _part_of_person(world) * float(world.budget.sum())
     return modest
 
 

@@ -53,7 +53,7 @@ def _gains(rules: Mapping[str, Any]) -> Table:
 
 
 def _percent(part: float) -> str:
-    return f"{100 * part:+.1f} %"
+    return f"{round(100 * part, 1) + 0.0:+.1f} %"  # no "-0.0"
 
 
 def conclusions(document: Mapping[str, Any]) -> str:
@@ -74,8 +74,8 @@ def conclusions(document: Mapping[str, Any]) -> str:
         f"{100 * bound:.0f} %, {worst.replace('_', ' ')} brings most by our rule, {_percent(gains[worst]['mean'])}: "
         f"the bound {'holds' if kept else 'does NOT hold'}. One person enrolled many times takes "
         f"{_percent(gains['sybils_person']['mean'])} more from its own unit, and "
-        f"{_percent(gains['sybils_idle_share']['mean'])} for a unit that left a part of its share: "
-        f"no rule that counts people can see that, so enrolment has to."
+        f"{_percent(gains['sybils_idle_share']['mean'])} for a unit that left a part of its share: what no rule sees, "
+        f"that they are one person, enrolment has to."
     )
 
 

@@ -58,8 +58,8 @@ def test_what_some_leave_goes_to_all_or_to_their_unit_first() -> None:
 def test_waits_are_to_the_first_slice_served_and_never_is_to_the_end() -> None:
     place = world([Kind.STEADY, Kind.STEADY, Kind.NEWCOMER], [0, 0, 0], [1])
     place = replace(place, joined=ints(0, 0, 5))
-    # A third of all that was done, which is 3, is a part: user 0 asked for that, user 1 for more.
-    done = trace(ints(0, 0, 1, 2), ints(0, 1, 2, 1), ints(1, 1, 1), first=ints(3, 9, -1, 7), came=ints(3, 1, 4, 5))
+    # A third of all budgets, of 24 · 100, is a part: user 0 asked for that, user 1 for more.
+    done = trace(ints(0, 0, 1, 2), ints(0, 800, 801, 1), ints(1, 1, 1), first=ints(3, 9, -1, 7), came=ints(3, 1, 4, 5))
     found = measure(place, done)
     assert found.steady.requests == 2
     assert found.steady.max == 8
