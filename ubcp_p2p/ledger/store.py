@@ -265,6 +265,7 @@ class Store:
             for signed in later:
                 charters.add(signed)
             ledger = Ledger(charters)
+            _ = ledger.index  # it grows with the ledger from here on; made later, all at once, it would stall a node
             for row in self._disk.entries():
                 signed_entry = decode_signed(row.data)
                 if check_signatures:
