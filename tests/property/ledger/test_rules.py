@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.support.ledger import Replica, picture, shuffled
 from tests.support.story import STEPS, Story, numbers
-from ubcp_p2p.ledger import balances, entry, replay, rules, wire
+from ubcp_p2p.ledger import balances, entry, parse, replay, rules, wire
 from ubcp_p2p.ledger.chain import AccountChain, NodeChain
 from ubcp_p2p.ledger.entry import Heal
 from ubcp_p2p.ledger.faults import LedgerError, Pending
@@ -122,7 +122,7 @@ def test_no_flipped_byte_is_taken(which: int, where: int, flip: int) -> None:
 def test_entries_survive_their_bytes(steps: list[int]) -> None:
     for signed in Story(steps).told:
         assert wire.decode_signed(signed.to_bytes()) == signed
-        assert entry.encode(entry.decode(signed.data)) == signed.data
+        assert entry.encode(parse.decode(signed.data)) == signed.data
 
 
 class Adversary(RuleBasedStateMachine):
