@@ -18,7 +18,7 @@ from ubcp_p2p import codec
 from ubcp_p2p.charter import dangers, document, draft, words
 from ubcp_p2p.charter.values import CharterError, SignedCharter
 from ubcp_p2p.errors import ConfigError
-from ubcp_p2p.ledger import entry, export, pull, rules, sync, wire
+from ubcp_p2p.ledger import entry, export, parse, pull, rules, sync, wire
 from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
 from ubcp_p2p.ledger.faults import LedgerError, Pending
 
@@ -43,7 +43,7 @@ def _vectors(subject: str, key: str) -> list[bytes]:
 
 def _entry(data: bytes) -> None:
     try:
-        parsed = entry.decode(data)
+        parsed = parse.decode(data)
     except LedgerError:
         return
     assert entry.encode(parsed) == data

@@ -1,7 +1,8 @@
 """Does a test notice every small change of the rules? `make mutants` (docs/mutation.md).
 
-Each mutant of rules.py and purse.py is loaded in a child process in place of the module; the vectors are run, and then
-the unit tests. A mutant that nothing notices has survived; docs/mutation.md must explain it, or that is an error.
+Each mutant of the rules, the forks and the purse is loaded in a child process in place of the module; the vectors are
+run, and then the unit tests. A mutant that nothing notices has survived; docs/mutation.md must explain it, or that is
+an error.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from tests.mutation.operators import Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "ubcp_p2p.ledger"
-TARGETS = ("rules", "purse")
+TARGETS = ("rules", "rules_common", "rules_accounts", "rules_nodes", "replay", "forks", "purse")
 SUBJECTS = ("rules", "chains", "forks", "balances")
 UNIT_TESTS = [
-    str(ROOT / "tests" / "unit" / "ledger" / f"test_{name}.py") for name in ("purse", "rules", "balances", "chain")
+    str(ROOT / "tests" / "unit" / "ledger" / f"test_{name}.py")
+    for name in ("purse", "rules", "balances", "chain", "forks")
 ]
 SECONDS_MAX = 120  # a mutant that loops is one that was noticed
 EXPLAINED = ROOT / "docs" / "mutation.md"
@@ -38,7 +40,7 @@ SURVIVED, KILLED = 0, 1
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
-    parser.add_argument("modules", nargs="*", default=TARGETS, help="of ubcp_p2p.ledger; default: rules purse")
+    parser.add_argument("modules", nargs="*", default=TARGETS, help="of ubcp_p2p.ledger; default: rules, forks, purse")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     _prepare()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ubcp_p2p.keys import AccountKey, NodeKey
-from ubcp_p2p.ledger.entry import ZERO, Body, Position, Rotate, Voucher, make, voucher_digest
+from ubcp_p2p.ledger.entry import ZERO, Body, Position, Rotate, Voucher, voucher_digest
+from ubcp_p2p.ledger.parse import make
 from ubcp_p2p.ledger.wire import ROLE_VOUCHER, Signed, SignedVoucher, sign
 
 Key = AccountKey | NodeKey

@@ -89,19 +89,21 @@ class StandingReport(NamedTuple):
 
 
 def standing(ledger: Ledger, account: bytes, history: History, as_of: int | None = None) -> StandingReport:
-    """Of an account, at slice `as_of` (default, and at least: the newest slice in the ledger).
+    """Of an account or a node, at slice `as_of` (default, and at least: the newest slice in the ledger).
 
     Raises LedgerError when sums do not come out as zero.
     """
+    is_account = any(isinstance(chain, AccountChain) for chain in ledger.chains.get(account, ()))
     if ledger.is_frozen(account):
         fork, *more = ledger.open_forks(account)
         others = f", and {len(more)} more" if more else ""
-        words = f"its chain has forked at number {fork.seq}{others}; its stewards' HEAL frees it"
-        return StandingReport(Standing.FROZEN, words)
-    try:
-        debt = statement(ledger, account, history, as_of).balance.debt
-    except KeyError:
-        return StandingReport(Standing.UNKNOWN, "the ledger has no account with this key")
+        remedy = "its stewards' HEAL frees it" if is_account else "a node is not healed, but replaced"
+        return StandingReport(Standing.FROZEN, f"its chain has forked at number {fork.seq}{others}; {remedy}")
+    if account not in ledger.chains:
+        return StandingReport(Standing.UNKNOWN, "the ledger has no account and no node with this key")
+    if not is_account:
+        return StandingReport(Standing.GOOD, "a node that has not forked; what it owes is its payers' debt")
+    debt = statement(ledger, account, history, as_of).balance.debt
     if debt:
         return StandingReport(Standing.INDEBTED, f"it owes {credits_text(debt)} credits, which are repaid first")
     return StandingReport(Standing.GOOD, "neither frozen nor in debt")

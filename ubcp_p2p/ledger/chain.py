@@ -139,7 +139,7 @@ class Chain:
         return other
 
     def note_event(self, seq: int) -> None:
-        """The entry `seq` has changed more than can be looked up by number. Not of entries that another owns."""
+        """The entry `seq` has an effect that cannot be looked up by number. Not of entries that another owns."""
         if seq >= self.start:
             self._events.append(seq)
 
@@ -269,7 +269,7 @@ class Income:
 
 
 class NodeChain(Chain):
-    """A machine's chain. Its events: ALLOT, RECEIPT, CLOSE."""
+    """A machine's chain. Its events: ALLOT, CLOSE; RECEIPTs are in its income."""
 
     def __init__(self, author: bytes, owner: bytes) -> None:
         super().__init__(author)
@@ -280,10 +280,11 @@ class NodeChain(Chain):
         self.closed: set[bytes] = set()  # REQUESTs that it closed as their paymaster
         self._sizes: list[tuple[int, int]] = [(-1, 0)]  # of its newest CHECKPOINT, from this number on
 
-    def earn(self, seq: int, period: int, request: int, credits_: int) -> None:
-        """The entry `seq` is a RECEIPT. Not of entries that another owns."""
-        if seq >= self.start:
-            self.income.append(seq, period, request, credits_)
+    def own_acts(self, first: int, last: int) -> list[int]:
+        receipts = self.income.seqs
+        return [
+            *super().own_acts(first, last), *receipts[bisect_left(receipts, first) : bisect_right(receipts, last)]
+        ]  # fmt: skip
 
     def earned(self, after: int, to: int) -> Iterator[tuple[int, int, int]]:
         """(period, REQUEST number, cumulative µcredits) of the receipts of this branch with after < seq ≤ to."""

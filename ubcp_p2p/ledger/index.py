@@ -20,19 +20,24 @@ class Index:
         self._numbers: dict[Chain, bytes] = {}
         self._rows: dict[bytes, bytearray] = {}
         for chain in chains:
+            rows, number = self._rows, self._number(chain)
             for id_ in chain.own_ids():
-                self.add(id_, chain)
+                try:
+                    rows[id_[:_KEY_BYTES]] += id_ + number
+                except KeyError:
+                    rows[id_[:_KEY_BYTES]] = bytearray(id_ + number)
 
     def add(self, id_: bytes, chain: Chain) -> None:
         """An entry that `chain` owns."""
+        row = self._rows.setdefault(id_[:_KEY_BYTES], bytearray())
+        row += id_ + self._number(chain)
+
+    def _number(self, chain: Chain) -> bytes:
         number = self._numbers.get(chain)
         if number is None:
             number = self._numbers[chain] = len(self._chains).to_bytes(_NUMBER_BYTES, "big")
             self._chains.append(chain)
-        row = self._rows.get(id_[:_KEY_BYTES])
-        if row is None:
-            row = self._rows[id_[:_KEY_BYTES]] = bytearray()
-        row += id_ + number
+        return number
 
     def holder(self, id_: bytes) -> Chain | None:
         """The branch that owns the entry with this id; None when there is none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ubcp_p2p.charter.values import Charter, CharterError, Charters, SignedCharter
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.ledger import rules
@@ -23,6 +25,7 @@ def replayed(disk: Disk, *, check_signatures: bool = False, until: Until | None 
         for version in later:
             charters.add(version)
         ledger = Ledger(charters)
+        _ = ledger.index  # it grows with the ledger from here on; made later, all at once, it would stall a node
         latest = until(charters.first) if until is not None else SLICE_MAX
         for row in disk.entries():
             signed = decode_signed(row.data)
@@ -48,8 +51,10 @@ def replayed(disk: Disk, *, check_signatures: bool = False, until: Until | None 
 def _is_new(disk: Disk, ledger: Ledger, signed: Signed, ahead: Ahead) -> bool:
     """Whether the ledger has not had it; what hangs on something left out is left out as well."""
 
-    def history(author: bytes) -> list[Signed]:
-        return [decode_signed(data) for data in disk.chain(author, 0, SEQ_MAX, SEQ_MAX)]
+    def history(author: bytes, wanted: Collection[bytes] | None = None, /) -> list[Signed]:
+        if wanted is None:
+            return [decode_signed(data) for data in disk.chain(author, 0, SEQ_MAX, SEQ_MAX)]
+        return [decode_signed(data) for id_ in wanted if (data := disk.entry(id_)) is not None]
 
     try:
         return rules.apply(ledger, signed, history)

@@ -38,7 +38,6 @@ from ubcp_p2p.ledger.wire import ForkProof, Signed
 KEPT_MAX: Final = 16  # of one author; whoever forks there again is spared the replay
 _OPENINGS: Final = frozenset({OpenAccount, OpenNode})
 _COSIGNED: Final = frozenset({Rotate, Enrol, Heal})
-_EVENTS: Final = frozenset({Enrol, Request, Close, Allot, Receipt})  # Chain.note_event
 
 
 def apply(ledger: Ledger, signed: Signed, history: History) -> bool:
@@ -65,6 +64,8 @@ def apply(ledger: Ledger, signed: Signed, history: History) -> bool:
     if entry.slice < chain.slice:  # §5.4
         raise RuleViolation("slice-falls", f"slice {entry.slice} after slice {chain.slice}")
     _act(ledger, chain, signed, history)
+    if chain.is_new:
+        ledger.chains.setdefault(entry.author, []).append(chain)
     ledger.append(chain, entry)
     return True
 
@@ -223,5 +224,3 @@ def _act(ledger: Ledger, chain: Chain, signed: Signed, history: History) -> None
             ledger.openings[entry.id] = OpeningFact(entry.id, entry.author, body.owner.author, entry.slice)
         case _:  # §5.2
             raise RuleViolation("author-kind", "an entry that this kind of author (account or node) cannot write")
-    if type(entry.body) in _EVENTS:
-        chain.note_event(entry.seq)

@@ -27,6 +27,7 @@ def enrol(ledger: Ledger, chain: AccountChain, signed: Signed, body: Enrol) -> N
         raise RuleViolation("enrolment", f"begins in period {body.first}, signed in period {now}")
     if not body.first < body.until <= body.first + charter.enrolment_periods_max:
         raise RuleViolation("enrolment", f"lasts {body.until - body.first} periods of {charter.enrolment_periods_max}")
+    chain.note_event(entry.seq)
     chain.enrolments.append(Enrolment(body.newcomer, body.unit, body.first, body.until, body.first))
     uses = ledger.nullifiers.setdefault(body.nullifier, {})
     use = (entry.slice, entry.id, signed.signers)
@@ -59,6 +60,7 @@ def request(ledger: Ledger, chain: AccountChain, entry: Entry, body: Request) ->
     purse.reserve(entry.id, body.credits)
     purse.check()
 
+    chain.note_event(entry.seq)
     chain.purse, chain.enrolments, chain.outflow = purse, enrolments, (now, spent)
     claims.note_on(chain)
     if entry.id not in ledger.requests:
@@ -121,5 +123,6 @@ def close_by_account(ledger: Ledger, chain: AccountChain, entry: Entry, body: Cl
         raise Replay("close-again", "a CLOSE of a REQUEST that was closed before, or is on another branch")
     chain.purse.close(body.request, body.returned)
     chain.purse.check()
+    chain.note_event(entry.seq)
     chain.closed[body.request] = body.final
     note_close(ledger, entry, body)

@@ -43,6 +43,7 @@ def allot(ledger: Ledger, chain: NodeChain, entry: Entry, body: Allot) -> None:
         raise RuleViolation("allot-sum", f"ALLOTs above the {request.credits} µcredits that the REQUEST reserved")
     if not before and len(allots) >= CONTRIBUTORS_MAX:
         raise RuleViolation("allot", f"more than {CONTRIBUTORS_MAX} contributors of one REQUEST")
+    chain.note_event(entry.seq)
     chain.allots.setdefault(body.request, {})[body.contributor] = body.credits
     ledger.allots[entry.id] = AllotFact(
         entry.id, body.request, entry.author, chain.owner, body.contributor, body.credits, entry.slice, entry.seq
@@ -87,7 +88,8 @@ def receipt(ledger: Ledger, chain: NodeChain, entry: Entry, body: Receipt) -> No
     elif credits_ == 0:
         raise RuleViolation("receipt-grows", "a RECEIPT over nothing")
     chain.paid[request_id] = Paid(units, credits_, rounds, seconds, slice_, allot_id)
-    chain.earn(entry.seq, ledger.period(slice_), request.number, credits_)
+    if entry.seq >= chain.start:  # else another branch owns it, and this one is being made
+        chain.income.append(entry.seq, ledger.period(slice_), request.number, credits_)
     paid = ledger.paid.setdefault(request_id, {})
     if credits_ > paid.get(chain.opening, 0):
         paid[chain.opening] = credits_
@@ -110,6 +112,7 @@ def close_by_paymaster(ledger: Ledger, chain: NodeChain, entry: Entry, body: Clo
         raise RuleViolation("close", "not of exactly the contributors that it allotted to, or above an ALLOT")
     if body.request in chain.closed:
         raise Replay("close-again", "a second CLOSE of one REQUEST")
+    chain.note_event(entry.seq)
     chain.closed.add(body.request)
     note_close(ledger, entry, body)
 

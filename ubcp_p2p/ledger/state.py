@@ -162,9 +162,7 @@ class Ledger:
     # -- growing ------------------------------------------------------------------------------------------------
 
     def append(self, chain: Chain, entry: Entry) -> None:
-        """The entry is valid, and the next of `chain`: a branch of this ledger or a new one."""
-        if chain.is_new:
-            self.chains.setdefault(entry.author, []).append(chain)
+        """The entry is valid, and the next of `chain`, which is one of `chains`."""
         chain.append(entry)
         if self._index is not None:
             self._index.add(entry.id, chain)

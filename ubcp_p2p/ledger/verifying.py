@@ -23,9 +23,10 @@ import msgpack
 
 from ubcp_p2p import keys
 from ubcp_p2p.ledger.blame import Authorship
-from ubcp_p2p.ledger.entry import ENTRY_BYTES_MAX, decode, entry_id
+from ubcp_p2p.ledger.entry import ENTRY_BYTES_MAX, entry_id
 from ubcp_p2p.ledger.export import Record
 from ubcp_p2p.ledger.faults import LedgerError
+from ubcp_p2p.ledger.parse import decode
 from ubcp_p2p.ledger.wire import (
     ROLE_ENTRY,
     SIGNATURES_MAX,

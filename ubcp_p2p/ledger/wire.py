@@ -12,20 +12,9 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from ubcp_p2p import keys
-from ubcp_p2p.ledger.entry import (
-    _UNPACK,
-    ENTRY_BYTES_MAX,
-    Entry,
-    Receipt,
-    Voucher,
-    _pack,
-    decode,
-    decode_again,
-    parse_voucher,
-    unpack,
-    voucher_digest,
-)
+from ubcp_p2p.ledger.entry import ENTRY_BYTES_MAX, Entry, Receipt, Voucher, pack, voucher_digest
 from ubcp_p2p.ledger.faults import BadSignature, MalformedEntry
+from ubcp_p2p.ledger.parse import UNPACK, decode, decode_again, parse_voucher, unpack
 
 SIGNATURES_MAX: Final = 66  # the author, its new key, and 64 stewards
 SIGNED_BYTES_MAX: Final = ENTRY_BYTES_MAX + SIGNATURES_MAX * 102 + 16
@@ -50,7 +39,7 @@ class Signed(NamedTuple):
 
     def to_bytes(self) -> bytes:
         """The wire form `[bytes, [[key, signature]…]]`."""
-        return _pack([self.data, [[key, signature] for key, signature in self.signatures]])
+        return pack([self.data, [[key, signature] for key, signature in self.signatures]])
 
 
 class SignedVoucher(NamedTuple):
@@ -60,7 +49,7 @@ class SignedVoucher(NamedTuple):
     signature: bytes
 
     def to_bytes(self) -> bytes:
-        return _pack([list(self.voucher), self.signature])
+        return pack([list(self.voucher), self.signature])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SignedVoucher:
@@ -90,7 +79,7 @@ class ForkProof(NamedTuple):
         return hashlib.sha256(b"ubcp/fork/1\0" + self.first.entry.id + self.second.entry.id).digest()
 
     def to_bytes(self) -> bytes:
-        return _pack([self.first.to_bytes(), self.second.to_bytes()])
+        return pack([self.first.to_bytes(), self.second.to_bytes()])
 
     @classmethod
     def of(cls, one: Signed, other: Signed) -> ForkProof:
@@ -130,7 +119,7 @@ def decode_signed(data: bytes) -> Signed:
 
 def decode_signed_again(data: bytes, id_: bytes) -> Signed:
     """The same for bytes that `decode_signed` has accepted before, and the entry's id: nothing is checked."""
-    body, rows = _UNPACK(data)
+    body, rows = UNPACK(data)
     return Signed(decode_again(body, id_), body, tuple([(key, signature) for key, signature in rows]))
 
 

@@ -18,8 +18,9 @@ from typing import Final, NamedTuple
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.ledger.author import Author, Key
 from ubcp_p2p.ledger.chain import AccountChain, Chain
-from ubcp_p2p.ledger.entry import ZERO, Body, Enrol, Heal, OpenNode, Position, Rotate, decode, make
+from ubcp_p2p.ledger.entry import ZERO, Body, Enrol, Heal, OpenNode, Position, Rotate
 from ubcp_p2p.ledger.faults import LedgerError, RuleViolation
+from ubcp_p2p.ledger.parse import decode, make
 from ubcp_p2p.ledger.store import Outcome, Store
 from ubcp_p2p.ledger.wire import Signed
 

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.support.ledger import Replica, picture, shuffled
 from tests.support.story import STEPS, Story, numbers
-from ubcp_p2p.ledger import balances, entry, replay, rules, wire
-from ubcp_p2p.ledger.chain import AccountChain
+from ubcp_p2p.ledger import balances, entry, parse, replay, rules, wire
+from ubcp_p2p.ledger.chain import AccountChain, NodeChain
 from ubcp_p2p.ledger.entry import Heal
 from ubcp_p2p.ledger.faults import LedgerError, Pending
 from ubcp_p2p.ledger.state import Ledger
@@ -122,7 +122,7 @@ def test_no_flipped_byte_is_taken(which: int, where: int, flip: int) -> None:
 def test_entries_survive_their_bytes(steps: list[int]) -> None:
     for signed in Story(steps).told:
         assert wire.decode_signed(signed.to_bytes()) == signed
-        assert entry.encode(entry.decode(signed.data)) == signed.data
+        assert entry.encode(parse.decode(signed.data)) == signed.data
 
 
 class Adversary(RuleBasedStateMachine):
@@ -230,6 +230,42 @@ def test_every_branch_is_the_replay_of_its_past(steps: list[int]) -> None:
             assert branch.closed == again.closed
             if not any(isinstance(signed.entry.body, Heal) for signed in story.scene.history(account)):
                 assert (ours, branch.claimed) == (again.purse, again.claimed)
+
+
+@settings(max_examples=settings().max_examples // 10)
+@given(STEPS)
+def test_every_branch_is_as_if_it_were_alone(steps: list[int]) -> None:
+    """What branches share, and what is replayed when one is made, comes to the same as a ledger without the others."""
+    story = Story(steps)
+    ledger, scene = story.scene.ledger, story.scene
+    by_id = {signed.entry.id: signed for signed in scene.entries}
+    for author, chains in ledger.chains.items():
+        for branch in chains if len(chains) > 1 else ():
+            head = by_id[branch.head_id]
+            alone = Replica(scene.charters)
+            alone.take([*scene.past(head), head])
+            (other,) = [chain for chain in alone.ledger.chains[author] if chain.head == head.entry.position]
+            assert [branch.id_at(seq) for seq in range(len(branch) + 1)] == [
+                other.id_at(seq) for seq in range(len(branch) + 1)
+            ]
+            for seq in range(len(branch)):
+                assert (branch.slice_at(seq), branch.powers_at(seq)) == (other.slice_at(seq), other.powers_at(seq))
+            assert (branch.opening, branch.slice, branch.powers) == (other.opening, other.slice, other.powers)
+            if isinstance(branch, AccountChain) and isinstance(other, AccountChain):
+                assert (branch.purse, branch.enrolments) == (other.purse, other.enrolments)
+                assert (branch.outflow, branch.claimed) == (other.outflow, other.claimed)
+                assert (branch.credited, branch.closed) == (other.credited, other.closed)
+            elif isinstance(branch, NodeChain) and isinstance(other, NodeChain):
+                assert (branch.owner, branch.paid, branch.closed) == (other.owner, other.paid, other.closed)
+                assert (branch.allots, branch.checkpoint_size) == (other.allots, other.checkpoint_size)
+                last = len(branch) - 1
+                assert _earned(ledger, branch, last) == _earned(alone.ledger, other, last)
+            else:
+                raise AssertionError("another kind of chain")
+
+
+def _earned(ledger: Ledger, chain: NodeChain, last: int) -> list[tuple[int, bytes, int]]:
+    return [(period, ledger.request_ids[number], amount) for period, number, amount in chain.earned(-1, last)]
 
 
 def test_the_story_is_worth_telling() -> None:

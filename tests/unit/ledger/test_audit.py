@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -19,10 +20,12 @@ from ubcp_p2p.keys import AccountKey
 from ubcp_p2p.ledger import snapshot
 from ubcp_p2p.ledger.audit import audit
 from ubcp_p2p.ledger.auditor import Auditor
-from ubcp_p2p.ledger.entry import ZERO, Kind, OpenAccount, Rotate, entry_id, make
+from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
+from ubcp_p2p.ledger.entry import ZERO, Heal, Kind, OpenAccount, Rotate, entry_id
 from ubcp_p2p.ledger.export import Record, RecordKind, Roots, UnreadableExport, read_export, write_export
 from ubcp_p2p.ledger.faults import FAULTS
 from ubcp_p2p.ledger.frauds import FRAUDS, Scene
+from ubcp_p2p.ledger.parse import make
 from ubcp_p2p.ledger.plant import write_synthetic
 from ubcp_p2p.ledger.report import Report
 from ubcp_p2p.ledger.sources import ExportSource, open_source
@@ -32,6 +35,7 @@ from ubcp_p2p.ledger.synth import Community, simulate
 from ubcp_p2p.ledger.targets import Occupied
 from ubcp_p2p.ledger.verifying import BATCH, Bad, batches, check, checked
 from ubcp_p2p.ledger.wire import Signed, decode_signed, sign
+from ubcp_p2p.ledger.world import CHARTER, World
 
 LATE = 10**6  # a clock after every slice
 ENTRIES = 300
@@ -418,6 +422,56 @@ def test_a_snapshot_of_a_ledger_that_forks_later(tmp_path: Path) -> None:
     assert report.resumed == len(entries)
     assert codes(report) == ["fork"]
     assert report.roots == world.roots()
+
+
+def test_a_snapshot_of_branches_that_leave_one_another(tmp_path: Path) -> None:
+    """What branches share is shared again, and they fork on from there, healed in part."""
+    world = Community(5)
+    entries = list(simulate(world, 6, ENTRIES))
+    scene = Scene(world)
+    payer, till = scene.person("payer")
+    for round_ in range(20):
+        twin = copy.copy(payer)
+        world.request(payer, till, 1000 + round_)
+        other = world.request(twin, till, 2000)
+        if round_ == 9:
+            body = Heal(((other.entry.seq, other.entry.id),), ())
+            world.write(payer, body, world.stewards[: world.charter.threshold])
+    everything, count = tmp_path / "everything", len(entries)
+    entries += world.taken()
+    with everything.open("wb") as file:
+        charters = [version.to_bytes() for version in world.charters.versions]
+        write_export(file, charters, [], [], entries, world.blobs, network=world.charters.network, roots=world.roots)
+    whole = run(everything)
+    assert codes(whole).count("fork") == 19 and whole.roots == world.roots()
+    for part in (count + 10, count + 25, len(entries) - 1):
+        beginning = rewritten(everything, tmp_path / "beginning", lambda rows, n=part: rows[:n])  # type: ignore[misc]
+        audited(beginning, tmp_path / f"snapshot {part}")
+        report = audited(everything, tmp_path / f"snapshot {part}")
+        assert report.resumed == part
+        assert (report.faults, report.roots, report.counts) == (whole.faults, whole.roots, whole.counts)
+
+
+def test_debts_and_open_networks_are_said(tmp_path: Path) -> None:
+    for name in ("debt", "debt-closed"):
+        write_synthetic(tmp_path / name, accounts=6, entries=ENTRIES, seed=5, fraud=FRAUDS[name])
+        report = run(tmp_path / name)
+        ((account, amount),) = report.debts
+        (fault,) = [fault for fault in report.faults if fault.code == "debt"]
+        assert (fault.entry, fault.account) == (b"", account)
+        assert amount == CHARTER.allowance.member
+        document = report.to_json()
+        assert document["debts"] == [{"account": account.hex(), "debt": amount}]
+        assert document["open_network"] is False
+        assert not report.frozen or account not in report.frozen
+    world = World(1, stewards=1, threshold=0)
+    world.account("a")
+    with (tmp_path / "open").open("wb") as file:
+        charters, rows = [v.to_bytes() for v in world.charters.versions], [s.to_bytes() for s in world.entries]
+        roots = Roots(entries_root(world.ledger), balances_root(balances(world.ledger, world.history)))
+        write_export(file, charters, [], [], rows, [], network=world.charters.network, roots=lambda: roots)
+    report = run(tmp_path / "open")
+    assert (report.is_open, report.debts, report.faults) == (True, (), ())
 
 
 def test_new_frozen_accounts_before_the_entries_do_not_matter(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from ubcp_p2p.ledger.entry import Close, Enrol
 from ubcp_p2p.ledger.merkle import EMPTY, root_of
 from ubcp_p2p.ledger.purse import ALLOWANCE, EARNED, Vintage
 from ubcp_p2p.ledger.state import Ledger
+from ubcp_p2p.ledger.world import World
 
 
 def _earned() -> tuple[Scene, Author, Author, Author]:
@@ -140,4 +141,4 @@ def test_a_close_that_leaves_out_who_was_paid_least() -> None:
 def test_an_empty_ledger() -> None:
     ledger = Ledger(Scene().charters)
     assert (ledger.slice, ledger.entries, ledger.accounts(), list(ledger.heads())) == (0, 0, [], [])
-    assert (ledger.findings(), ledger.frozen(), balances(ledger, lambda author, wanted=None, /: [])) == ([], [], [])
+    assert (ledger.findings(), ledger.frozen(), balances(ledger, World().history)) == ([], [], [])

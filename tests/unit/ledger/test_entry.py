@@ -8,8 +8,9 @@ from tests.support.story import Story, numbers
 from tests.vectors.ledger.scene import Scene
 from ubcp_p2p.ledger import entry, wire
 from ubcp_p2p.ledger.author import Author
-from ubcp_p2p.ledger.entry import ZERO, Close, Heal, Kind, OpenAccount, Position, Rotate, make, references
+from ubcp_p2p.ledger.entry import ZERO, Close, Heal, Kind, OpenAccount, Position, Rotate, references
 from ubcp_p2p.ledger.faults import FAULTS, BadSignature, LedgerError, MalformedEntry, RuleViolation
+from ubcp_p2p.ledger.parse import make
 
 A = b"A" * 32
 

@@ -27,7 +27,7 @@ from ubcp_p2p.ledger import disk, pending, rules
 from ubcp_p2p.ledger import store as store_module
 from ubcp_p2p.ledger.balances import entries_root
 from ubcp_p2p.ledger.database import StoreError
-from ubcp_p2p.ledger.entry import Kind, OpenAccount, Request, Rotate, recovery_hash
+from ubcp_p2p.ledger.entry import ZERO, Checkpoint, Kind, OpenAccount, Request, Rotate, recovery_hash
 from ubcp_p2p.ledger.state import History, Ledger
 from ubcp_p2p.ledger.store import Outcome, Store
 from ubcp_p2p.ledger.wire import Signed, sign
@@ -228,6 +228,27 @@ def test_a_fork_by_the_recovery_key_is_proven_too(path: Path) -> None:
         assert store.ledger.frozen() == [ann.public]
         (proof,) = store.proofs()
         assert {proof.first, proof.second} == {rotation, stolen}
+        same_after_reopening(store).close()
+
+
+def test_many_forks_at_one_place(path: Path) -> None:
+    """A free account that forks as often as it likes: a few proofs are kept, and the rest is noted."""
+    world = World(5, trusting=True)
+    node = world.node(world.account("stranger", enrol=False), "node")
+    before = list(world.entries)
+    crowd = [world.write(copy.copy(node), Checkpoint(1, n.to_bytes(32, "big"), ZERO)) for n in range(200)]
+    with new_store(path, world) as store:
+        store.append(before)
+        verdicts = store.append(crowd)
+        assert {verdict.outcome for verdict in verdicts} == {Outcome.ADDED}
+        kept = [verdict.proof for verdict in verdicts if verdict.proof is not None]
+        assert sorted(kept) == store.proof_ids()
+        assert len(kept) == store_module.PROOFS_PER_AUTHOR_MAX
+        assert store.proofs_of(node.public) == store.proofs() and store.proofs_of(bytes(32)) == []
+        assert all(crowd[0] in proof for proof in store.proofs())
+        assert store.ledger.frozen() == [node.public]
+        assert len(store.ledger.open_forks(node.public)) == 199
+        assert store.append(crowd[:2])[0].proof is None
         same_after_reopening(store).close()
 
 

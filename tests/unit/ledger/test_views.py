@@ -21,8 +21,8 @@ from ubcp_p2p.ledger.entry import (
     Request,
     Rotate,
     Voucher,
-    make,
 )
+from ubcp_p2p.ledger.parse import make
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.views import entry_words, when
 from ubcp_p2p.ledger.world import World

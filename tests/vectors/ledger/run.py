@@ -10,7 +10,7 @@ from tests.support.ledgers import MemoryLedger
 from tests.vectors.ledger.files import FORMAT
 from ubcp_p2p import codec, keys
 from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
-from ubcp_p2p.ledger import balances, entry, merkle, rules, stats, stats_document, sync, wire
+from ubcp_p2p.ledger import balances, entry, merkle, parse, rules, stats, stats_document, sync, wire
 from ubcp_p2p.ledger.activity import Activity
 from ubcp_p2p.ledger.faults import LedgerError, Pending
 from ubcp_p2p.ledger.state import Ledger
@@ -110,7 +110,7 @@ def _form(document: Json, vector: Json) -> None:
     def act() -> None:
         match vector["form"]:
             case "entry":
-                parsed = entry.decode(data)
+                parsed = parse.decode(data)
                 assert entry.encode(parsed) == data
                 found["id"] = parsed.id
             case "signed":

@@ -10,7 +10,8 @@ from typing import Any
 from ubcp_p2p.charter.values import Allowance, Charter, DeviceClass, SignedCharter, Unit
 from ubcp_p2p.keys import AccountKey, NodeKey
 from ubcp_p2p.ledger.author import Author
-from ubcp_p2p.ledger.entry import ZERO, Body, Position, Receipt, Request, Voucher, make, references
+from ubcp_p2p.ledger.entry import ZERO, Body, Position, Receipt, Request, Voucher, references
+from ubcp_p2p.ledger.parse import make
 from ubcp_p2p.ledger.wire import Signed, sign
 from ubcp_p2p.ledger.world import World, secret
 

@@ -22,13 +22,13 @@ _AHEAD: Final = 2**31  # slices: some 60,000 years
 @fraud("encoding", "an entry whose array header is longer than it need be")
 def _encoding(scene: Scene) -> Planted:
     payer, till = scene.person("payer")
-    return scene.raw(payer, Kind.REQUEST, form._body_row(scene.request_body(till)), header=b"\xdc\x00\x08")
+    return scene.raw(payer, Kind.REQUEST, form.body_row(scene.request_body(till)), header=b"\xdc\x00\x08")
 
 
 @fraud("version", "an entry of version 2")
 def _version(scene: Scene) -> Planted:
     payer, till = scene.person("payer")
-    return scene.raw(payer, Kind.REQUEST, form._body_row(scene.request_body(till)), version=2)
+    return scene.raw(payer, Kind.REQUEST, form.body_row(scene.request_body(till)), version=2)
 
 
 @fraud("length", "an entry longer than 16 KiB")
@@ -42,7 +42,7 @@ def _length(scene: Scene) -> Planted:
 def _field(scene: Scene) -> Planted:
     payer, till = scene.person("payer")
     body = scene.request_body(till, urgency=form.URGENCY_MAX + 1)
-    return scene.raw(payer, Kind.REQUEST, form._body_row(body))
+    return scene.raw(payer, Kind.REQUEST, form.body_row(body))
 
 
 @fraud("network", "an entry of another community's ledger")

@@ -187,8 +187,8 @@ class Scene:
         assert author.head is not None
         prev = author.head
         row = [version, author.network, author.public, prev.seq + 1, prev.id, self.world.now, int(kind), body]
-        packed = form._pack(row)
+        packed = form.pack(row)
         data = header + packed[1:] if header else packed
         id_ = entry_id(data)
-        self.world.put(form._pack([data, [[author.key.public, author.key.sign(ROLE_ENTRY, id_)]]]))
+        self.world.put(form.pack([data, [[author.key.public, author.key.sign(ROLE_ENTRY, id_)]]]))
         return Planted(id_, author.public)
