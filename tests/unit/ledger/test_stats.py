@@ -162,6 +162,18 @@ def test_a_row_needs_five_accounts() -> None:
         assert table.others is None
 
 
+def test_rows_are_by_name_whatever_the_order_of_entries() -> None:
+    t = Town(17)
+    for unit, purpose in (("village", "research"), ("lab", "education")):
+        for _ in range(5):
+            t.ask(t.person(unit), purpose=purpose)
+    stats = _stats(t.s)
+    assert [name for name, _ in stats.by_community.rows] == ["lab", "village"]
+    assert [name for name, _ in stats.by_purpose.rows] == ["education", "research"]
+    t.s.entries.reverse()
+    assert _stats(t.s) == stats
+
+
 def test_several_small_rows_together_have_figures() -> None:
     t = Town(7)
     for unit in ("lab", "lab", "lab", "village", "village"):
@@ -246,6 +258,12 @@ def test_several_decisions_about_one_slice_are_one_offer() -> None:
     assert nodes == (4, 2, 1, 60 + 45, 60 + 45)
     t.s.decide(t.two, [first], slice_=1, budget=100)
     assert _stats(t.s).nodes == (5, 2, 1, 205, 105 + 30)
+
+
+def test_a_budget_of_nothing_is_an_offer_of_nothing() -> None:
+    t = Town(18)
+    t.s.decide(t.one, budget=0)
+    assert _stats(t.s).nodes == (1, 1, 1, 0, 0)
 
 
 def test_reasons_of_refusal() -> None:
