@@ -19,6 +19,7 @@ def show(document: Mapping[str, Any], console: Console) -> None:
     """Waits and shares, then what cheating brings, then what follows."""
     rules = document["rules"]
     console.print(_waits(rules))
+    console.print(_shares(rules))
     console.print(_gains(rules))
     console.print(conclusions(document), soft_wrap=True, highlight=False)
 
@@ -32,15 +33,25 @@ def _table(title: str, *columns: str) -> Table:
 
 def _waits(rules: Mapping[str, Any]) -> Table:
     table = _table(
-        "Hours from coming to the first slice served, and shares", "rule", "steady p50", "p99", "max", "newcomers p50",
-        "p99", "accepted at once", "share error", "of a unit", "of a person", "budgets used",
+        "Hours from coming to the first slice served", "rule", "steady p50", "p99", "max", "newcomers p99",
+        "at once",
     )  # fmt: skip
     for name, rule in rules.items():
-        steady, new, error = rule["wait_h"]["steady"], rule["wait_h"]["newcomers"], rule["share_error"]["flat"]
+        steady, new = rule["wait_h"]["steady"], rule["wait_h"]["newcomers"]
         table.add_row(
-            name, *(f"{steady[key]:.2f}" for key in ("p50", "p99", "max")), f"{new['p50']:.2f}", f"{new['p99']:.2f}",
-            f"{100 * rule['accepted_at_once'].get('steady', 0):.1f} %", f"{100 * error['misplaced']:.1f} %",
-            f"{100 * error['unit']:.1f} %", f"{100 * error['person']:.0f} %", f"{100 * rule['used']:.1f} %",
+            name, *(f"{steady[key]:.2f}" for key in ("p50", "p99", "max")), f"{new['p99']:.2f}",
+            f"{100 * rule['accepted_at_once'].get('steady', 0):.1f} %",
+        )  # fmt: skip
+    return table
+
+
+def _shares(rules: Mapping[str, Any]) -> Table:
+    table = _table("Work in the wrong hands", "rule", "of all", "largest of a unit", "of a person", "budgets used")
+    for name, rule in rules.items():
+        error = rule["share_error"]["flat"]
+        table.add_row(
+            name, f"{100 * error['misplaced']:.1f} %", f"{100 * error['unit']:.1f} %",
+            f"{100 * error['person']:,.0f} %", f"{100 * rule['used']:.1f} %",
         )  # fmt: skip
     return table
 

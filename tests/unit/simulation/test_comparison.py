@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -14,11 +15,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from tests.support.communities import MAKERS, SMALL, tiny
 from ubcp_p2p.simulation.comparison import carry_out, document_of, results, tasks_of
 from ubcp_p2p.simulation.engine import Trace, live
 from ubcp_p2p.simulation.pairs import BOUND, BOUNDED, GAINS, BoundBroken, broken, gains
+from ubcp_p2p.simulation.report import show
 from ubcp_p2p.simulation.scenario import Scenario, load, shipped_scenario
 from ubcp_p2p.simulation.world import Kind, World, world_of
 
@@ -54,6 +57,18 @@ def test_it_has_all_rules_and_all_figures() -> None:
         assert set(rule["share_error"]) == {"flat", "by_unit"}
         assert 0 < rule["used"] <= rule["leased"] <= 1
     assert set(found["bounded"]) <= set(GAINS)
+
+
+@pytest.mark.slow
+def test_people_get_tables_that_fit_a_terminal_and_a_paragraph() -> None:
+    text = io.StringIO()
+    show(document(), Console(file=text, width=80))
+    lines = text.getvalue().splitlines()
+    assert not [line for line in lines if "…" in line]
+    for rule in document()["rules"]:
+        assert any(rule in line for line in lines)
+    assert lines[-1].startswith("By our rule 99 of 100 requests")
+    assert f"{100 * document()['rules']['fifo']['gains']['flooding']['mean']:+.1f} % by fifo" in lines[-1]
 
 
 @pytest.mark.slow
