@@ -150,6 +150,11 @@ class LiveLedger:
         """
         return await self._books.run(self._books.add_charter, form)
 
+    async def may_write(self) -> bool:
+        """Whether an own entry would be signed at once, and not be kept as a draft."""
+        standing, drafts = await self._books.run(self._standing)
+        return standing is Standing.CONFIRMED and not drafts
+
     async def write(self, body: Body, cosigners: Sequence[Key] = ()) -> Signed | None:
         """The node's own next entry, signed, stored and told; None: a draft until peers have confirmed its head.
 

@@ -150,13 +150,14 @@ class Service:
 
     async def _publish(self, problem: Problem, decision: Decision) -> str:
         """Keep the inputs, sign and tell the decision; what became of it, in words."""
+        if not await self._ledger.may_write():  # a draft would be signed when the slice is over
+            return "decided, and not told: this node may not sign yet (see the ledger's words)"
         inputs = await self._ledger.keep(encode_problem(problem))
         accepted = decision.accepted
         parts = [accepted[i : i + ACCEPTED_MAX] for i in range(0, len(accepted), ACCEPTED_MAX)] or [()]
         for part in parts:
             body = DecisionBody(decision.slice, decision.budget, decision.granule, part, decision.refused, inputs)
-            if await self._ledger.write(body) is None:
-                return "decided, and not told: this node may not sign yet (see the ledger's words)"
+            await self._ledger.write(body)
         return f"decided: {len(accepted)} of {len(problem.asks)} accepted"
 
     # -- for people -----------------------------------------------------------------------------------------------
@@ -164,9 +165,10 @@ class Service:
     def status(self) -> dict[str, Any]:
         """JSON for `ubcp status`."""
         begins = self._charter.epoch + self._slice * self._charter.slice_s
-        rows = [self._row(*pair) for pair in self._outcomes()]
+        outcomes = self._outcomes()
+        given = [self._row(*each) for each in outcomes if each[2].accepted]
+        waiting = sorted((each for each in outcomes if not each[2].accepted), key=_by_queue)[:WAITING_SHOWN]
         held = None if self._held is None else {id_.hex() for id_ in self._held}
-        given = [row for row in rows if row["accepted"]]
         return {
             "words": self._words,
             "slice": self._slice if self._slice >= 0 else None,
@@ -175,9 +177,11 @@ class Service:
             "budget": self._last[1].budget if self._last is not None else 0,
             "used": self._last[1].used if self._last is not None else 0,
             "settled": self._held is not None,
+            "held": [id_.hex() for id_ in self._held or ()],
             "leases": [row for row in given if held is None or row["request"] in held],
             "freed": [row for row in given if held is not None and row["request"] not in held],
-            "waiting": sorted((row for row in rows if not row["accepted"]), key=_by_queue)[:WAITING_SHOWN],
+            "waiting": [self._row(*each) for each in waiting],
+            "waiting_in_all": len(outcomes) - len(given),
         }
 
     def _outcomes(self) -> list[tuple[Problem, Ask, Outcome]]:
@@ -202,8 +206,8 @@ class Service:
         }
 
 
-def _by_queue(row: dict[str, Any]) -> tuple[bool, int]:
-    return row["queue"] is None, row["queue"] or 0
+def _by_queue(each: tuple[Problem, Ask, Outcome]) -> tuple[bool, int]:
+    return not each[2].queue, each[2].queue
 
 
 def _moment(seconds: int) -> str:
