@@ -20,6 +20,16 @@ def rank(request: bytes, slice_: int, node: bytes) -> bytes:
     return hashlib.sha256(b"ubcp/lease/1\0" + request + slice_.to_bytes(4, "big") + node).digest()
 
 
+def turn_permille(slice_: int, node: bytes) -> int:
+    """When in the time for decisions this node decides, 0 to 999 per mille of it, drawn anew for each slice.
+
+    Peers that all decided at once, on the same facts, would all choose the same requests. One after the other, each
+    knows what those before it have taken.
+    """
+    digest = hashlib.sha256(b"ubcp/turn/1\0" + slice_.to_bytes(4, "big") + node).digest()
+    return int.from_bytes(digest[:8], "big") * 1000 >> 64
+
+
 def holders(asked: Asked, slice_: int, leases: Iterable[Lease]) -> tuple[bytes, ...]:
     """The nodes whose leases on this slice hold, by rank; none when fewer than peers min have one."""
     nodes = {lease.node for lease in leases if lease.slice == slice_ and lease.request == asked.id}

@@ -16,7 +16,7 @@ from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.ledger.activity import Activity, Lease
 from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.entry import URGENCY_MIN, ZERO, Decision, Request
-from ubcp_p2p.ledger.leases import holders, rank
+from ubcp_p2p.ledger.leases import holders, rank, turn_permille
 from ubcp_p2p.ledger.wire import Signed
 from ubcp_p2p.ledger.world import World
 from ubcp_p2p.peer.config import ServingConfig
@@ -196,6 +196,14 @@ def test_leases_hold_by_rank_alone() -> None:
     assert list(chosen) == sorted(nodes, key=lambda node: rank(asked.id, 7, node))[:3]
     assert set(holders(asked, 7, leases[:2])) == set(nodes[:2])
     assert rank(asked.id, 7, nodes[0]).hex() != rank(asked.id, 8, nodes[0]).hex()
+
+
+def test_nodes_decide_one_after_the_other_and_take_turns_at_being_first() -> None:
+    nodes = [bytes([n]) * 32 for n in range(10)]
+    orders = {tuple(sorted(nodes, key=lambda node: turn_permille(slice_, node))) for slice_ in range(20)}
+    assert len(orders) == 20
+    turns = [turn_permille(slice_, node) for slice_ in range(200) for node in nodes]
+    assert 0 <= min(turns) < 10 and 990 <= max(turns) < 1000
 
 
 def test_the_speed_is_what_the_charter_or_the_owner_says() -> None:

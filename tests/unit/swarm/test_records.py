@@ -41,7 +41,9 @@ def changed(made: Any, **fields: Any) -> Any:
     return validation.DHTRecord(**(old | fields))
 
 
-GOOD = signed(record(packed(["a run", b"\1" * 32, 7, True]), left_s=LIFETIME_S_MAX / 2), ALICE)  # for all tests of this file
+GOOD = signed(
+    record(packed(["a run", b"\1" * 32, 7, True]), left_s=LIFETIME_S_MAX / 2), ALICE
+)  # for all tests of this file
 
 
 def test_a_signed_record_is_accepted_and_stripped_to_its_value() -> None:

@@ -1,4 +1,4 @@
-"""The slice loop: at a slice's beginning decide and publish, a minute later see which leases hold.
+"""The slice loop: soon after a slice's beginning decide and publish, a minute after it see which leases hold.
 
 Nothing is trained here: what holds is what this node owes the network in this slice.
 """
@@ -22,7 +22,7 @@ from ubcp_p2p.charter.values import Charter
 from ubcp_p2p.errors import ConfigError, UbcpError
 from ubcp_p2p.ledger.activity import Asked
 from ubcp_p2p.ledger.entry import Decision as DecisionBody
-from ubcp_p2p.ledger.leases import SETTLE_S
+from ubcp_p2p.ledger.leases import SETTLE_S, turn_permille
 from ubcp_p2p.peer.config import ServingConfig
 from ubcp_p2p.peer.owner import Keeper
 from ubcp_p2p.peer.serving.book import Book
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 ACCEPTED_MAX: Final = 256  # in one DECISION entry; more are told in several
 RETRY_S: Final = 10.0
+TURNS_PERMILLE: Final = 600  # of the first minute; the rest is for the last decisions to get around
 CLOCK_S: Final = 60.0
 WAITING_SHOWN: Final = 100
 
@@ -84,6 +85,8 @@ class Service:
             begins_s = float(self._charter.epoch + slice_ * self._charter.slice_s)
             try:
                 if slice_ != self._slice and self._clock() < begins_s + settle_s:
+                    turn_s = settle_s * TURNS_PERMILLE * turn_permille(slice_, self._node) / 1e6
+                    await self._until(begins_s + turn_s)
                     await self._decide(slice_)
                 await self._until(begins_s + settle_s)
                 if slice_ == self._slice:
