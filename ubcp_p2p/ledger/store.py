@@ -15,14 +15,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, TypeAlias
 
-from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
+from ubcp_p2p.charter.values import Charters, SignedCharter
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.ledger import rules
-from ubcp_p2p.ledger.disk import Disk, EntryRow, StoreError, damaged
+from ubcp_p2p.ledger.disk import Disk, EntryRow, StoreError
 from ubcp_p2p.ledger.entry import SEQ_MAX
 from ubcp_p2p.ledger.export import BLOB_BYTES_MAX
 from ubcp_p2p.ledger.faults import BadSignature, LedgerError, Pending
 from ubcp_p2p.ledger.forks import Place
+from ubcp_p2p.ledger.loading import ledger_of
 from ubcp_p2p.ledger.pending import MISSING_MAX, Waiting
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed, verify, verify_proof
@@ -256,28 +257,11 @@ class Store:
         return self._disk.drafts(author)
 
     # -- inside ---------------------------------------------------------------------------------------------------
+
     def _load(self, check_signatures: bool = False) -> None:
         """The memory from the disk alone."""
         self._ledger = None
-        try:
-            first, *later = (SignedCharter.from_bytes(data) for data in self._disk.charters())
-            charters = Charters(first)
-            for signed in later:
-                charters.add(signed)
-            ledger = Ledger(charters)
-            _ = ledger.index  # it grows with the ledger from here on; made later, all at once, it would stall a node
-            for row in self._disk.entries():
-                signed_entry = decode_signed(row.data)
-                if check_signatures:
-                    verify(signed_entry)
-                if signed_entry.entry.id != row.id or not rules.apply(ledger, signed_entry, self.history):
-                    raise damaged(self.path, f"row {row.position} of its entries is not what it should be")
-            for data in self._disk.proofs():
-                rules.check_proof(ledger, ForkProof.from_bytes(data))
-        except (LedgerError, CharterError, ValueError, KeyError) as error:
-            raise damaged(self.path, str(error)) from error
-        except Pending:
-            raise damaged(self.path, "an entry that others refer to is missing") from None
+        ledger = ledger_of(self._disk, self.history, check_signatures=check_signatures)
         waiting = Waiting()
         for number, missing, size in self._disk.pending_sizes():
             waiting.add(number, [missing[i : i + 32] for i in range(0, len(missing), 32)], size)
