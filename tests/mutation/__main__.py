@@ -120,6 +120,8 @@ def _load(name: str, source: str) -> None:
     for loaded in [key for key in sys.modules if key.startswith((PACKAGE, "tests."))]:
         if loaded not in keep and not loaded.startswith("tests.mutation"):
             del sys.modules[loaded]
+            if loaded.startswith(f"{PACKAGE}."):  # `from package import module` takes what the package has by that name
+                delattr(sys.modules[PACKAGE], loaded.removeprefix(f"{PACKAGE}."))
     spec = importlib.util.find_spec(full)
     assert spec is not None
     module = ModuleType(full)

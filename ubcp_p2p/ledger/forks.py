@@ -43,7 +43,7 @@ class Healing(NamedTuple):
     before: Position
     abandoned: tuple[Position, ...]
     refused: frozenset[bytes]
-    earlier: tuple[bytes, ...]
+    earlier: frozenset[bytes]
 
 
 class Forks:
@@ -148,7 +148,7 @@ class Forks:
             for position in (healing.before, *healing.abandoned):
                 branch = find(position) if position.seq >= place.seq else None
                 if branch is not None:
-                    left.discard(branch.id_at(place.seq) or b"")
+                    left -= {branch.id_at(place.seq)}
             for id_ in healing.refused & left:
                 if find(Position(author, place.seq, id_)) is None:
                     left.discard(id_)
@@ -161,8 +161,8 @@ class Forks:
         while todo:
             healing = healings[todo.pop()]
             yield healing
-            todo += set(healing.earlier) - known
-            known.update(healing.earlier)
+            todo += healing.earlier - known
+            known |= healing.earlier
 
 
 def _is_outdated(healing: Healing, author: bytes, place: Place, find: Find) -> bool:
@@ -174,14 +174,15 @@ def _is_outdated(healing: Healing, author: bytes, place: Place, find: Find) -> b
     theirs = find(Position(author, place.seq - 1, place.prev))
     assert theirs is not None
     last = _last_in_common(ours, theirs, min(healing.position.seq, place.seq - 1))
-    if last == healing.position.seq:
-        return False  # after the HEAL
-    return (ours.powers_at(last).key if last >= 0 else author) != healing.key
+    return ours.powers_at(last).key != healing.key  # who left it after the HEAL had the key that was in force at it
 
 
 def _last_in_common(one: Chain, other: Chain, most: int) -> int:
-    """The greatest number up to `most` at which both have the same entry; -1: none."""
-    low, high = -1, most
+    """The greatest number up to `most` at which both have the same entry; 0 too where they have none in common.
+
+    After number 0 as before it the author's first key is in force.
+    """
+    low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
         if one.id_at(middle) == other.id_at(middle):

@@ -148,7 +148,7 @@ def _branch(ledger: Ledger, holder: Chain, to: Position, history: History) -> Ch
     """
     kept = ledger.kept.setdefault(to.author, {})
     branch, first = holder.fork(to.seq), 0
-    before = [other for other in kept.values() if other.start <= branch.start and branch.has(other.head)]
+    before = [other for other in kept.values() if branch.has(other.head)]
     if before:
         near = max(before, key=len)
         branch.take_over(near)

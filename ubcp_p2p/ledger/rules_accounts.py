@@ -102,11 +102,9 @@ def heal(ledger: Ledger, chain: AccountChain, signed: Signed, body: Heal, histor
     merged = merge(ledger, entry.author, (before, *positions), history)
     chain.purse, chain.enrolments, chain.outflow = merged.purse, merged.enrolments, merged.outflow
     chain.claimed, chain.credited, chain.closed = merged.claimed, merged.credited, merged.closed
-    earlier = {id_ for position in (before, *positions) if (id_ := _newest_heal(ledger, position))}
-    ledger.forks.heal(
-        Healing(entry.position, chain.powers_at(before.seq).key, before, tuple(positions), frozenset(body.refused),
-                tuple(sorted(earlier)))
-    )  # fmt: skip
+    earlier = frozenset(id_ for position in (before, *positions) if (id_ := _newest_heal(ledger, position)))
+    key, refused = chain.powers_at(before.seq).key, frozenset(body.refused)
+    ledger.forks.heal(Healing(entry.position, key, before, tuple(positions), refused, earlier))
     chain.note_heal(entry.seq, entry.id)
 
 

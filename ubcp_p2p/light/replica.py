@@ -22,9 +22,8 @@ from ubcp_p2p.ledger.merkle import Frontier
 from ubcp_p2p.ledger.pull import Take
 from ubcp_p2p.ledger.report import Fault
 from ubcp_p2p.ledger.shared import Shared
-from ubcp_p2p.ledger.state import Finding
 from ubcp_p2p.ledger.store import Outcome, Store
-from ubcp_p2p.ledger.wire import Signed, signatures_of
+from ubcp_p2p.ledger.wire import ForkProof, Signed, signatures_of
 
 REFUSED_MAX: Final = 64  # a node that follows the rules sends none: it has refused them itself
 SHOWN_MAX: Final = 32  # new entries that one event describes
@@ -219,21 +218,22 @@ class Replica:
             self._look()
 
     def _look(self) -> None:
+        proofs: dict[bytes, dict[bytes, ForkProof]] = {}  # by author, by entry: read once, for there may be many forks
         for finding in self.store.ledger.findings():
-            self._fault(Fault(*finding), finding)
+            if finding.code == "fork" and finding.author not in proofs:
+                found = self.store.proofs_of(finding.author)
+                proofs[finding.author] = {part.entry.id: proof for proof in found for part in proof}
+            self._fault(Fault(*finding), proofs.get(finding.author, {}).get(finding.entry))
 
-    def _fault(self, fault: Fault, finding: Finding | None = None) -> None:
+    def _fault(self, fault: Fault, proof: ForkProof | None = None) -> None:
         if fault in self._seen:
             return
         self._seen.add(fault)
         self.faults.append(fault)
         values = fault.to_json()
-        if finding is not None and finding.code == "fork":
-            proofs = self.store.proofs_of(finding.author)
-            proof = next((p for p in proofs if finding.entry in (p.first.entry.id, p.second.entry.id)), None)
-            if proof is not None:
-                values["entries"] = [_described(part.entry) for part in proof]
-                values["proof"] = proof.to_bytes().hex()
+        if proof is not None:
+            values["entries"] = [_described(part.entry) for part in proof]
+            values["proof"] = proof.to_bytes().hex()
         self._observe("fault", values)
 
     # -- what it is now -------------------------------------------------------------------------------------------

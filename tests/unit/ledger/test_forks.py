@@ -12,7 +12,7 @@ from ubcp_p2p.ledger import rules
 from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.balances import Standing, balances, debts, standing, statement
 from ubcp_p2p.ledger.chain import NodeChain
-from ubcp_p2p.ledger.entry import ZERO, Checkpoint, Close, Decision, Heal, Position, Rotate
+from ubcp_p2p.ledger.entry import ZERO, Allot, Body, Checkpoint, Close, Decision, Heal, Position, Rotate
 from ubcp_p2p.ledger.faults import RuleViolation
 from ubcp_p2p.ledger.forks import Fork, Place
 from ubcp_p2p.ledger.state import Ledger
@@ -72,6 +72,10 @@ def test_a_stranger_who_forks_makes_nobody_read_its_chain_again() -> None:
         assert ledger.chains[node.public][-1].start == seq + 1
     with pytest.raises(RuleViolation, match="CHECKPOINT"):  # each branch knows the size before it
         rules.apply(ledger, s.draft(s.back(node, 40), Checkpoint(39, ZERO, ZERO)), history)
+    stranger = s.names["stranger"]
+    for name in ("one", "two"):
+        s.write(copy.copy(stranger), Rotate(s.key(name).public, ZERO), [s.key(name)])
+    assert len(ledger.chains[stranger.public]) == 2
     assert balances(ledger, history)
 
 
@@ -108,10 +112,79 @@ def test_a_replay_begins_at_the_nearest_place_that_was_forked_at() -> None:
         asked.append(len(wanted))
         return s.history(author)
 
-    for seq, credits_ in ((10, 2), (10, 3), (15, 4), (12, 5), (5, 6)):
+    for seq, credits_ in ((10, 2), (10, 3), (15, 4), (12, 5), (5, 6), (16, 7)):
         assert rules.apply(s.ledger, s.draft(s.back(a, seq), s.ask(pay, credits_)), history)
-    assert asked == [10, 5, 2, 5]  # the ENROL and 9 REQUESTs; nothing; 5 more; 2 more; all but 4
-    assert sorted(c.purse.reserved for c in s.ledger.chains[a.public]) == [10, 11, 12, 16, 18, 20]  # type: ignore[attr-defined]
+    assert asked == [10, 5, 2, 5, 1]  # the ENROL and 9 REQUESTs; nothing; 5 more; 2 more; the first 5; 1 more
+    branches = s.ledger.chains[a.public]
+    assert sorted(c.purse.reserved for c in branches) == [10, 11, 12, 16, 18, 20, 22]  # type: ignore[attr-defined]
+
+
+def test_what_is_kept_of_one_branch_is_not_of_another() -> None:
+    s = Scene()
+    a, p = s.account("a"), s.account("p")
+    pay, other = s.node(p, "pay"), s.back(a, 1)
+    for writer, credits_ in ((a, 1), (other, 100)):
+        for _ in range(4):
+            s.request(writer, pay, credits_)
+    for writer, credits_ in ((other, 200), (a, 2)):  # at the third REQUEST of one, and then at the last of the other
+        twin = copy.copy(writer)
+        branch = next(c for c in s.ledger.chains[a.public] if writer.head is not None and c.has(writer.head))
+        seq = 4 if writer is other else 5
+        twin.head = Position(a.public, seq, branch.id_at(seq) or b"")
+        s.request(writer, pay, 1)
+        s.request(twin, pay, credits_)
+    amounts = [c.purse.reserved for c in s.ledger.chains[a.public]]  # type: ignore[attr-defined]
+    assert amounts == [5, 401, 500, 6]
+
+
+def test_a_branch_of_a_node_knows_what_was_allotted_received_and_closed() -> None:
+    s = Scene()
+    a, b, p = s.account("a"), s.account("b"), s.account("p")
+    pay, node = s.node(p, "pay"), s.node(b, "node")
+    request = s.request(a, pay, 100, slices=1)
+    allot = s.allot(pay, request, node, 100)
+    s.write(node, s.pay(node, pay, allot, 50))
+    for writer in (pay, node):
+        s.write(writer, Checkpoint(1, ZERO, ZERO))
+    other_pay, other = s.back(pay, 2), s.back(node, 2)
+    for writer in (pay, node):
+        s.write(writer, Checkpoint(2, ZERO, ZERO))
+    second = s.node(b, "second")
+    s.now = 1
+
+    def refused(writer: Author, body: Body) -> str:
+        with pytest.raises(RuleViolation) as error:
+            s.take(s.draft(writer, body))
+        return error.value.code
+
+    assert refused(other_pay, Allot(request.entry.id, s.opening(second), 1)) == "allot-sum"
+    assert refused(other, s.pay(node, pay, allot, 50)) == "receipt-grows"
+    s.write(other, s.pay(node, pay, allot, 60))
+    branch = s.ledger.branch_through(other.head) if other.head is not None else None
+    assert isinstance(branch, NodeChain)
+    assert [credits_ for _, _, credits_ in branch.earned(-1, 9)] == [50, 60]
+    assert [credits_ for _, _, credits_ in branch.earned(1, 9)] == [60]
+    assert list(branch.earned(1, 2)) == []
+    s.now = 6
+    close = Close(request.entry.id, ((s.opening(node), 60),), 40)
+    s.write(other_pay, close)
+    s.write(other_pay, Checkpoint(2, ZERO, ZERO))
+    third = copy.copy(other_pay)
+    s.write(other_pay, Checkpoint(3, ZERO, ZERO))
+    assert refused(third, close) == "close-again"
+
+
+def test_so_many_places_are_kept_of_one_author() -> None:
+    s = Scene()
+    a, p = s.account("a"), s.account("p")
+    pay = s.node(p, "pay")
+    for _ in range(rules.KEPT_MAX + 2):
+        s.request(a, pay, 1)
+    places = range(1, rules.KEPT_MAX + 3)
+    for seq in places:
+        s.request(s.back(a, seq), pay, 2)
+    first = s.ledger.chains[a.public][0]
+    assert list(s.ledger.kept[a.public]) == [first.id_at(seq) for seq in places][2:]
 
 
 def test_two_hundred_places_are_judged_once() -> None:
@@ -119,16 +192,44 @@ def test_two_hundred_places_are_judged_once() -> None:
     for n in range(200):
         s.write(copy.copy(node), Decision(0, n, 1, (), (), ZERO))
         s.write(node, Decision(0, n, 2, (), (), ZERO))
-    forks = s.ledger.forks
-    before = forks.changes
+    found = s.ledger.open_forks(node.public)
+    assert [fork.seq for fork in found] == [*range(1, 201)]
+    assert s.ledger.frozen() == [node.public]
+
+
+def test_nothing_is_judged_again_that_has_not_changed() -> None:
+    s = Scene()
+    a, p = s.account("a"), s.account("p")
+    pay, twin = s.node(p, "pay"), copy.copy(a)
+    forks, before = s.ledger.forks, s.ledger.forks.changes
+    first, other = s.request(a, pay, 1), s.request(twin, pay, 2)
+    assert forks.changes > before
+    s.write(a, Heal(((other.entry.seq, other.entry.id),), ()), s.stewards[:2])
+    assert s.ledger.frozen() == []
     asked: list[Position] = []
 
     def find(position: Position) -> None:
         asked.append(position)
 
-    assert len(forks.open_forks(node.public, s.ledger.branch_through)) == 200
-    assert forks.frozen(find) == [node.public]
+    before = forks.changes
+    forks.note(a.public, Place(2, first.entry.prev), (first.entry.id, other.entry.id))  # as it was known
+    assert forks.frozen(find) == [] and not forks.is_frozen(a.public, find)
     assert (forks.changes, asked) == (before, [])
+
+
+def test_what_stands_at_a_place() -> None:
+    """An entry that comes to where two refused ones were proved is one more; others are none."""
+    s = Scene()
+    a, p = s.account("a"), s.account("p")
+    pay = s.node(p, "pay")
+    pair = [s.draft(a, s.ask(pay, credits_)) for credits_ in (5000, 6000)]
+    rules.check_proof(s.ledger, ForkProof.of(*pair))
+    assert len(s.ledger.open_forks(a.public)) == 1
+    good = s.request(a, pay, 1)
+    ids = sorted(signed.entry.id for signed in (*pair, good))
+    assert s.ledger.open_forks(a.public) == [Fork(2, ids[0], other) for other in ids[1:]]
+    next_ = s.request(a, pay, 1)
+    assert [s.ledger.forks.has(signed.entry) for signed in (*pair, good, next_)] == [True, True, True, False]
 
 
 # -- whom a HEAL frees ------------------------------------------------------------------------------------------------

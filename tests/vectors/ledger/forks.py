@@ -367,6 +367,9 @@ def _several(file: Vectors) -> None:
     opened = s.write(both, OpenNode(p.head), [p.key])
     file.state("7.2", "one key as an account and as a node", "its chains are a fork; it has a row as an account", s,
                {"a": P, "p": P}, frozen=[a.public], findings=[forked(s.history(a.public)[0], opened)])  # fmt: skip
+    s.write(a, Heal(((0, opened.entry.id),), ()), s.stewards[:2])
+    file.state("7.4", "one key as an account and as a node, healed", "the node's branch is abandoned like any other", s,
+               {"a": P, "p": P})  # fmt: skip
 
     s, _, second = _twice(93)
     a, pay = s.names["a"], s.names["pay"]

@@ -16,6 +16,7 @@ P = (1000, 0, 0, 0)
 def add_to(file: Vectors) -> None:
     _places(file)
     _one_after_another(file)
+    _in_part(file)
     _apart(file)
     _old_keys(file)
     _keys_in_force(file)
@@ -67,6 +68,28 @@ def _one_after_another(file: Vectors) -> None:
     _heal(s, a, refused=(over.entry.id,))
     file.state("7.4", "healed a third time, by refusing", "", s, {"a": (930, 70, 0, 0), "p": P},
                proofs=[(ForkProof.of(first, over), "ok")])  # fmt: skip
+
+
+def _in_part(file: Vectors) -> None:
+    s, a, pay = _scene(110)
+    before = s.back(a, 1)
+    first = s.request(a, pay, 10)
+    over = [s.draft(before, s.ask(pay, 5000 + n)) for n in range(2)]
+    _heal(s, a, refused=(over[0].entry.id,))
+    file.state("7.4", "one of two that keep no rule refused", "the other one is not covered", s,
+               {"a": (990, 10, 0, 0), "p": P}, frozen=[a.public], findings=forked_at(first, *over),
+               proofs=[(ForkProof.of(*over), "ok")])  # fmt: skip
+
+    s, a, pay = _scene(111)
+    other = s.back(a, 1)
+    s.request(a, pay, 10)
+    second = s.request(other, pay, 20)
+    over_ = s.draft(other, s.ask(pay, 5000))
+    beyond = s.request(other, pay, 30)
+    _heal(s, a, second, refused=(over_.entry.id,))
+    file.state("7.4", "what follows an abandoned entry", "it is not covered, though the one beside it is refused", s,
+               {"a": (940, 60, 0, 0), "p": P}, frozen=[a.public], findings=forked_at(beyond, over_),
+               proofs=[(ForkProof.of(beyond, over_), "ok")])  # fmt: skip
 
 
 def _apart(file: Vectors) -> None:
@@ -126,6 +149,9 @@ def _old_keys(file: Vectors) -> None:
     again = Author(a.network, old, public=a.public)
     s.write(again, OpenAccount(bytes([5]) * 32))
     file.state("7.4", "the first key opens a second chain", "before number 0 the first key was in force", s, rows)
+    for name in ("one", "two"):
+        s.write(copy.copy(again), Rotate(s.key(name).public, bytes([5]) * 32), [s.key(name)])
+    file.state("7.4", "the first key forks its second chain", "it has nothing in common with the HEAL's", s, rows)
     over = [s.draft(_again(s, a, 0, old), s.ask(pay, 5000 + n)) for n in range(2)]
     file.state("7.4", "a proof by the old key after the HEAL", "it holds, and freezes nobody", s, rows,
                proofs=[(ForkProof.of(*over), "ok")])  # fmt: skip
@@ -146,6 +172,16 @@ def _keys_in_force(file: Vectors) -> None:
     found = forked_at(stolen, s.history(a.public)[3], more)
     file.state("7.4", "a key that was changed and changed back", "it is in force at the HEAL", s,
                {"a": (850, 150, 0, 0), "p": P}, frozen=[a.public], findings=found)  # fmt: skip
+
+    s, a, pay, old, stolen = _leaked(112)
+    new, turned = a.key, copy.copy(a)
+    s.write(a, Rotate(old.public, ZERO), [old])
+    _heal(s, a, stolen)
+    turned.key = new
+    for amount in (1, 2):
+        s.request(copy.copy(turned), pay, amount)
+    file.state("7.4", "forks where the key between was in force", "at the HEAL the first key was, again", s,
+               {"a": (897, 103, 0, 0), "p": P})  # fmt: skip
 
     s, a, pay, old, stolen = _leaked(107)
     _heal(s, a, stolen)
