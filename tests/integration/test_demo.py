@@ -146,6 +146,7 @@ def test_kill_9_of_the_demo_itself_leaves_nothing(places: Places) -> None:
     wait_until_nothing_is_left(places, processes)
 
 
+@pytest.mark.full
 def test_a_peer_that_ends_unasked_is_named_with_its_last_words(places: Places) -> None:
     with demo(places, "--json") as process:
         read_until(process, "peer 1 began the run")

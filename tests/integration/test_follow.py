@@ -257,6 +257,7 @@ def test_a_node_of_another_community_is_not_followed(serve: Callable[[int], Serv
     assert "protocol" not in errors  # nobody is blamed
 
 
+@pytest.mark.full
 def test_a_node_that_goes_away_is_waited_for(programs: list[Program]) -> None:
     with tempfile.TemporaryDirectory(prefix="ubcp-") as folder:
         server = Server(Path(folder), SEED)

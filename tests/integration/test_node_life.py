@@ -189,6 +189,7 @@ def test_kill_9_leaves_nothing_and_the_run_goes_on_where_it_was(swarm: Swarm) ->
     assert first["round"] > saved["round"]
 
 
+@pytest.mark.full
 def test_after_kill_9_up_alone_goes_on_with_the_run_to_its_end(swarm: Swarm) -> None:
     recipe = tiny(30, local_steps=200)
     peer = swarm.add("a").start(swarm.seeds)

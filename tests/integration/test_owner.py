@@ -61,6 +61,7 @@ def test_a_pause_leaves_at_once_and_what_was_committed_stays(swarm: Swarm) -> No
     together([a, b], after={"a": a.events.index(alone), "b": before})
 
 
+@pytest.mark.full
 def test_after_the_round_nobody_has_to_try_again(swarm: Swarm) -> None:
     a, b = pair(swarm)
     marks = swarm.marks()
@@ -74,6 +75,7 @@ def test_after_the_round_nobody_has_to_try_again(swarm: Swarm) -> None:
     assert a.count("retry", marks["a"]) == 0
 
 
+@pytest.mark.full
 def test_a_pause_holds_over_restarts_and_ends_by_itself(swarm: Swarm) -> None:
     peer = swarm.add("a")
     done = ubcp(peer, "pause")
@@ -107,6 +109,7 @@ def test_a_paused_run_can_be_left(swarm: Swarm) -> None:
     assert trainers(peer) == []
 
 
+@pytest.mark.full
 def test_a_laptop_that_is_unplugged_gives_what_it_has_and_comes_back(swarm: Swarm, tmp_path: Path) -> None:
     battery, mains = tmp_path / "sys/class/power_supply/BAT0", tmp_path / "sys/class/power_supply/AC"
     for folder, kind in ((battery, "Battery"), (mains, "Mains")):

@@ -209,6 +209,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on(swarm: Swarm, tiny_disk: tuple[
     assert a.run()["checkpoint_trouble"] is None
 
 
+@pytest.mark.full
 def test_a_model_that_is_done_is_kept_as_soon_as_there_is_room(swarm: Swarm, tiny_disk: tuple[Peer, Path]) -> None:
     a, ballast = tiny_disk
     (b,) = swarm.of("b")
@@ -229,6 +230,7 @@ def test_a_model_that_is_done_is_kept_as_soon_as_there_is_room(swarm: Swarm, tin
     until(lambda: not list(a.profile.runs.glob("*.json")), STEP_S, "the run needs to go on no more")
 
 
+@pytest.mark.full
 def test_the_wish_for_company_can_be_changed(swarm: Swarm) -> None:
     (a,) = swarm.of("a")
     a.train(tiny(3), peers_min=2)

@@ -100,6 +100,7 @@ def test_killed_partitioned_and_lied_to_they_end_the_same(lan: Lan, figure: Call
             assert f"frozen: {name}" in (peer.profile.log / "ubcp.log").read_text()
 
 
+@pytest.mark.full
 def test_a_node_that_comes_late_takes_it_all(swarm: Swarm) -> None:
     world = busy(12, people=4, receipts=300)
     more = charter_file(swarm.home, world)

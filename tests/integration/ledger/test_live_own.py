@@ -118,6 +118,7 @@ def test_a_restored_backup_learns_what_it_wrote_and_never_forks(swarm: Swarm, tm
         assert ledger_of(peer)["frozen"] == []
 
 
+@pytest.mark.full
 def test_a_profile_that_ran_twice_says_so_and_signs_nothing(swarm: Swarm) -> None:
     world = World(33)
     more = charter_file(swarm.home, world)
