@@ -155,6 +155,8 @@ def describe_serving(serving: dict[str, Any] | None, words: str) -> list[str]:
     lines += [f"{row['run']} {row['request'][:16]}…: {state}: {row['explain']}" for row in serving["leases"]]
     lines += [f"{row['run']} {row['request'][:16]}…: free again: it did not get its peers" for row in serving["freed"]]
     lines += [f"{row['run']} {row['request'][:16]}…: {row['explain']}" for row in serving["waiting"]]
+    if serving["carbon"]["emitted_mg"]:
+        lines.append(f"carbon of what was given since the start: {serving['carbon']['words']}")
     return lines
 
 

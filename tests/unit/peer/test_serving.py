@@ -21,6 +21,7 @@ from ubcp_p2p.ledger.wire import Signed
 from ubcp_p2p.ledger.world import World
 from ubcp_p2p.peer.config import ServingConfig
 from ubcp_p2p.peer.serving.problem import Offer, assemble
+from ubcp_p2p.peer.serving.savings import CarbonBook, joules_of
 from ubcp_p2p.peer.serving.service import speed_of
 from ubcp_p2p.units import MICROCREDITS
 
@@ -166,6 +167,26 @@ def test_clean_power_is_waited_for_while_there_is_time(scene: Scene) -> None:
     assert scene.ask_of(patient, 192, carbon=400, forecast=slots) is not None
     urgent = scene.ask_of(patient, 195, carbon=400, forecast=slots)
     assert urgent is not None and urgent.cleaner is None  # ten slices of work, six left
+
+
+def test_what_waiting_for_clean_power_saves_is_an_estimate(scene: Scene) -> None:
+    scene.asks(scene.ann, scene.ann_pc)
+    charter = scene.world.charter
+    begin = charter.epoch + SLICE * charter.slice_s
+    slots = (Slot(begin, begin + charter.slice_s, 400), Slot(begin + charter.slice_s, begin + 9 * charter.slice_s, 100))
+    basis = CostBasis("EUR", 1, 1, (COSTS[0]._replace(name="cpu-8", sustained=500, power_mw=65_000),))
+    book = CarbonBook(replace(charter, cost=basis), "cpu-8")
+    for slice_, carbon in ((SLICE, 400), (SLICE + 1, 100)):
+        problem = scene.problem(slice_, carbon=carbon, forecast=slots)
+        book.note(problem, decide(problem))
+    assert joules_of(book.charter, "cpu-8", 100 * CREDIT) == 13_000_000  # 10^8 GFLOP at 500 a second and 65 W
+    kwh_times_mg = 13_000_000 * 1000 / 3_600_000
+    assert book.savings.emitted_mg == int(kwh_times_mg * 100)
+    assert book.savings.unmoved_mg == int(kwh_times_mg * 400)
+    assert "75 %" in book.savings.words and "estimate" in book.savings.words
+    unknown = CarbonBook(charter, "cpu-8")
+    unknown.note(problem, decide(problem))
+    assert unknown.savings.emitted_mg == 0  # the charter says nothing of what this device takes
 
 
 def test_a_problem_is_the_same_for_whoever_has_the_same_entries(scene: Scene) -> None:

@@ -27,6 +27,7 @@ from ubcp_p2p.peer.config import ServingConfig
 from ubcp_p2p.peer.owner import Keeper
 from ubcp_p2p.peer.serving.book import Book
 from ubcp_p2p.peer.serving.problem import Offer
+from ubcp_p2p.peer.serving.savings import CarbonBook
 
 if TYPE_CHECKING:
     from ubcp_p2p.swarm.ledger import LiveLedger
@@ -72,6 +73,7 @@ class Service:
         self._charter = ledger.charters.first  # epoch and slice length never change
         self._speed = speed_of(config, ledger.charters.newest)
         self._book = Book(node)
+        self._carbon_book = CarbonBook(ledger.charters.newest, config.device_class)
         self._slice = -1
         self._last: tuple[Problem, Decision] | None = None
         self._held: list[bytes] | None = None
@@ -121,6 +123,7 @@ class Service:
         problem = await self._ledger.read(lambda store: self._book.problem(store, slice_, whole))
         decision = await asyncio.to_thread(decide, problem)
         self._last = problem, decision
+        self._carbon_book.note(problem, decision)
         if not problem.asks:
             self._words = "nobody asks for this slice"
             return
@@ -168,7 +171,7 @@ class Service:
     def status(self) -> dict[str, Any]:
         """JSON for `ubcp status`."""
         begins = self._charter.epoch + self._slice * self._charter.slice_s
-        outcomes = self._outcomes()
+        outcomes, carbon = self._outcomes(), self._carbon_book.savings
         given = [self._row(*each) for each in outcomes if each[2].accepted]
         waiting = sorted((each for each in outcomes if not each[2].accepted), key=_by_queue)[:WAITING_SHOWN]
         held = None if self._held is None else {id_.hex() for id_ in self._held}
@@ -185,6 +188,7 @@ class Service:
             "freed": [row for row in given if held is not None and row["request"] not in held],
             "waiting": [self._row(*each) for each in waiting],
             "waiting_in_all": len(outcomes) - len(given),
+            "carbon": {"emitted_mg": carbon.emitted_mg, "saved_mg": carbon.saved_mg, "words": carbon.words},
         }
 
     def _outcomes(self) -> list[tuple[Problem, Ask, Outcome]]:
