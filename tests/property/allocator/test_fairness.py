@@ -109,9 +109,12 @@ def test_a_heavy_user_waits_but_not_for_ever(quantum: int, least: int) -> None:
 # -- invented people --------------------------------------------------------------------------------------------------
 
 
+BUDGET, HALF_LIFE = 1000, 24
+
+
 def share_of_the_many(people: int, quantum: int, weights: tuple[int, int], half_lives: int = 4) -> float:
     """What a unit of `people` gets beside a unit of one in the last half-life; all of them always want everything."""
-    budget, half_life = 1000, 24
+    budget, half_life = BUDGET, HALF_LIFE
     rules = RULES._replace(half_life_slices=half_life, ageing_slices=12)
     life = SliceLife(rules, budget, weights={"one": weights[0], "many": weights[1]})
     one = id_of(10**6)
@@ -136,9 +139,9 @@ def share_of_the_many(people: int, quantum: int, weights: tuple[int, int], half_
 @settings(max_examples=10)
 @given(st.integers(1, 20), st.sampled_from((100, 240, 250, 500)), st.sampled_from(((1, 1), (1, 2), (3, 1))))
 def test_invented_people_add_nothing_to_their_units_share(people: int, quantum: int, weights: tuple[int, int]) -> None:
-    """Tolerance: 2 % of the capacity, in the last of four half-lives from an empty ledger."""
+    """Tolerance: 2 % of the capacity and one job, in the last of four half-lives from an empty ledger."""
     entitled = weights[1] / sum(weights)
-    assert share_of_the_many(people, quantum, weights) <= entitled + 0.02
+    assert share_of_the_many(people, quantum, weights) <= entitled + 0.02 + quantum / (BUDGET * HALF_LIFE)
 
 
 # -- cut jobs ---------------------------------------------------------------------------------------------------------

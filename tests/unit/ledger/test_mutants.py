@@ -47,5 +47,11 @@ def test_each_explanation_is_about_a_mutant(module: str) -> None:
     source = (ROOT / "ubcp_p2p" / "ledger" / f"{module}.py").read_text()
     there = Counter((module, mutant.place, mutant.text) for mutant in mutants(source))
     rows = Counter({key: count for key, count in explanations(EXPLAINED.read_text()).items() if key[0] == module})
-    assert rows
+    assert there
     assert rows <= there, rows - there
+
+
+def test_every_explanation_is_of_a_target() -> None:
+    rows = explanations(EXPLAINED.read_text())
+    assert rows
+    assert {module for module, _, _ in rows} <= set(TARGETS)
