@@ -115,7 +115,7 @@ class _Request(_Table):
     urgency_permille: int = Field(default=URGENCY_MIN, ge=URGENCY_MIN, le=URGENCY_MAX)
     slices_left: int = Field(default=1, ge=1, le=SLICE_MAX, description="that the job still needs, this one included")
     cleaner: _Cleaner | None = None
-    standing: Literal["frozen", "not-enrolled", "owner-refused", "indebted"] | None = None
+    standing: Literal["frozen", "not-enrolled", "owner-refused", "indebted", "too-few-peers"] | None = None
 
 
 class _Document(_Table):

@@ -50,6 +50,7 @@ class Reason(StrEnum):
     ACCEPTED = "accepted"
     FROZEN = "frozen"
     INDEBTED = "indebted"
+    TOO_FEW_PEERS = "too-few-peers"
     NOT_ENROLLED = "not-enrolled"
     OWNER_REFUSED = "owner-refused"
     PURPOSE = "purpose-not-allowed"
@@ -60,7 +61,7 @@ class Reason(StrEnum):
 
 
 # What is known before anything is weighed.
-STANDING: Final = (Reason.FROZEN, Reason.NOT_ENROLLED, Reason.OWNER_REFUSED, Reason.INDEBTED)
+STANDING: Final = (Reason.FROZEN, Reason.NOT_ENROLLED, Reason.OWNER_REFUSED, Reason.INDEBTED, Reason.TOO_FEW_PEERS)
 
 
 class Rules(NamedTuple):

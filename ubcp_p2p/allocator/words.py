@@ -46,6 +46,7 @@ def duration(seconds: int) -> str:
 _REFUSED = {
     Reason.FROZEN: "refused: the account is frozen, because it signed two entries with one number",
     Reason.INDEBTED: "refused: the account owes credits, and debts are repaid first",
+    Reason.TOO_FEW_PEERS: "not this slice: fewer peers serve here than it needs at least",
     Reason.NOT_ENROLLED: "refused: the account is not enrolled now",
     Reason.OWNER_REFUSED: "refused: the owner of this node does not serve it",
     Reason.PURPOSE: 'refused: the community\'s charter does not allow the purpose "{purpose}"',

@@ -14,7 +14,7 @@ from ubcp_p2p.ledger.activity import Asked
 from ubcp_p2p.ledger.decisions import Decided
 from ubcp_p2p.ledger.entry import Decision
 
-SLICES_OF_BUDGET = 2  # what a synthetic node has room for, of all that ask
+ASKED_PER_BUDGET = 2  # so many times what a synthetic node has room for is asked of it
 
 
 def replay(blob: bytes, decided: Decided) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ def synthetic(slice_: int, charter: Charter, asked: Sequence[Asked]) -> tuple[De
             slice_s=charter.slice_s,
             purposes=charter.purposes,
         ),
-        budget=sum(one.body.units for one in asked) // SLICES_OF_BUDGET,
+        budget=sum(one.body.units for one in asked) // ASKED_PER_BUDGET,
         units=[UnitUse(unit, 1, 0)],
         applicants=[Applicant(author, unit, False, 0) for author in {one.author for one in asked}],
         asks=[

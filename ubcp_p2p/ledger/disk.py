@@ -271,6 +271,9 @@ class Disk:
         found = self.rows("SELECT bytes FROM blobs WHERE hash = ?", hash_)
         return found[0][0] if found else None
 
+    def drop_blob(self, hash_: bytes) -> None:
+        self.rows("DELETE FROM blobs WHERE hash = ?", hash_)
+
     def blob_hashes(self) -> list[bytes]:
         """Ascending."""
         return [hash_ for (hash_,) in self.rows("SELECT hash FROM blobs ORDER BY hash")]

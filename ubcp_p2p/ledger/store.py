@@ -191,6 +191,12 @@ class Store:
             self._disk.put_blob(hash_, data)
         return hash_
 
+    def drop_blobs(self, hashes: Iterable[bytes]) -> None:
+        """Forget these blobs; what is not here is passed over. Raises StoreError."""
+        with self._disk.transaction():
+            for hash_ in hashes:
+                self._disk.drop_blob(hash_)
+
     def put_draft(self, author: bytes, data: bytes) -> None:
         """Keep what an author of ours will sign later. Raises StoreError."""
         with self._disk.transaction():

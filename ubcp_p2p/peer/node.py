@@ -150,7 +150,12 @@ class Node:
             return None
         from ubcp_p2p.peer.serving.service import Service
 
-        return Service(ledger, self.keeper, self.config.serving, self.key.public)
+        try:
+            return Service(ledger, self.keeper, self.config.serving, self.key.public)
+        except ConfigError as error:  # training goes on; `ubcp status` says it
+            log.error("no requests are served: %s; %s", error.message, error.hint)
+            self._serving_words = f"{error.message}; {error.hint}"
+            return None
 
     async def _keep_serving(self) -> None:
         try:

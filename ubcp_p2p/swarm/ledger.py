@@ -180,6 +180,10 @@ class LiveLedger:
         """Keep evidence, or a decision's inputs, for whoever audits; its SHA-256. Raises StoreError."""
         return await self._books.run(self._books.store.put_blob, blob)
 
+    async def forget(self, blobs: Iterable[bytes]) -> None:
+        """Keep these blobs no longer. Raises StoreError."""
+        await self._books.run(self._books.store.drop_blobs, list(blobs))
+
     async def status(self) -> dict[str, Any]:
         """For `ubcp status`: JSON types only."""
         now_s = time.monotonic()

@@ -85,7 +85,7 @@ def _frame(**at: Any) -> bytes:
         (_frame(_8=[["all", 1]]), "a unit is not a list of 4"),
         (_frame(_9=[[id_of(1), "all", 2, 0, 0]]), "newcomer is 2"),
         (_frame(_10=[[id_of(1)] * 10]), "field 8 of an ask is no list"),
-        (_frame(_10=[[id_of(1), id_of(1), "x", 1, 1, 0, 1000, 1, [], 5]]), "standing is 5"),
+        (_frame(_10=[[id_of(1), id_of(1), "x", 1, 1, 0, 1000, 1, [], 6]]), "standing is 6"),
         (_frame(_10=[[id_of(1), id_of(1), "x", 1, 1, 0, 1000, 1, [1], 0]]), "a cleaner slice is not"),
         (bytes(BLOB_BYTES_MAX + 1), "at most"),
     ],

@@ -64,7 +64,7 @@ def changed(path: str, value: object) -> bytes:
         (
             "requests.0.standing",
             "hungry",
-            "requests.0.standing: must be 'frozen', 'not-enrolled', 'owner-refused' or 'indebted'",
+            "requests.0.standing: must be 'frozen', 'not-enrolled', 'owner-refused', 'indebted' or 'too-few-peers'",
         ),
         ("requests.0.unit", 5, "requests.0.unit: Extra inputs are not permitted"),
         ("users.0.unit", "none", "applicants[0].unit: 'none' is not one of the units"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +18,12 @@ from ubcp_p2p.ledger.activity import Activity, Lease
 from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.entry import URGENCY_MIN, ZERO, Decision, Request
 from ubcp_p2p.ledger.leases import holders, rank, turn_permille
+from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.wire import Signed
 from ubcp_p2p.ledger.world import World
 from ubcp_p2p.peer.config import ServingConfig
+from ubcp_p2p.peer.serving import problem as serving_problem
+from ubcp_p2p.peer.serving.book import Book
 from ubcp_p2p.peer.serving.problem import Offer, assemble
 from ubcp_p2p.peer.serving.savings import CarbonBook, joules_of
 from ubcp_p2p.peer.serving.service import speed_of
@@ -128,7 +132,7 @@ def test_use_is_charged_to_those_whose_leases_held(scene: Scene) -> None:
     assert ask is not None and ask.waited == 3  # since it was last served
     assert scene.problem(6).capacity == 1000 * CREDIT  # its own offer counts as it is now
     scene.decides(scene.ann_pc, 7)
-    assert scene.problem(9).capacity == 1500 * CREDIT
+    assert scene.problem(9).capacity == 1000 * CREDIT + 80_000 * 900  # no device of the charter does more
     assert scene.problem(20).capacity == 1000 * CREDIT
 
 
@@ -137,6 +141,66 @@ def test_enough_peers_are_enough(scene: Scene) -> None:
     scene.decides(scene.ben_pc, SLICE, request)
     assert scene.ask_of(request) is None
     assert scene.ask_of(request, SLICE + 1) is not None
+
+
+def test_a_request_for_more_peers_than_there_are_is_out(scene: Scene) -> None:
+    request = scene.asks(scene.ann, scene.ann_pc, peers=(3, 3))
+    for others in (0, 1):
+        ask = scene.ask_of(request, 6)
+        assert ask is not None and ask.standing is Reason.TOO_FEW_PEERS, others
+        scene.decides((scene.ann_pc, scene.ben_pc)[others], 5)
+    ask = scene.ask_of(request, 6)
+    assert ask is not None and ask.standing is None
+    scene.decides(scene.ben_pc, 8, request)  # alone: it is freed
+    ask = scene.ask_of(request, 9)
+    assert ask is not None and ask.waited == 0  # it does not grow on what it has wasted
+
+
+def test_everybodys_first_request_comes_before_anybodys_second(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_problem, "ASKS_MAX", 2)
+    flood = [scene.asks(scene.ann, scene.ann_pc, at=at) for at in range(3)]
+    late = scene.asks(scene.ben, scene.ben_pc, at=20)
+    assert {ask.id for ask in scene.problem().asks} == {flood[0].entry.id, late.entry.id}
+
+
+def test_work_that_does_not_fit_at_once_is_not_held_too_long(scene: Scene) -> None:
+    scene.asks(scene.ann, scene.ann_pc, units=1000 * CREDIT)
+    (ask,) = scene.problem(budget=100 * CREDIT, budget_max=100 * CREDIT).asks
+    assert ask.slices_left == 12  # 85 credits a slice: the rest is the newcomers'
+
+
+def test_a_book_counts_as_new_only_what_comes_while_it_runs(scene: Scene, tmp_path: Path) -> None:
+    old = scene.asks(scene.ann, scene.ann_pc)
+    book = Book(scene.cid_pc.public)
+    with Store.create(tmp_path / "store", scene.world.charters) as store:
+        book.read(store, 10)  # before it has caught up with others
+        store.append(scene.world.entries)
+        book.read(store, 11)
+        new = scene.asks(scene.ben, scene.ben_pc, at=5)
+        store.append([new])
+        book.read(store, 20)
+        assert book.first_seen == {new.entry.id: 20}
+        assert old.entry.id in book.activity.requests
+    with Store.open(tmp_path / "store") as store:  # read again, as after a disk that was full
+        book.read(store, 30)
+        assert book.first_seen == {new.entry.id: 20}
+        book.read(store, 201)
+        assert book.first_seen == {}  # past its deadline
+
+
+def test_inputs_are_kept_for_a_period_and_the_grace(scene: Scene, tmp_path: Path) -> None:
+    charter, book = scene.world.charter, Book(scene.cid_pc.public)
+    with Store.create(tmp_path / "store", scene.world.charters) as store:
+        hashes = [store.put_blob(bytes([n])) for n in range(3)]
+        for slice_, inputs in zip((1, 2, 600), hashes, strict=True):
+            scene.world.now = slice_
+            scene.world.write(scene.cid_pc, Decision(slice_, 0, 1, (), (), inputs))
+        store.append(scene.world.entries)
+        book.read(store, 601)
+        now = 2 + charter.period_slices + charter.grace_slices
+        assert book.outdated(store, now) == [hashes[0]]
+        store.drop_blobs([*book.outdated(store, now), b"not here" * 4])
+        assert [store.blob(hash_) for hash_ in hashes] == [None, b"\1", b"\2"]
 
 
 def test_what_is_spent_asks_no_more(scene: Scene) -> None:

@@ -15,6 +15,7 @@ from ubcp_p2p.ledger.wire import decode_signed
 from ubcp_p2p.peer.serving.problem import Offer, assemble
 
 PAGE: Final = 512
+CATCH_UP_SLICES: Final = 4
 
 
 class Book:
@@ -24,21 +25,41 @@ class Book:
         self.activity = Activity()
         self.first_seen: dict[bytes, int] = {}
         self._node = node
-        self._of: Ledger | None = None  # a store that judges anew, after a late charter, begins a new one
+        self._of: Ledger | None = None  # a store that judges anew, or reads its disk again, begins another one
         self._position = 0
+        self._begun: int | None = None
 
     def read(self, store: Store, slice_: int) -> None:
         """Take in what is new in the store; `slice_` is now."""
-        starts = self._of is None
+        if self._begun is None:
+            self._begun = slice_
+        # Read again, or in the first slices, in which a node catches up: then it is not the request that is new here.
+        is_news = self._of is store.ledger and slice_ > self._begun + CATCH_UP_SLICES
         if self._of is not store.ledger:
             self.activity, self._of, self._position = Activity(), store.ledger, 0
         while rows := store.after(self._position, PAGE):
             for row in rows:
                 entry = decode_signed(row.data).entry
                 self.activity.add(entry)
-                if isinstance(entry.body, Request) and not starts:
+                if isinstance(entry.body, Request) and is_news:
                     self.first_seen.setdefault(entry.id, slice_)
             self._position = rows[-1].position
+        over = [id_ for id_ in self.first_seen if self._is_over(id_, slice_)]
+        for id_ in over:
+            del self.first_seen[id_]
+
+    def _is_over(self, request: bytes, slice_: int) -> bool:
+        asked = self.activity.requests.get(request)
+        return asked is None or asked.body.deadline < slice_
+
+    def outdated(self, store: Store, slice_: int) -> list[bytes]:
+        """Inputs of own decisions that are kept no longer: a period and the grace after their slice."""
+        charter = store.ledger.charter_at(slice_)
+        oldest = slice_ - charter.period_slices - charter.grace_slices
+        own = [one.body for one in self.activity.decisions.values() if one.node == self._node]
+        return sorted(
+            {body.inputs for body in own if body.slice < oldest} - {b.inputs for b in own if b.slice >= oldest}
+        )
 
     def problem(self, store: Store, slice_: int, offer: Offer) -> Problem:
         """The problem of `slice_`, after everything that the store has by now."""

@@ -7,13 +7,14 @@ comes as an `Offer`: its budget, its owner's refusals, its grid, when it first s
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from ubcp_p2p.allocator.problem import (
     ASKS_MAX,
     RESERVE_PERMILLE_MAX,
+    SLICE_MAX,
     USERS_MAX,
     Applicant,
     Ask,
@@ -22,18 +23,20 @@ from ubcp_p2p.allocator.problem import (
     Reason,
     Rules,
     UnitUse,
+    grid,
     problem_of,
 )
+from ubcp_p2p.allocator.usage import HALF_LIVES_MAX, charges, decayed_use
 from ubcp_p2p.allocator.usage import Lease as Charged
 from ubcp_p2p.allocator.usage import Receipt as Credited
-from ubcp_p2p.allocator.usage import charges, decayed_use
 from ubcp_p2p.carbon.choose import cleanest
 from ubcp_p2p.carbon.values import Slot
 from ubcp_p2p.charter.values import Charter
-from ubcp_p2p.ledger.activity import Activity, Asked
+from ubcp_p2p.ledger.activity import Activity, Asked, Lease
 from ubcp_p2p.ledger.chain import AccountChain, Enrolment
 from ubcp_p2p.ledger.leases import holders
 from ubcp_p2p.ledger.state import Ledger
+from ubcp_p2p.models.recipe import run_id
 from ubcp_p2p.units import AMOUNT_MAX
 
 RECENT_SLICES: Final = 4  # a node that decided in the last so many slices counts as part of the network's capacity
@@ -44,7 +47,7 @@ class Offer:
     """What this node can give in a slice, and what it alone knows.
 
     budget: units of this slice; budget_max: of its best one. first_seen: REQUEST → the slice in which it came here.
-    refuse_*: what the owner does not serve: purposes, and runs by name. forecast: g CO₂ per kWh from now on.
+    refuse_*: what the owner does not serve: purposes, and runs by name or id in hex. forecast: of carbon, from now on.
     reserve_carried: what newcomers left of the last slice's reserve. indebted: accounts that owe credits.
     """
 
@@ -82,18 +85,24 @@ def assemble(ledger: Ledger, activity: Activity, slice_: int, offer: Offer) -> P
     Of more than the allocator takes, the oldest come first. Raises BadProblem for what cannot be in a ledger.
     """
     charter = ledger.charter_at(slice_)
-    served = _last_served(activity, slice_)
-    wanted = [asked for asked in activity.requests.values() if _is_open(ledger, activity, asked, slice_, offer)]
-    wanted.sort(key=lambda asked: (asked.slice, asked.id))
-    del wanted[ASKS_MAX:]
+    served = _last_served(activity, charter, slice_)
+    frozen = frozenset(ledger.frozen())
+    wanted = _in_turn(
+        [asked for asked in activity.requests.values() if _is_open(ledger, activity, asked, slice_, offer, frozen)],
+        offer,
+    )[:ASKS_MAX]
     use = _use(ledger, activity, charter, slice_)
     people = {asked.author for asked in wanted} | {user for user, amount in use.items() if amount}
     places = {user: _place(ledger, charter, user, ledger.period(slice_)) for user in _first(people, wanted, use)}
     wanted = [asked for asked in wanted if asked.author in places]
-    frozen = frozenset(ledger.frozen())
-    asks = [_ask(ledger, activity, asked, slice_, charter, offer, served, places, frozen) for asked in wanted]
-    firsts = _waiting_since(asks, slice_)
     reserve = min(charter.newcomer_permille, RESERVE_PERMILLE_MAX)
+    budgets = _budgets(activity, charter, slice_, offer, frozen)
+    view = _View(
+        activity, slice_, charter, offer, served, places, frozen, 1 + len(budgets),
+        max(1, grid(offer.budget_max, reserve).fits),
+    )  # fmt: skip
+    asks = [_ask(view, asked) for asked in wanted]
+    firsts = _waiting_since(asks, slice_)
     return problem_of(
         slice=slice_,
         rules=Rules(
@@ -105,7 +114,7 @@ def assemble(ledger: Ledger, activity: Activity, slice_: int, offer: Offer) -> P
         ),
         budget=offer.budget,
         budget_max=offer.budget_max,
-        capacity=_capacity(activity, slice_, offer),
+        capacity=min(AMOUNT_MAX, offer.budget + sum(budgets.values())),
         reserve_carried=min(offer.reserve_carried, offer.budget_max * reserve // 1000),
         carbon=offer.carbon,
         units=_units(charter, places, use, firsts, served, slice_),
@@ -123,7 +132,40 @@ def assemble(ledger: Ledger, activity: Activity, slice_: int, offer: Offer) -> P
 # -- requests ---------------------------------------------------------------------------------------------------------
 
 
-def _is_open(ledger: Ledger, activity: Activity, asked: Asked, slice_: int, offer: Offer) -> bool:
+@dataclass(frozen=True)
+class _View:
+    """What `_ask` goes by. peers: how many have decided of late, this one included; fits: the largest quantum here."""
+
+    activity: Activity
+    slice: int
+    charter: Charter
+    offer: Offer
+    served: Mapping[bytes, int]
+    places: Mapping[bytes, _Place]
+    frozen: frozenset[bytes]
+    peers: int
+    fits: int
+    cleaner: dict[int, Cleaner | None] = field(default_factory=dict)  # by the last slice to begin in
+
+
+def _in_turn(wanted: Iterable[Asked], offer: Offer) -> list[Asked]:
+    """Everybody's first request before anybody's second; of one author, and of one turn, those that came first."""
+    turns: dict[bytes, int] = defaultdict(int)
+    ranked = []
+    for asked in sorted(wanted, key=lambda asked: (_since(asked, offer), asked.id)):
+        ranked.append((turns[asked.author], _since(asked, offer), asked.id, asked))
+        turns[asked.author] += 1
+    return [asked for *_, asked in sorted(ranked, key=lambda row: row[:3])]
+
+
+def _since(asked: Asked, offer: Offer) -> int:
+    """The later of when it claims to be from, and when it came here."""
+    return max(asked.slice, offer.first_seen.get(asked.id, asked.slice))
+
+
+def _is_open(
+    ledger: Ledger, activity: Activity, asked: Asked, slice_: int, offer: Offer, frozen: frozenset[bytes]
+) -> bool:
     """Whether it still wants a peer like this one in this slice."""
     body = asked.body
     if asked.slice > slice_ or body.deadline < slice_ or asked.id in activity.closed or asked.id not in ledger.requests:
@@ -136,25 +178,17 @@ def _is_open(ledger: Ledger, activity: Activity, asked: Asked, slice_: int, offe
     if activity.done(asked.id) >= body.credits:
         return False
     others = {lease.node for lease in activity.leases(asked.id) if lease.slice == slice_ and lease.node != offer.node}
-    return len(others) < body.peers_max
+    return len(others - frozen) < body.peers_max
 
 
-def _ask(
-    ledger: Ledger,
-    activity: Activity,
-    asked: Asked,
-    slice_: int,
-    charter: Charter,
-    offer: Offer,
-    served: Mapping[bytes, int],
-    places: Mapping[bytes, _Place],
-    frozen: frozenset[bytes],
-) -> Ask:
-    body = asked.body
-    left = body.credits - activity.done(asked.id)
-    slices_left = -(-left // (body.units * body.peers_min))
-    seen = max(asked.slice, offer.first_seen.get(asked.id, asked.slice))
-    since = max(seen, served.get(asked.id, -1) + 1)
+def _ask(view: _View, asked: Asked) -> Ask:
+    body, slice_ = asked.body, view.slice
+    left = body.credits - view.activity.done(asked.id)
+    slices_left = min(-(-left // (min(body.units, view.fits) * body.peers_min)), SLICE_MAX)
+    since = max(_since(asked, view.offer), view.served.get(asked.id, -1) + 1)
+    last_start = body.deadline - slices_left + 1
+    if last_start not in view.cleaner:
+        view.cleaner[last_start] = _cleaner(view, last_start)
     return Ask(
         id=asked.id,
         applicant=asked.author,
@@ -163,26 +197,30 @@ def _ask(
         units_min=1,  # a REQUEST's quantum is cut to what fits: it is paid by the unit
         waited=max(0, slice_ - since),
         urgency=body.urgency,
-        slices_left=min(slices_left, 2**32 - 1),
-        cleaner=_cleaner(charter, slice_, body.deadline - slices_left + 1, offer),
-        standing=_standing(asked, offer, places[asked.author], frozen),
+        slices_left=slices_left,
+        cleaner=view.cleaner[last_start],
+        standing=_standing(view, asked),
     )
 
 
-def _standing(asked: Asked, offer: Offer, place: _Place, frozen: frozenset[bytes]) -> Reason | None:
-    if asked.author in frozen or asked.body.paymaster in frozen:
+def _standing(view: _View, asked: Asked) -> Reason | None:
+    body, offer = asked.body, view.offer
+    if asked.author in view.frozen or body.paymaster in view.frozen:
         return Reason.FROZEN
     if asked.author in offer.indebted:
         return Reason.INDEBTED
-    if not place.enrolled:
+    if not view.places[asked.author].enrolled:
         return Reason.NOT_ENROLLED
-    if asked.body.purpose in offer.refuse_purposes or asked.body.run in offer.refuse_runs:
+    if body.purpose in offer.refuse_purposes or not {body.run, run_id(body.run, body.recipe).hex()}.isdisjoint(
+        offer.refuse_runs
+    ):
         return Reason.OWNER_REFUSED
-    return None
+    return Reason.TOO_FEW_PEERS if body.peers_min > view.peers else None
 
 
-def _cleaner(charter: Charter, slice_: int, last_start: int, offer: Offer) -> Cleaner | None:
+def _cleaner(view: _View, last_start: int) -> Cleaner | None:
     """The cleanest slice that the work can wait for; last_start: the last slice in which it must begin."""
+    charter, slice_, offer = view.charter, view.slice, view.offer
     if offer.carbon is None or not offer.forecast or last_start <= slice_:
         return None
     begin = charter.epoch + slice_ * charter.slice_s
@@ -255,39 +293,60 @@ def _stalled(slice_: int, first: int | None, served: int | None) -> int:
 # -- use --------------------------------------------------------------------------------------------------------------
 
 
-def _last_served(activity: Activity, slice_: int) -> dict[bytes, int]:
-    """REQUEST, and account, → the last slice before this one in which its leases held."""
-    last: dict[bytes, int] = {}
+def _recent(activity: Activity, charter: Charter, slice_: int) -> Iterator[tuple[Asked, list[Lease]]]:
+    """Requests whose leases can still matter, with those before `slice_`: what is older has decayed to nothing."""
+    oldest = slice_ - HALF_LIVES_MAX * charter.half_life_slices
     for asked in activity.requests.values():
-        leases = activity.leases(asked.id)
-        for then in sorted({lease.slice for lease in leases if lease.slice < slice_}, reverse=True):
+        if asked.body.deadline >= oldest:
+            leases = [lease for lease in activity.leases(asked.id) if oldest <= lease.slice < slice_]
+            if leases:
+                yield asked, leases
+
+
+def _last_served(activity: Activity, charter: Charter, slice_: int) -> dict[bytes, int]:
+    """REQUEST → the last slice before this one in which it had leases; account → … in which leases of it held.
+
+    A request whose leases were freed, as too few peers took it, does not grow on what it has wasted.
+    """
+    last: dict[bytes, int] = {}
+    for asked, leases in _recent(activity, charter, slice_):
+        last[asked.id] = max(lease.slice for lease in leases)
+        for then in sorted({lease.slice for lease in leases}, reverse=True):
             if holders(asked, then, leases):
-                last[asked.id] = then
                 last[asked.author] = max(last.get(asked.author, then), then)
                 break
     return last
 
 
 def _use(ledger: Ledger, activity: Activity, charter: Charter, slice_: int) -> dict[bytes, int]:
-    """Decayed use of every account, from leases that held and from receipts."""
+    """Decayed use of every account that has any, from leases that held and from receipts."""
     charged = []
-    for asked in activity.requests.values():
-        leases = activity.leases(asked.id)
-        for then in {lease.slice for lease in leases if lease.slice < slice_}:
+    for asked, leases in _recent(activity, charter, slice_):
+        for then in {lease.slice for lease in leases}:
             for node in holders(asked, then, leases):
                 charged.append(Charged(asked.author, asked.id, node, then, asked.body.units, asked.body.urgency))
     credited = [Credited(work.request, work.node, work.slice, work.units) for work in activity.work()]
     found = charges(charged, credited, now=slice_, grace=charter.grace_slices)
-    use = decayed_use(found, now=slice_, half_life=charter.half_life_slices)
+    use = {
+        user: amount
+        for user, amount in decayed_use(found, now=slice_, half_life=charter.half_life_slices).items()
+        if amount
+    }
     room = AMOUNT_MAX // max(1, len(use))
     return {user: min(amount, room) for user, amount in use.items()}
 
 
-def _capacity(activity: Activity, slice_: int, offer: Offer) -> int:
-    """What the network offered of late: the newest budget of each node that decided in the last few slices."""
+def _budgets(
+    activity: Activity, charter: Charter, slice_: int, offer: Offer, frozen: frozenset[bytes]
+) -> dict[bytes, int]:
+    """What others offered of late: the newest budget of each node that decided in the last few slices.
+
+    No device does more in a slice than the fastest class of the charter.
+    """
+    most = max(device.peak for device in charter.devices) * charter.slice_s
     newest: dict[bytes, tuple[int, int]] = {}
     for decided in activity.decisions.values():
-        if slice_ - RECENT_SLICES <= decided.body.slice <= slice_ and decided.node != offer.node:
-            row = (decided.body.slice, decided.body.budget)
+        if slice_ - RECENT_SLICES <= decided.body.slice <= slice_ and decided.node not in frozen | {offer.node}:
+            row = (decided.body.slice, min(decided.body.budget, most))
             newest[decided.node] = max(newest.get(decided.node, row), row)
-    return min(AMOUNT_MAX, offer.budget + sum(budget for _, budget in newest.values()))
+    return {node: budget for node, (_, budget) in newest.items()}

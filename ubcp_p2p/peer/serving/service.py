@@ -8,19 +8,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ubcp_p2p.allocator.blob import encode_problem
+from ubcp_p2p.allocator.blob import decode_problem, encode_problem
 from ubcp_p2p.allocator.decide import Decision, Outcome, decide
-from ubcp_p2p.allocator.problem import Ask, Problem, Reason
+from ubcp_p2p.allocator.problem import Ask, Problem
 from ubcp_p2p.allocator.words import explain
 from ubcp_p2p.carbon.values import CarbonUnknown, Slot
 from ubcp_p2p.charter.values import Charter
 from ubcp_p2p.errors import ConfigError, UbcpError
 from ubcp_p2p.ledger.activity import Asked
+from ubcp_p2p.ledger.database import StoreError
 from ubcp_p2p.ledger.entry import Decision as DecisionBody
 from ubcp_p2p.ledger.leases import SETTLE_S, turn_permille
 from ubcp_p2p.peer.config import ServingConfig
@@ -28,6 +29,7 @@ from ubcp_p2p.peer.owner import Keeper
 from ubcp_p2p.peer.serving.book import Book
 from ubcp_p2p.peer.serving.problem import Offer
 from ubcp_p2p.peer.serving.savings import CarbonBook
+from ubcp_p2p.units import AMOUNT_MAX
 
 if TYPE_CHECKING:
     from ubcp_p2p.swarm.ledger import LiveLedger
@@ -38,7 +40,7 @@ ACCEPTED_MAX: Final = 256  # in one DECISION entry; more are told in several
 RETRY_S: Final = 10.0
 TURNS_PERMILLE: Final = 600  # of the first minute; the rest is for the last decisions to get around
 CLOCK_S: Final = 60.0
-WAITING_SHOWN: Final = 100
+SHOWN: Final = 100  # of each kind, in `ubcp status`
 
 
 def speed_of(config: ServingConfig, charter: Charter) -> int:
@@ -71,7 +73,7 @@ class Service:
         self._ledger, self._keeper, self._config, self._node = ledger, keeper, config, node
         self._clock = clock
         self._charter = ledger.charters.first  # epoch and slice length never change
-        self._speed = speed_of(config, ledger.charters.newest)
+        speed_of(config, ledger.charters.newest)  # say at once what is wrong with the configuration
         self._book = Book(node)
         self._carbon_book = CarbonBook(ledger.charters.newest, config.device_class)
         self._slice = -1
@@ -94,9 +96,10 @@ class Service:
                 if slice_ == self._slice:
                     self._held = await self._ledger.read(partial(self._book.held, slice_=slice_))
                 await self._until(begins_s + self._charter.slice_s)
-            except UbcpError as error:
-                self._words = f"nothing is decided: {error.message}"
-                log.error("%s", self._words)
+            except Exception as error:  # whatever it is, the next slice is decided on again
+                self._last, self._held = None, None
+                self._words = f"nothing is decided: {error.message if isinstance(error, UbcpError) else repr(error)}"
+                log.error("%s", self._words, exc_info=not isinstance(error, UbcpError))
                 await asyncio.sleep(min(RETRY_S, settle_s))
 
     async def _until(self, moment_s: float) -> None:
@@ -109,12 +112,11 @@ class Service:
         offer = self._offer(slice_)
         carried = self._last[1].reserve_unused if self._last is not None and self._slice == slice_ - 1 else 0
         before = await self._ledger.read(lambda store: self._book.decided(store, slice_))
-        self._slice, self._held = slice_, None
+        self._slice, self._held, self._last = slice_, None, None
         if before:
-            self._last, self._words = None, "decided before this node was started again"
+            self._words = await self._go_on(before)
             return
         if offer is None:
-            self._last = None
             verdict = self._keeper.verdict
             why = verdict.words if verdict is not None else "its owner's rules were not read yet"
             self._words = f"serves nobody now: {why}"
@@ -123,16 +125,29 @@ class Service:
         problem = await self._ledger.read(lambda store: self._book.problem(store, slice_, whole))
         decision = await asyncio.to_thread(decide, problem)
         self._last = problem, decision
-        self._carbon_book.note(problem, decision)
         if not problem.asks:
             self._words = "nobody asks for this slice"
             return
         self._words = await self._publish(problem, decision)
 
+    async def _go_on(self, before: list[DecisionBody]) -> str:
+        """After a restart in mid-slice: what was decided stays, and what was not told of it yet is told."""
+        blob = await self._ledger.read(lambda store: store.blob(before[0].inputs))
+        if blob is None:
+            return "decided before this node was started again"
+        problem = decode_problem(blob)
+        decision = await asyncio.to_thread(decide, problem)
+        self._last = problem, decision
+        told = {id_ for body in before for id_ in body.accepted}
+        if missing := [id_ for id_ in decision.accepted if id_ not in told]:
+            await self._tell(decision, missing, before[0].inputs)
+        return "decided before this node was started again"
+
     def _offer(self, slice_: int) -> Offer | None:
         """What there is to give in this slice; None when the owner's rules say no."""
         verdict, rules = self._keeper.verdict, self._keeper.rules
-        whole = self._speed * self._charter.slice_s
+        charter = self._ledger.charters.at(slice_ // self._charter.period_slices)
+        whole = min(AMOUNT_MAX, speed_of(self._config, charter) * charter.slice_s)
         if verdict is None or not verdict.works:
             return None
         carbon, forecast = self._carbon(slice_)
@@ -158,13 +173,19 @@ class Service:
         """Keep the inputs, sign and tell the decision; what became of it, in words."""
         if not await self._ledger.may_write():  # a draft would be signed when the slice is over
             return "decided, and not told: this node may not sign yet (see the ledger's words)"
+        await self._ledger.forget(await self._ledger.read(partial(self._book.outdated, slice_=decision.slice)))
         inputs = await self._ledger.keep(encode_problem(problem))
-        accepted = decision.accepted
-        parts = [accepted[i : i + ACCEPTED_MAX] for i in range(0, len(accepted), ACCEPTED_MAX)] or [()]
-        for part in parts:
+        await self._tell(decision, decision.accepted, inputs)
+        self._carbon_book.note(problem, decision)
+        return f"decided: {len(decision.accepted)} of {len(problem.asks)} accepted"
+
+    async def _tell(self, decision: Decision, accepted: Sequence[bytes], inputs: bytes) -> None:
+        """In as many entries as it takes, one at least."""
+        for first in range(0, max(1, len(accepted)), ACCEPTED_MAX):
+            part = tuple(accepted[first : first + ACCEPTED_MAX])
             body = DecisionBody(decision.slice, decision.budget, decision.granule, part, decision.refused, inputs)
-            await self._ledger.write(body)
-        return f"decided: {len(accepted)} of {len(problem.asks)} accepted"
+            if await self._ledger.write(body) is None:
+                raise StoreError("a decision was kept as a draft: this node is not sure of its own chain any more")
 
     # -- for people -----------------------------------------------------------------------------------------------
 
@@ -172,8 +193,9 @@ class Service:
         """JSON for `ubcp status`."""
         begins = self._charter.epoch + self._slice * self._charter.slice_s
         outcomes, carbon = self._outcomes(), self._carbon_book.savings
-        given = [self._row(*each) for each in outcomes if each[2].accepted]
-        waiting = sorted((each for each in outcomes if not each[2].accepted), key=_by_queue)[:WAITING_SHOWN]
+        accepted = [each for each in outcomes if each[2].accepted]
+        given = [self._row(*each) for each in accepted[:SHOWN]]
+        waiting = sorted((each for each in outcomes if not each[2].accepted), key=_by_queue)[:SHOWN]
         held = None if self._held is None else {id_.hex() for id_ in self._held}
         return {
             "words": self._words,
@@ -187,7 +209,7 @@ class Service:
             "leases": [row for row in given if held is None or row["request"] in held],
             "freed": [row for row in given if held is not None and row["request"] not in held],
             "waiting": [self._row(*each) for each in waiting],
-            "waiting_in_all": len(outcomes) - len(given),
+            "waiting_in_all": len(outcomes) - len(accepted),
             "carbon": {"emitted_mg": carbon.emitted_mg, "saved_mg": carbon.saved_mg, "words": carbon.words},
         }
 
@@ -209,7 +231,7 @@ class Service:
             "explain": explain(problem, ask, outcome),
             "units": outcome.units,
             "queue": outcome.queue or None,
-            "expected_wait_s": outcome.wait_s if outcome.reason is Reason.FULL else None,
+            "expected_wait_s": None if outcome.accepted else outcome.wait_s,
         }
 
 
