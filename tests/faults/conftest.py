@@ -1,4 +1,4 @@
-"""One swarm of three for all cases: whatever a case does to it, it must be whole again for the next one."""
+"""One swarm of three for all cases of a file: whatever a case does to it, it must be whole again for the next one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Shared:
         return swarm.close() if swarm is not None else []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not the session: it never stops training, also beside tests that have no use for it
 def shared() -> Iterator[Shared]:
     shared = Shared()
     yield shared
