@@ -236,9 +236,9 @@ def test_what_stands_at_a_place() -> None:
 
 
 def test_a_leaked_key_freezes_until_the_heal_and_never_again() -> None:
-    """As often as the thief likes, by whatever entry."""
+    """As often as the thief likes, by whatever entry, right after OPEN too."""
     s = Scene()
-    a = s.account("a")
+    a = s.account("a", enrol=False)
     thief = copy.copy(a)
     s.write(a, Rotate(s.key("new").public, ZERO), [s.key("new")])
     s.write(copy.copy(thief), Rotate(s.key("x").public, ZERO), [s.key("x")])
