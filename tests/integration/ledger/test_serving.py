@@ -70,10 +70,6 @@ def asks(world: World, name: str, units: int, peers: tuple[int, int]) -> bytes:
     return world.write(person, body).entry.id
 
 
-def row_of(peer: Peer, kind: str, request: bytes) -> dict[str, Any] | None:
-    return next((row for row in serving(peer)[kind] if row["request"] == request.hex()), None)
-
-
 def test_two_nodes_serve_what_fits_and_the_audit_replays_it(swarm: Swarm, tmp_path: Path) -> None:
     world = community()
     more = charter_file(swarm.home, world) + SERVING
@@ -88,23 +84,27 @@ def test_two_nodes_serve_what_fits_and_the_audit_replays_it(swarm: Swarm, tmp_pa
     large = asks(world, "large", BUDGET, (1, 8))  # leaves no room for others
     hand_in(a, world.entries)
 
-    def settled(peer: Peer) -> bool:
-        return bool(row_of(peer, "leases", both)) and serving(peer)["settled"]
+    def served(peer: Peer) -> dict[str, Any] | None:
+        """A settled slice in which this node holds a lease of what needs both."""
+        found = serving(peer)
+        return found if found["settled"] and any(row["request"] == both.hex() for row in found["leases"]) else None
 
-    for peer in (a, b):
-        until(lambda peer=peer: settled(peer), STEP_S, f"{peer.name} holds the lease")  # type: ignore[misc]
-    seen = {row["request"]: row for kind in ("leases", "freed", "waiting") for row in serving(a)[kind]}
-    assert {both.hex(), three.hex(), large.hex()} <= seen.keys()
-    waiting = [row for row in seen.values() if not row["accepted"]]
-    assert waiting
-    for row in waiting:
-        assert row["reason"] == "full" and "not this slice: full" in row["explain"]
-        assert row["queue"] >= 1 and row["expected_wait_s"] is not None
-    assert serving(a)["used"] <= serving(a)["budget"] == BUDGET
-    until(
-        lambda: any(row_of(a, kind, three) is not None for kind in ("freed", "waiting")), STEP_S,
-        "what needs three peers holds nothing"
-    )  # fmt: skip
+    until(lambda: bool(served(a) and served(b)), STEP_S, "both hold a lease in one slice")
+    snapshots: list[dict[str, Any]] = []
+
+    def seen() -> bool:
+        found = served(a)
+        snapshots.extend([found] if found is not None else [])
+        return found is not None
+
+    until(seen, STEP_S, "a holds it again")
+    slice_of_a = snapshots[-1]
+    rows = {row["request"]: row for kind in ("leases", "freed", "waiting") for row in slice_of_a[kind]}
+    assert rows[three.hex()]["reason"] == "too-few-peers"
+    full = rows[large.hex()]
+    assert full["reason"] == "full" and "not this slice: full" in full["explain"]
+    assert full["queue"] >= 1 and full["expected_wait_s"] is not None
+    assert slice_of_a["used"] <= slice_of_a["budget"] == BUDGET
 
     slice_ = serving(b)["slice"]
     assert b.stop() == 0
