@@ -19,7 +19,6 @@ from ubcp_p2p.simulation.assumptions import Assumptions
 from ubcp_p2p.simulation.world import Floats
 
 FORMAT: Final = "ubcp-curve/1"
-LEVELS: Final = 600  # of λ, at which the slope is looked at
 # The slope is looked for where it can be measured: at 1 % there are 200 people of 20,000 below, at 90 % 2,000 above.
 FOUND_MIN, FOUND_MAX = 0.01, 0.90
 REACHED: Final = (0.1, 0.5, 0.9)
