@@ -218,10 +218,8 @@ class Auditor:
             rows, roots = [], Roots(entries_root(self.ledger), b"")
         blobs: set[bytes] = set()
         replayed = list(self._replayed(blobs, replay))
-        self.counts.replayed = sum(one is None for one in replayed)
-        unlike = [fault for fault in replayed if fault is not None]
-        self.counts.replayed += len(unlike)
-        faults += unlike
+        self.counts.replayed = len(replayed)
+        faults += [fault for fault in replayed if fault is not None]
         faults += self._end_faults(roots, bool(faults))
         return Report(
             network=self.ledger.network, counts=self.counts, accounts=len(self.ledger.accounts()),
@@ -241,8 +239,9 @@ class Auditor:
         for blob in self.source.blobs():
             hash_ = hashlib.sha256(blob).digest()
             blobs.add(hash_)
-            for one in decided.get(hash_, ()) if replay is not None else ():
-                assert replay is not None
+            if replay is None:
+                continue
+            for one in decided.get(hash_, ()):
                 found = replay(blob, one)
                 yield Fault("decision-inputs", one.entry, one.node, "; ".join(found)) if found else None
 

@@ -91,7 +91,7 @@ def assemble(ledger: Ledger, activity: Activity, slice_: int, offer: Offer) -> P
         [asked for asked in activity.requests.values() if _is_open(ledger, activity, asked, slice_, offer, frozen)],
         offer,
     )[:ASKS_MAX]
-    use = _use(ledger, activity, charter, slice_)
+    use = _use(activity, charter, slice_)
     people = {asked.author for asked in wanted} | {user for user, amount in use.items() if amount}
     places = {user: _place(ledger, charter, user, ledger.period(slice_)) for user in _first(people, wanted, use)}
     wanted = [asked for asked in wanted if asked.author in places]
@@ -318,7 +318,7 @@ def _last_served(activity: Activity, charter: Charter, slice_: int) -> dict[byte
     return last
 
 
-def _use(ledger: Ledger, activity: Activity, charter: Charter, slice_: int) -> dict[bytes, int]:
+def _use(activity: Activity, charter: Charter, slice_: int) -> dict[bytes, int]:
     """Decayed use of every account that has any, from leases that held and from receipts."""
     charged = []
     for asked, leases in _recent(activity, charter, slice_):
@@ -343,10 +343,11 @@ def _budgets(
 
     No device does more in a slice than the fastest class of the charter.
     """
+    left_out = frozen | {offer.node}
     most = max(device.peak for device in charter.devices) * charter.slice_s
     newest: dict[bytes, tuple[int, int]] = {}
     for decided in activity.decisions.values():
-        if slice_ - RECENT_SLICES <= decided.body.slice <= slice_ and decided.node not in frozen | {offer.node}:
+        if slice_ - RECENT_SLICES <= decided.body.slice <= slice_ and decided.node not in left_out:
             row = (decided.body.slice, min(decided.body.budget, most))
             newest[decided.node] = max(newest.get(decided.node, row), row)
     return {node: budget for node, (_, budget) in newest.items()}
