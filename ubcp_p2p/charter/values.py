@@ -151,6 +151,11 @@ class Charter:
                 return peak
         return None
 
+    def cost_of(self, device_class: str) -> DeviceCost | None:
+        """What such a device takes, or None where the charter says nothing of it."""
+        rows = self.cost.devices if self.cost is not None else ()
+        return next((row for row in rows if row.name == device_class), None)
+
     def has_unit(self, name: str) -> bool:
         return any(unit.name == name for unit in self.units)
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from ubcp_p2p.allocator.allocation import allocate
 from ubcp_p2p.allocator.blob import encode_problem, inputs_hash
 from ubcp_p2p.allocator.decide import refusals
-from ubcp_p2p.allocator.problem import Applicant, Ask, Rules, UnitUse, problem_of
+from ubcp_p2p.allocator.problem import Applicant, Ask, UnitUse, problem_of
 from ubcp_p2p.allocator.replay import Claim, disagreements
 from ubcp_p2p.charter.values import Charter
 from ubcp_p2p.ledger.activity import Asked
 from ubcp_p2p.ledger.decisions import Decided
 from ubcp_p2p.ledger.entry import Decision
+from ubcp_p2p.peer.serving.rules import rules_of
 
 ASKED_PER_BUDGET = 2  # so many times what a synthetic node has room for is asked of it
 
@@ -28,13 +29,7 @@ def synthetic(slice_: int, charter: Charter, asked: Sequence[Asked]) -> tuple[De
     unit = charter.units[0].name
     problem = problem_of(
         slice=slice_,
-        rules=Rules(
-            newcomer_permille=min(charter.newcomer_permille, 500),
-            half_life_slices=charter.half_life_slices,
-            ageing_slices=charter.ageing_slices,
-            slice_s=charter.slice_s,
-            purposes=charter.purposes,
-        ),
+        rules=rules_of(charter),
         budget=sum(one.body.units for one in asked) // ASKED_PER_BUDGET,
         units=[UnitUse(unit, 1, 0)],
         applicants=[Applicant(author, unit, False, 0) for author in {one.author for one in asked}],

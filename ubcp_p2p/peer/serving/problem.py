@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 
 from ubcp_p2p.allocator.problem import (
     ASKS_MAX,
-    RESERVE_PERMILLE_MAX,
     SLICE_MAX,
     USERS_MAX,
     Applicant,
@@ -21,7 +20,6 @@ from ubcp_p2p.allocator.problem import (
     Cleaner,
     Problem,
     Reason,
-    Rules,
     UnitUse,
     grid,
     problem_of,
@@ -37,6 +35,7 @@ from ubcp_p2p.ledger.chain import AccountChain, Enrolment
 from ubcp_p2p.ledger.leases import holders
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.models.recipe import run_id
+from ubcp_p2p.peer.serving.rules import rules_of
 from ubcp_p2p.units import AMOUNT_MAX
 
 RECENT_SLICES: Final = 4  # a node that decided in the last so many slices counts as part of the network's capacity
@@ -95,7 +94,8 @@ def assemble(ledger: Ledger, activity: Activity, slice_: int, offer: Offer) -> P
     people = {asked.author for asked in wanted} | {user for user, amount in use.items() if amount}
     places = {user: _place(ledger, charter, user, ledger.period(slice_)) for user in _first(people, wanted, use)}
     wanted = [asked for asked in wanted if asked.author in places]
-    reserve = min(charter.newcomer_permille, RESERVE_PERMILLE_MAX)
+    rules = rules_of(charter)
+    reserve = rules.newcomer_permille
     budgets = _budgets(activity, charter, slice_, offer, frozen)
     view = _View(
         activity, slice_, charter, offer, served, places, frozen, 1 + len(budgets),
@@ -105,13 +105,7 @@ def assemble(ledger: Ledger, activity: Activity, slice_: int, offer: Offer) -> P
     firsts = _waiting_since(asks, slice_)
     return problem_of(
         slice=slice_,
-        rules=Rules(
-            newcomer_permille=reserve,
-            half_life_slices=charter.half_life_slices,
-            ageing_slices=charter.ageing_slices,
-            slice_s=charter.slice_s,
-            purposes=charter.purposes,
-        ),
+        rules=rules,
         budget=offer.budget,
         budget_max=offer.budget_max,
         capacity=min(AMOUNT_MAX, offer.budget + sum(budgets.values())),

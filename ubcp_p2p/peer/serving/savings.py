@@ -16,8 +16,7 @@ from ubcp_p2p.charter.values import Charter
 
 def joules_of(charter: Charter, device_class: str, units: int) -> int | None:
     """The energy of `units` GFLOP on such a device, rounded down; None where the charter says nothing of it."""
-    rows = charter.cost.devices if charter.cost is not None else ()
-    row = next((row for row in rows if row.name == device_class), None)
+    row = charter.cost_of(device_class)
     return None if row is None else units * row.power_mw // (row.sustained * 1000)
 
 

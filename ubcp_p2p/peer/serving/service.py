@@ -22,6 +22,7 @@ from ubcp_p2p.charter.values import Charter
 from ubcp_p2p.errors import ConfigError, UbcpError
 from ubcp_p2p.ledger.activity import Asked
 from ubcp_p2p.ledger.database import StoreError
+from ubcp_p2p.ledger.entry import ACCEPTED_MAX
 from ubcp_p2p.ledger.entry import Decision as DecisionBody
 from ubcp_p2p.ledger.leases import SETTLE_S, turn_permille
 from ubcp_p2p.peer.config import ServingConfig
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ACCEPTED_MAX: Final = 256  # in one DECISION entry; more are told in several
 RETRY_S: Final = 10.0
 TURNS_PERMILLE: Final = 600  # of the first minute; the rest is for the last decisions to get around
 CLOCK_S: Final = 60.0
@@ -52,9 +52,8 @@ def speed_of(config: ServingConfig, charter: Charter) -> int:
             f"the charter has no device class {config.device_class!r}",
             hint=f"set serving.device_class to one of its own: {names}",
         )
-    rows = charter.cost.devices if charter.cost is not None else ()
-    sustained = next((row.sustained for row in rows if row.name == config.device_class), peak)
-    return min(config.gflops or sustained, peak)
+    cost = charter.cost_of(config.device_class)
+    return min(config.gflops or (cost.sustained if cost is not None else peak), peak)
 
 
 class Service:

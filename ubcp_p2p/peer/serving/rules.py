@@ -1,0 +1,17 @@
+"""A charter's rules as the allocator takes them. Pure."""
+
+from __future__ import annotations
+
+from ubcp_p2p.allocator.problem import RESERVE_PERMILLE_MAX, Rules
+from ubcp_p2p.charter.values import Charter
+
+
+def rules_of(charter: Charter) -> Rules:
+    """A charter may reserve more for newcomers than the allocator can: then it is as much as that can."""
+    return Rules(
+        newcomer_permille=min(charter.newcomer_permille, RESERVE_PERMILLE_MAX),
+        half_life_slices=charter.half_life_slices,
+        ageing_slices=charter.ageing_slices,
+        slice_s=charter.slice_s,
+        purposes=charter.purposes,
+    )
