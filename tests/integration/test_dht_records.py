@@ -56,6 +56,20 @@ async def three() -> AsyncIterator[tuple[Network, Network, Network]]:
         yield first, second, third
 
 
+@pytest.mark.asyncio
+async def test_neighbours_whose_routing_tables_forgot_each_other_meet_again() -> None:
+    """A table drops whoever does not answer once, as when a p2pd stands still for a second; the connections stay."""
+    async with running(key(1)) as first, running(key(2), tuple(first.multiaddrs())) as second:
+        async with asyncio.timeout(20.0):  # before the next dial-back, which also makes them meet
+            while any(network.neighbours.dialled_back is None for network in (first, second)):
+                await asyncio.gather(first.refresh_connected(), second.refresh_connected())
+            for table in (network.session.dht.protocol.routing_table for network in (first, second)):
+                for name in list(table.uid_to_peer_id):
+                    del table[name]
+            while not await first.claims(RECORD):  # each claim is stored on whom the node knows by then
+                await second.claim(RECORD, 1, 60.0)
+
+
 def store_request(sender: Network, subkey: bytes, value: bytes, expires_s: float) -> Any:
     return dht_pb2.StoreRequest(
         keys=[node.DHTID.generate(source=RECORD).to_bytes()], subkeys=[subkey], values=[value],

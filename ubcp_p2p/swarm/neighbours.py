@@ -6,6 +6,8 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Set
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError
@@ -19,13 +21,32 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-JOIN_EVERY_S = 5.0  # while alone
+LOOK_EVERY_S = 0.5
+INTRODUCTIONS_AT_ONCE = 16
+INTRODUCE_AGAIN_S_MAX = 60.0  # a DHT client never answers
 REMEMBER_EVERY_S = 30.0
 REDIAL_EVERY_S = 45.0
 REDIAL_FEW = 3
 DIAL_TIMEOUT_S = 10.0
 DIALS_AT_ONCE = 8
 CLOCK_OFFSET_S_MAX = 3.0  # beyond this hivemind's matchmaking takes fresh records for expired ones
+
+
+@dataclass
+class Introductions:
+    """Whom to ping next: each at once, then after waits that double."""
+
+    asked: dict[bytes, tuple[float, float]] = field(default_factory=dict)  # peer → (not again before, the wait then)
+
+    def due(self, strangers: Set[bytes], now_s: float) -> list[bytes]:
+        """Those of `strangers` to ping now, at most INTRODUCTIONS_AT_ONCE; who is no stranger any more is forgotten."""
+        self.asked = {peer: row for peer, row in self.asked.items() if peer in strangers}
+        due = [peer for peer in sorted(strangers) if self.asked.get(peer, (0.0, 0.0))[0] <= now_s]
+        chosen = random.sample(due, min(INTRODUCTIONS_AT_ONCE, len(due)))
+        for peer in chosen:
+            wait_s = min(2.0 * self.asked.get(peer, (0.0, LOOK_EVERY_S / 2.0))[1], INTRODUCE_AGAIN_S_MAX)
+            self.asked[peer] = (now_s + wait_s, wait_s)
+        return chosen
 
 
 class Neighbours:
@@ -73,15 +94,31 @@ class Neighbours:
         again, and one hostile connection would keep a newcomer from everybody else.
         """
         remembered_s = dialled_s = 0.0
+        introductions = Introductions()
         while True:
-            if not self._network.connected or time.monotonic() - dialled_s > REDIAL_EVERY_S * random.uniform(0.7, 1.3):
-                dialled_s = time.monotonic()
+            if not self._network.connected or time.monotonic() >= dialled_s:
                 await self._join(few=bool(self._network.connected))
+                dialled_s = time.monotonic() + REDIAL_EVERY_S * random.uniform(0.7, 1.3)
+            await self._introduce(session, introductions)
             if time.monotonic() - remembered_s > REMEMBER_EVERY_S and self._network.connected:
                 remembered_s = time.monotonic()
                 await self.remember()
                 await self._ask_dial_back(session)
-            await asyncio.sleep(JOIN_EVERY_S if self._network.connected else 1.0)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _introduce(self, session: Session, introductions: Introductions) -> None:
+        """Ping connected peers that the DHT does not know: so each enters the other's routing table.
+
+        p2pd's connections and hivemind's routing table know nothing of each other. A node whose p2pd stood still for
+        some seconds forgets everybody (each call failed), stays connected to all of them, and would store and look up
+        records in a DHT of its own: rounds went on without it for 8 to 60 s (measured).
+        """
+        table = session.dht.protocol.routing_table
+        strangers = {
+            public for public in self._network.connected if table.get(peer_id=PeerID(peer_id_of(public))) is None
+        }
+        due = introductions.due(strangers, time.monotonic())
+        await asyncio.gather(*(session.dht.protocol.call_ping(PeerID(peer_id_of(public))) for public in due))
 
     async def _join(self, *, few: bool) -> None:
         """Dial those that are not connected: all, or the bootstrap nodes and a few of the remembered."""

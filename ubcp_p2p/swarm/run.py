@@ -260,7 +260,7 @@ class RunMember(Follower):
             log.warning("left out of round %d: %s", self.round, why)
         for peer in group.peers:
             self._absences.pop(peer, None)
-        self._note_absent(peer for peer in companions if peer not in group.peers)
+        self._note_left_out(peer for peer in companions if peer not in group.peers)
         if me not in group.peers:
             raise RoundFailed("the leader's list lacks this peer")
         if companions and len(group.peers) < 2:
@@ -372,6 +372,15 @@ class RunMember(Follower):
         await asyncio.sleep(random.uniform(0.0, 0.05))  # members that failed together should not collide together
 
     # -- small things -------------------------------------------------------------------------------------------
+
+    def _note_left_out(self, peers: Iterable[bytes]) -> None:
+        """These are not in the group that was found. Only who led it saw whether they asked to join.
+
+        Another leader may have refused them, for a fault that it alone saw or for none: two honest peers that held
+        that against a third took turns in not waiting for it, without end.
+        """
+        if self._matchmaker is not None and self._matchmaker.leader is None:
+            self._note_absent(peers)
 
     def _note_absent(self, peers: Iterable[bytes]) -> None:
         """These said that they were ready and did not come: one such peer would slow every round, or stop a pair."""

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from ubcp_p2p.buffers import SharedBuffer
 from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.swarm.membership import Beat, Phase
 from ubcp_p2p.swarm.quorum import Certificate
-from ubcp_p2p.swarm.run import Event, RunMember, RunSettings
+from ubcp_p2p.swarm.run import ABSENCES_MAX, Event, RunMember, RunSettings
 from ubcp_p2p.swarm.states import STATE_DOMAIN, States
 
 SIZE = 256
@@ -187,3 +188,20 @@ async def test_the_state_comes_from_another_backer_when_one_lies() -> None:
 @pytest.mark.asyncio
 async def test_nobody_there_means_stay() -> None:
     assert not await Swarm(3, certified(3, [A, B])).catch_up()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("leader", [None, C.public])
+async def test_only_who_led_a_group_holds_an_absence_against_a_peer(leader: bytes | None) -> None:
+    """Another leader may have kept out a peer that did come."""
+    swarm = Swarm(3, certified(3, [A, B, C]))
+    swarm.member.round, swarm.member.base_hash = 3, state(3)[1]
+    matchmaker: Any = SimpleNamespace(leader=leader)
+    swarm.member._matchmaker = matchmaker
+    await swarm.peer(B, 3, certified(3, [A, B, C]))
+    for _ in range(ABSENCES_MAX):
+        assert swarm.member.view.struck(time.monotonic()) == set()
+        swarm.member._note_left_out([B.public])
+    assert swarm.member.view.struck(time.monotonic()) == ({B.public} if leader is None else set())
+    for keeper in swarm.served:
+        keeper.state.close()
