@@ -28,6 +28,7 @@ import nacl.signing
 import psutil
 from harness import BenchError, Figure, Table, add_output_options, machine, number, processes, publish, say
 
+from ubcp_p2p.cli.decisions import replay, synthetic
 from ubcp_p2p.ledger.audit import audit
 from ubcp_p2p.ledger.auditor import Auditor
 from ubcp_p2p.ledger.export import RecordKind, read_export, write_export
@@ -56,7 +57,7 @@ class Spent(NamedTuple):
 def make_ledger(path: Path, entries: int) -> float:
     """Seconds that a synthetic ledger took to write."""
     started_s = time.perf_counter()
-    write_synthetic(path, accounts=min(ACCOUNTS, entries // 20), entries=entries, seed=SEED)
+    write_synthetic(path, accounts=min(ACCOUNTS, entries // 20), entries=entries, seed=SEED, deciding=synthetic)
     return time.perf_counter() - started_s
 
 
@@ -91,7 +92,7 @@ def one_core(path: Path, messages: Sequence[Message]) -> dict[str, float]:
 
         started_s = time.process_time()
         auditor.run(jobs=1, clock=CLOCK, as_of=None, progress=in_turn)
-        report = auditor.report()
+        report = auditor.report(replay)
         audit_s = time.process_time() - started_s - raw_s
     if report.faults:
         raise BenchError(f"the synthetic ledger has faults: {report.faults[0]}")
@@ -126,7 +127,7 @@ def audit_on(cores: int, path: Path) -> Spent:
     """A whole audit, the start of its workers included."""
     started_s, cpu_started_s = time.monotonic(), cpu_s()
     with ExportSource(path) as source:
-        report = audit(source, jobs=cores, clock=CLOCK)
+        report = audit(source, jobs=cores, clock=CLOCK, replay=replay)
     if report.faults:
         raise BenchError(f"the synthetic ledger has faults: {report.faults[0]}")
     return Spent(time.monotonic() - started_s, cpu_s() - cpu_started_s)
@@ -202,7 +203,7 @@ def again(path: Path, directory: Path, cores: int) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name, what in (("first", directory / "beginning"), ("again", path)):
         with ExportSource(what) as source:
-            report = audit(source, jobs=cores, clock=CLOCK, checkpoint=directory / "snapshot")
+            report = audit(source, jobs=cores, clock=CLOCK, checkpoint=directory / "snapshot", replay=replay)
         figures[f"{name}_s"] = report.seconds
         figures[f"{name}_signatures"] = report.signatures
     figures["snapshot_mib"] = (directory / "snapshot").stat().st_size / MIB

@@ -1,0 +1,26 @@
+"""Benchmarks that only a person starts would rot: each of the quick ones runs to its tables."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).resolve().parent.parent.parent / "bench"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+
+@pytest.mark.parametrize(
+    ("script", "table"),
+    [("audit.py", "Auditing again over a snapshot"), ("allocator.py", "Whole decisions"),
+     pytest.param("startup.py", "stock hivemind.DHT", marks=pytest.mark.full)],
+)  # fmt: skip
+def test_a_benchmark_runs(script: str, table: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(BENCH / script), "--quick"], capture_output=True, text=True, check=False, timeout=170
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert table in done.stdout
