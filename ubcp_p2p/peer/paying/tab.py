@@ -1,0 +1,176 @@
+"""What a paymaster owes to the contributors of one REQUEST: every bill is held against the rounds before. Pure.
+
+A contributor bills a round with its certificate, which more than half of the round's group signed. Money is integers:
+FLOP are summed, and as many whole GFLOP of them are owed as µcredits; nothing is owed above the ALLOT, above what the
+device class can do in the time that the contributor was here, or twice for one round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from ubcp_p2p.codec import Value, decode, encode, fields, hash_of, items, number
+from ubcp_p2p.errors import UbcpError
+from ubcp_p2p.ledger.entry import CONTRIBUTORS_MAX, ROUNDS_MAX, SECONDS_MAX, TEXT_BYTES_MAX, ZERO
+from ubcp_p2p.models.cost import UNIT_FLOP
+from ubcp_p2p.swarm.quorum import ROUND_MAX, Certificate
+from ubcp_p2p.units import AMOUNT_MAX
+
+ROUNDS_KEPT: Final = 1024  # a bill for an older round is too late
+FIRST_SHARE: Final = 4  # the first ALLOT is so small a part of an equal share: who comes and goes holds nothing up
+TAB_BYTES_MAX: Final = 1 << 20
+FLOP_MAX: Final = 2**63 - 1
+
+
+class BillRefused(UbcpError):
+    """A bill that is not paid, and why."""
+
+
+class Terms(NamedTuple):
+    """What a REQUEST and its recipe say. credits: the most that all may earn, µcredits."""
+
+    request: bytes
+    run_id: bytes
+    flop_per_sample: int
+    weight_max: int  # samples of one peer in one round
+    peers_max: int
+    rounds: int
+    credits: int
+
+
+@dataclass
+class Account:
+    """One contributor. flop: metered so far. since_s: Unix seconds of its first word; what it owes its device class."""
+
+    opening: bytes
+    device: str
+    since_s: int
+    flop: int = 0
+    rounds: int = 0
+    last_round: int = -1
+    units: int = 0  # what its newest voucher says
+    seconds: int = 0
+    evidence: bytes = ZERO  # SHA-256 chain over the certificates that it billed
+
+
+class Due(NamedTuple):
+    """What a contributor's next voucher says. wanted: units that it would be worth without the limit of its ALLOT."""
+
+    units: int
+    rounds: int
+    seconds: int
+    evidence: bytes
+    wanted: int
+
+
+@dataclass
+class Tab:
+    """All that is owed for one REQUEST. places: of each paid round its (base hash, group digest, state hash)."""
+
+    terms: Terms
+    accounts: dict[bytes, Account] = field(default_factory=dict)
+    places: dict[int, tuple[bytes, bytes, bytes]] = field(default_factory=dict)
+
+    def welcome(self, node: bytes, opening: bytes, device: str, now_s: int) -> Account:
+        """Note a contributor; one that is known keeps its first word. Raises BillRefused for one too many."""
+        account = self.accounts.get(node)
+        if account is None:
+            if len(self.accounts) >= CONTRIBUTORS_MAX:
+                raise BillRefused(f"a request has {CONTRIBUTORS_MAX} contributors at most")
+            account = self.accounts[node] = Account(opening, device, now_s)
+        return account
+
+    def meter(self, node: bytes, certificate: Certificate) -> None:
+        """Count one round of `node`; the certificate is verified. Raises BillRefused, and then counts nothing."""
+        account, group, round_ = self.accounts.get(node), certificate.group, certificate.group.round
+        if account is None:
+            raise BillRefused("a bill before the first word")
+        weight = next((weight for peer, weight, _ in group.members if peer == node), None)
+        if weight is None:
+            raise BillRefused(f"the certificate of round {round_} does not name this contributor")
+        if len(group.members) > self.terms.peers_max:
+            raise BillRefused(f"a group of {len(group.members)} where the recipe seats {self.terms.peers_max}")
+        if not 0 <= round_ < self.terms.rounds:
+            raise BillRefused(f"round {round_} of a run of {self.terms.rounds}")
+        if round_ <= account.last_round:
+            raise BillRefused(f"round {round_} was billed before, or a later one was")
+        self._hold_against_others(certificate)
+        account.flop = min(FLOP_MAX, account.flop + min(weight, self.terms.weight_max) * self.terms.flop_per_sample)
+        account.rounds = min(account.rounds + 1, ROUNDS_MAX)
+        account.last_round = round_
+
+    def _hold_against_others(self, certificate: Certificate) -> None:
+        """One group a round, and each round from the one before: a run has one line, and only that is paid."""
+        round_ = certificate.group.round
+        here = (certificate.group.base_hash, certificate.group.digest, certificate.state_hash)
+        known = self.places.get(round_)
+        if known is not None and known != here:
+            raise BillRefused(f"another group's round {round_} was paid")
+        before, after = self.places.get(round_ - 1), self.places.get(round_ + 1)
+        if (before is not None and before[2] != here[0]) or (after is not None and after[0] != here[2]):
+            raise BillRefused(f"round {round_} is not on the line of the rounds that were paid")
+        newest = max(self.places, default=round_)
+        if round_ <= newest - ROUNDS_KEPT:
+            raise BillRefused(f"round {round_} is too old: the newest is {newest}")
+        self.places[round_] = here
+        for old in [number_ for number_ in self.places if number_ <= round_ - ROUNDS_KEPT]:
+            del self.places[old]
+
+    def due(self, node: bytes, allotted: int, peak: int, now_s: int, evidence: bytes) -> Due:
+        """What the next voucher of `node` is to say. peak: GFLOP/s of its device class at most."""
+        account = self.accounts[node]
+        seconds = min(max(account.seconds, now_s - account.since_s, 1), SECONDS_MAX)
+        wanted = min(account.flop // UNIT_FLOP, peak * seconds, AMOUNT_MAX)
+        units = max(account.units, min(wanted, allotted))
+        return Due(units, account.rounds, seconds, evidence, wanted)
+
+    def promise(self, node: bytes, due: Due) -> None:
+        """The voucher that says this is about to be signed: to be kept before it is sent."""
+        account = self.accounts[node]
+        account.units, account.seconds, account.evidence = due.units, due.seconds, due.evidence
+
+    def to_bytes(self) -> bytes:
+        accounts: list[Value] = [
+            [node, a.opening, a.device, a.since_s, a.flop, a.rounds, a.last_round + 1, a.units, a.seconds, a.evidence]
+            for node, a in sorted(self.accounts.items())
+        ]
+        places: list[Value] = [[round_, *place] for round_, place in sorted(self.places.items())]
+        return encode([self.terms.request, accounts, places])
+
+    @classmethod
+    def from_bytes(cls, data: bytes, terms: Terms) -> Tab:
+        """Raises MalformedMessage; BillRefused for the tab of another REQUEST."""
+        request, accounts, places = fields(decode(data, bytes_max=TAB_BYTES_MAX), 3)
+        if hash_of(request) != terms.request:
+            raise BillRefused("the tab of another request")
+        tab = cls(terms)
+        for row in items(accounts, CONTRIBUTORS_MAX):
+            node, opening, device, since_s, flop, rounds, after, units, seconds, evidence = fields(row, 10)
+            if not isinstance(device, str) or len(device) > TEXT_BYTES_MAX:
+                raise BillRefused("a tab with a device class that is none")
+            tab.accounts[hash_of(node)] = Account(
+                hash_of(opening), device, number(since_s), number(flop, FLOP_MAX), number(rounds, ROUNDS_MAX),
+                number(after, ROUND_MAX + 1) - 1, number(units, AMOUNT_MAX), number(seconds, SECONDS_MAX),
+                hash_of(evidence),
+            )  # fmt: skip
+        for row in items(places, 2 * ROUNDS_KEPT):
+            round_, base, group, state = fields(row, 4)
+            tab.places[number(round_, ROUND_MAX)] = (hash_of(base), hash_of(group), hash_of(state))
+        return tab
+
+
+def allotment(terms: Terms, allots: dict[bytes, int], opening: bytes, wanted: int) -> int:
+    """What to allot to a contributor now, µcredits; what it has is enough when that is returned.
+
+    It begins with a small part of an equal share and doubles as it is earned, so that what nobody earns stays free for
+    who comes later. Never more in all than the REQUEST reserves.
+    """
+    has = allots.get(opening, 0)
+    free = terms.credits - sum(allots.values())
+    first = max(1, terms.credits // (terms.peers_max * FIRST_SHARE))
+    if not has:
+        return min(free, max(first, min(wanted, free)))
+    if wanted <= has:
+        return has
+    return has + min(free, max(has, wanted - has))
