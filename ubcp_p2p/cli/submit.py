@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
+from ubcp_p2p.cli.account import agreed, sign_draft
 from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, profile_at, say
 from ubcp_p2p.errors import ConfigError, UbcpError
 from ubcp_p2p.log import printable
@@ -68,7 +68,7 @@ def submit(
     draft = bytes.fromhex(quote.pop("draft"))
     if not json:
         _print_quote(quote)
-    if not yes and (json or not _agreed()):
+    if not yes and (json or not agreed("Sign this request?")):
         if json:
             emit_json({**quote, "request": None, "outcome": None})
         else:
@@ -86,10 +86,8 @@ def submit(
 
 def _signed(path: Any, draft: bytes, recipe: bytes, quote: dict[str, Any]) -> str:
     """The draft with the account key's signature, in hexadecimal: after a look at what it says."""
-    from ubcp_p2p.cli.account import open_account
     from ubcp_p2p.ledger.entry import Request
     from ubcp_p2p.ledger.parse import decode
-    from ubcp_p2p.ledger.wire import sign
 
     entry = decode(draft)
     body = entry.body
@@ -98,25 +96,7 @@ def _signed(path: Any, draft: bytes, recipe: bytes, quote: dict[str, Any]) -> st
         body.run, body.recipe, body.purpose, body.credits, entry.author.hex(), body.deadline
     ):  # fmt: skip
         raise UbcpError("the node's draft says something else than its quote: nothing was signed")
-    try:
-        key = open_account(path)
-    except FileNotFoundError:
-        raise ConfigError(
-            f"there is no account key at {path}", hint="submit on the machine that has it, or copy it there for once"
-        ) from None
-    if key.public.hex() != quote["signer"]:
-        raise ConfigError(
-            f"the key at {path} is not the account's any more: {quote['signer'][:16]}… signs for it",
-            hint="put the new key in its place",
-        )
-    return sign(entry, draft, [key]).to_bytes().hex()
-
-
-def _agreed() -> bool:
-    if not sys.stdin.isatty():
-        raise ConfigError("there is no terminal to ask on: nothing was signed", hint="--yes signs without asking")
-    print("Sign this request? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline(16).strip().lower() in ("y", "yes")
+    return sign_draft(path, draft, quote["signer"])
 
 
 def _credits(text: str | None) -> int | None:

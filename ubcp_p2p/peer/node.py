@@ -361,7 +361,8 @@ class Node:
 
         network = await self._up()
         own = [run.status() for run in self.runs.all()] if self.runs is not None else []
-        return {"own": own, "claimed": await known_runs(network)}
+        asked = await self.desk.requests(request) if self.desk is not None else {"requests": []}
+        return {"own": own, "claimed": await known_runs(network), **asked}
 
     async def _sample(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         run = self._require_runs().get(str(request["run"]))

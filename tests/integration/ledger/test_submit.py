@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,7 +68,9 @@ def open_chains(peer: Peer, world: World, *, enrol: bool) -> None:
 
 
 def test_a_request_is_quoted_refused_or_told(swarm: Swarm, tmp_path: Path) -> None:
-    charter = replace(CHARTER, epoch=int(time.time()) - 3 * SLICE_S, slice_s=SLICE_S, period_slices=20_000)
+    charter = replace(
+        CHARTER, epoch=int(time.time()) - 3 * SLICE_S, slice_s=SLICE_S, period_slices=20_000, grace_slices=1
+    )
     world = World(47, charter=charter)
     world.now = charter.slice_at(time.time())
     more = charter_file(swarm.home, world)
@@ -124,6 +127,26 @@ def test_a_request_is_quoted_refused_or_told(swarm: Swarm, tmp_path: Path) -> No
     assert quote.document["words"].startswith("accepted: 50 GFLOP")
     many = ubcp(a, "submit", "digits-tiny", "--run", "more", "--purpose", "research", "--peers-min", "2", "--yes")
     assert (many.code, "it needs 2 peers at least, and 1 could serve it" in many.err) == (1, True)
+    listed = ubcp(a, "runs", "--json").document["requests"]
+    assert [(row["run"], row["mine"], row["paid"]) for row in listed] == [("plays", True, 0)]
+    assert listed[0]["state"] in ("waiting", "served") and listed[0]["leases"]["nodes"] == [b.public.hex()]
+    assert listed[0]["words"].startswith("accepted: 50 GFLOP")
+    shown = ubcp(b, "runs", "show", "plays")
+    assert (shown.code, request in shown.out) == (0, True), shown.err
+    assert ubcp(b, "runs", "show", "nothing").code == 1
+    early = ubcp(a, "runs", "stop", "plays", "--yes")
+    assert (early.code, "are bound until" in early.err) == (1, True)
+    none = ubcp(a, "runs", "stop", "nothing", "--yes")
+    assert (none.code, "its runs: plays" in none.err) == (1, True)
+    moment = datetime.fromtimestamp(time.time() + 3 * SLICE_S, UTC).isoformat()
+    short = ("submit", "digits-tiny", "--run", "short", "--purpose", "research", "--deadline", moment, "--yes")
+    assert ubcp(a, *short).code == 0
+    before = ubcp(a, "credits", "--json").document
+    assert len(before["reserves"]) == 2
+    until(lambda: ubcp(a, "runs", "stop", "short", "--yes").code == 0, STEP_S, "the request for it can be closed")
+    after = ubcp(a, "credits", "--json").document
+    assert [row["run"] for row in after["reserves"]] == ["plays"]
+    assert after["available"] == before["available"] + 400
     assert a.stop() == 0
     with Store.open(a.profile.ledger_store, read_only=True) as store:
         blob = store.blob(RECIPE.hash())

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from tests.support.slices import id_of
 from ubcp_p2p.allocator.feasible import room
-from ubcp_p2p.allocator.problem import Problem
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.ledger.activity import Activity, Asked
 from ubcp_p2p.ledger.author import Author
@@ -22,7 +21,7 @@ from ubcp_p2p.ledger.wire import Signed
 from ubcp_p2p.ledger.world import World
 from ubcp_p2p.models.recipe import load_recipe
 from ubcp_p2p.peer.asking.judge import Judged, draft, judge
-from ubcp_p2p.peer.asking.prospect import UNKNOWN, prospect
+from ubcp_p2p.peer.asking.prospect import UNKNOWN, Tried, prospect, tried
 from ubcp_p2p.peer.asking.requests import open_requests
 from ubcp_p2p.peer.asking.values import Known, Refused, Wish, deadline_slice, moment, wish_of
 from ubcp_p2p.peer.serving.problem import Offer, assemble
@@ -230,19 +229,19 @@ def test_the_expected_wait_is_what_the_allocator_says(scene: Scene) -> None:
     scene.decides(scene.cid_pc, 60)
     mine = Asked(id_of(1), scene.ann.public, 40, scene.judged(replace(WISH, peers_max=2)).body)
 
-    def problems(*budgets: int) -> list[Problem]:
+    def decided(*budgets: int) -> list[Tried]:
         offers = (Offer(scene.cid_pc.public, budget, budget) for budget in budgets)
-        return [assemble(scene.world.ledger, scene.activity(), 41, offer, [mine]) for offer in offers]
+        return tried(assemble(scene.world.ledger, scene.activity(), 41, offer, [mine]) for offer in offers)
 
-    assert prospect(problems(60), mine.id, 1).words.startswith("accepted: 50 GFLOP")
+    assert prospect(decided(60), mine.id, 1).words.startswith("accepted: 50 GFLOP")
     for number in range(4):
         scene.asks(scene.ben, scene.ben_pc, f"run {number}")
-    late = prospect(problems(60), mine.id, 1)
+    late = prospect(decided(60), mine.id, 1)
     assert late.queue is not None
     assert late.wait_s is not None and late.wait_s > 0
     assert "not this slice: full" in late.words
-    assert prospect(problems(60, 1000), mine.id, 1).wait_s == 0  # one peer will do, and one has room
-    assert prospect(problems(60, 1000), mine.id, 2) == late  # both are needed: it waits for the other
+    assert prospect(decided(60, 1000), mine.id, 1).wait_s == 0  # one peer will do, and one has room
+    assert prospect(decided(60, 1000), mine.id, 2) == late  # both are needed: it waits for the other
     assert prospect([], mine.id, 1).words == UNKNOWN
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,19 +17,20 @@ from ubcp_p2p.errors import NetworkError, UbcpError
 from ubcp_p2p.ledger.activity import Asked
 from ubcp_p2p.ledger.balances import StandingReport, standing
 from ubcp_p2p.ledger.chain import NodeChain
-from ubcp_p2p.ledger.entry import Body, Request
+from ubcp_p2p.ledger.entry import Body, Close, Request
 from ubcp_p2p.ledger.funds import Funds, funds
 from ubcp_p2p.ledger.parse import make
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.wire import Signed, decode_signed
 from ubcp_p2p.models.recipe import Recipe, run_id
 from ubcp_p2p.peer.asking.judge import Judged, draft, judge
-from ubcp_p2p.peer.asking.prospect import ASKED_MAX, UNKNOWN, Prospect, prospect
+from ubcp_p2p.peer.asking.listing import closing, listed, row, with_waits
+from ubcp_p2p.peer.asking.prospect import ASKED_MAX, Prospect, prospect, tried
 from ubcp_p2p.peer.asking.requests import open_requests
 from ubcp_p2p.peer.asking.values import Known, Refused, moment, wish_of
 from ubcp_p2p.peer.serving.book import Book
 from ubcp_p2p.peer.serving.problem import Offer
-from ubcp_p2p.peer.serving.supply import supply
+from ubcp_p2p.peer.serving.supply import Supply, supply
 from ubcp_p2p.units import MICROCREDITS
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class Desk:
         self.verbs: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]] = {
             "submit-quote": self.quote,
             "submit": self.submit,
+            "requests": self.requests,
+            "close-draft": self.close_draft,
+            "close": self.close,
         }
 
     async def quote(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,6 +81,47 @@ class Desk:
         kept = await self._ledger.keep(recipe.to_bytes())
         assert kept == signed.entry.body.recipe
         return await self.take(signed)
+
+    async def requests(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The verb `requests`: what the community and this account have asked for, how it stands, how long it waits."""
+
+        def look(store: Store) -> tuple[list[dict[str, Any]], list[Asked], list[Problem]]:
+            now = self._now(store)
+            self._book.read(store, now)
+            ledger, activity = store.ledger, self._book.activity
+            asked = listed(ledger, activity, self._account, now)
+            offered = supply(activity, ledger.charter_at(now), now, self._account, frozenset(ledger.frozen()))
+            problems = self._problems(store, now, offered) if asked else []
+            return [row(ledger, activity, one, self._account, now) for one in asked], asked, problems
+
+        rows, asked, problems = await self._ledger.read(look)
+        decisions = await asyncio.to_thread(tried, problems)
+        waits = {one.id.hex(): prospect(decisions, one.id, one.body.peers_min) for one in asked}
+        return {"requests": with_waits(rows, waits)}
+
+    async def close_draft(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The verb `close-draft`: the CLOSE of a REQUEST of this account for a run, to sign. Raises as `quote`."""
+        run = str(request.get("run", ""))
+        await self.know_chain()
+
+        def look(store: Store) -> dict[str, Any]:
+            now = self._now(store)
+            self._book.read(store, now)
+            body, more = closing(store.ledger, self._book.activity, self._account, run, now)
+            known = self._funds(store, now)
+            head = known.head
+            data = make(store.ledger.network, self._account, head.seq + 1, head.id, known.slice, body)[1]
+            return {
+                "run": run, "request": body.request.hex(), "returned": body.returned, "account": self._account.hex(),
+                "paid": sum(paid for _, paid in body.final), "signer": known.key.hex(), "more": more,
+                "draft": data.hex(),
+            }  # fmt: skip
+
+        return await self._ledger.read(look)
+
+    async def close(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The verb `close`: a signed CLOSE, taken in and told."""
+        return await self.take(self._signed(request, Close))
 
     async def know_chain(self) -> None:
         """Before the account signs anything. Raises NetworkError while nobody can say how far its chain is known."""
@@ -108,22 +153,28 @@ class Desk:
     # -- in the thread of the store -------------------------------------------------------------------------------
 
     def _known(self, store: Store) -> Known:
-        ledger = store.ledger
-        now = ledger.charters.first.slice_at(self._clock())
+        ledger, now = store.ledger, self._now(store)
         self._book.read(store, now)
         activity, charter = self._book.activity, ledger.charter_at(now)
-        found = funds(ledger, self._account, store.history, now)
-        if found is None:
-            raise Refused(
-                "unknown-account", f"the ledger has no account {self._account.hex()[:16]}…",
-                hint="write its OPEN with the account key, `ubcp ledger append` it, and ask your stewards to enrol it",
-            )  # fmt: skip
+        found = self._funds(store, now)
         frozen = frozenset(ledger.frozen())
         return Known(
             charter, now, found, self._node, self._paymaster(store),
             open_requests(ledger, activity, now),
             supply(activity, charter, now, self._account, frozen),
         )  # fmt: skip
+
+    def _now(self, store: Store) -> int:
+        return store.ledger.charters.first.slice_at(self._clock())
+
+    def _funds(self, store: Store, now: int) -> Funds:
+        found = funds(store.ledger, self._account, store.history, now)
+        if found is None:
+            raise Refused(
+                "unknown-account", f"the ledger has no account {self._account.hex()[:16]}…",
+                hint="write its OPEN with the account key, `ubcp ledger append` it, and ask your stewards to enrol it",
+            )  # fmt: skip
+        return found
 
     def _paymaster(self, store: Store) -> StandingReport | None:
         is_node = any(isinstance(chain, NodeChain) for chain in store.ledger.chains.get(self._node, ()))
@@ -145,17 +196,14 @@ class Desk:
                 hint="wait until this node has it: `ubcp status` shows what is missing",
             )  # fmt: skip
 
-    def _problems(self, store: Store, asked: Asked, known: Known) -> list[Problem]:
-        largest = sorted(known.supply.budgets.items(), key=lambda row: (-row[1], row[0]))[:ASKED_MAX]
-        return [
-            self._book.problem(store, known.now + 1, Offer(node, budget, budget), [asked]) for node, budget in largest
-        ]
+    def _problems(self, store: Store, now: int, offered: Supply, considered: Sequence[Asked] = ()) -> list[Problem]:
+        """The next slice of the peers that offer most."""
+        largest = sorted(offered.budgets.items(), key=lambda each: (-each[1], each[0]))[:ASKED_MAX]
+        return [self._book.problem(store, now + 1, Offer(node, budget, budget), considered) for node, budget in largest]
 
     async def _prospect(self, asked: Asked, known: Known) -> Prospect:
-        if not known.supply.budgets:
-            return Prospect(None, None, UNKNOWN)
-        problems = await self._ledger.read(lambda store: self._problems(store, asked, known))
-        return await asyncio.to_thread(prospect, problems, asked.id, asked.body.peers_min)
+        problems = await self._ledger.read(lambda store: self._problems(store, known.now, known.supply, [asked]))
+        return await asyncio.to_thread(lambda: prospect(tried(problems), asked.id, asked.body.peers_min))
 
     async def _network(self) -> bytes:
         return await self._ledger.read(lambda store: store.ledger.network)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from ubcp_p2p.allocator.decide import Outcome, decide
+from ubcp_p2p.allocator.decide import Decision, Outcome, decide
 from ubcp_p2p.allocator.problem import Problem
 from ubcp_p2p.allocator.words import explain
 
@@ -25,14 +25,19 @@ class Prospect(NamedTuple):
     words: str
 
 
-def prospect(problems: Iterable[Problem], request: bytes, peers_min: int) -> Prospect:
-    """problems: the next slice of each peer that is tried, with this request among its asks.
+Tried = tuple[Problem, Decision]
 
-    As many as it needs must have accepted it: so it waits for the last of the first `peers_min`.
-    """
+
+def tried(problems: Iterable[Problem]) -> list[Tried]:
+    """The decision on each: the next slice of a peer."""
+    return [(problem, decide(problem)) for problem in problems]
+
+
+def prospect(decisions: Iterable[Tried], request: bytes, peers_min: int) -> Prospect:
+    """Of one REQUEST. As many peers as it needs must have accepted it: it waits for the last of the first ones."""
     found: list[tuple[bool, int, Problem, Outcome]] = []
-    for problem in problems:
-        outcome = next((one for one in decide(problem).outcomes if one.id == request), None)
+    for problem, decision in decisions:
+        outcome = next((one for one in decision.outcomes if one.id == request), None)
         if outcome is not None:
             found.append((outcome.wait_s is None, outcome.wait_s or 0, problem, outcome))
     found.sort(key=lambda row: row[:2])
