@@ -1,4 +1,4 @@
-"""`ubcp train`, `runs` and `leave`: taking part in runs."""
+"""`ubcp train` and `leave`: taking part in runs."""
 
 from __future__ import annotations
 
@@ -62,25 +62,6 @@ def train(
         say("leaving the run: telling the others, keeping a checkpoint")
         call(place, "leave", run=run, timeout_s=60.0)
         raise
-
-
-def runs(profile: ProfileOption = None, json: JsonOption = False) -> None:
-    """List the runs that the network knows: this node's own, and what other peers claim."""
-    from ubcp_p2p.cli.node import describe_run
-    from ubcp_p2p.peer.control import call
-
-    document = call(profile_at(profile), "runs", timeout_s=30.0)
-    if json:
-        emit_json(document)
-        return
-    for own in document["own"]:
-        print(f"here     {describe_run(own)}")
-    here = {own["run_id"] for own in document["own"]}
-    for claim in document["claimed"]:
-        if claim["run_id"] not in here:
-            print(f"claimed  {claim['name']} ({claim['recipe']}): round {claim['round']}, by {claim['peers']} peers")
-    if not document["own"] and not document["claimed"]:
-        print("no runs; `ubcp train RECIPE --run NAME` begins one")
 
 
 def leave(

@@ -118,6 +118,15 @@ class Ledger:
             self._index = Index(chain for chains in self.chains.values() for chain in chains)
         return self._index
 
+    def branch_of(self, author: bytes) -> Chain | None:
+        """The branch that an author goes on with: after a fork that was healed, that of the newest HEAL."""
+        branches = self.chains.get(author, [])
+        if len(branches) < 2:
+            return branches[0] if branches else None
+        heals = (healing.position for healing in self.forks.healings.get(author, {}).values())
+        newest = max(heals, key=lambda position: position.seq, default=branches[0].head)
+        return next((chain for chain in branches if chain.has(newest)), branches[0])
+
     def branch_through(self, position: Position) -> Chain | None:
         """A branch that passes through `position`, or None when that entry is not here."""
         chains = self.chains.get(position.author, ())

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
+from ubcp_p2p.charter.values import Charter
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.ledger.author import Author, Key
 from ubcp_p2p.ledger.chain import AccountChain, Chain
@@ -188,14 +189,7 @@ class Writer:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _branch(self) -> Chain | None:
-        ledger = self._store.ledger
-        branches = ledger.chains.get(self.author, [])
-        if len(branches) < 2:
-            return branches[0] if branches else None
-        # After a fork that was healed: the branch that the newest HEAL continues.
-        heals = (healing.position for healing in ledger.forks.healings.get(self.author, {}).values())
-        newest = max(heals, key=lambda position: position.seq, default=branches[0].head)
-        return next((c for c in branches if c.has(newest)), branches[0])
+        return self._store.ledger.branch_of(self.author)
 
     def _is_known(self) -> bool:
         """Whether all that exists of this chain is here, as far as peers have said."""
@@ -226,9 +220,7 @@ class Writer:
 
     def _slice(self, now_s: float, offsets_s: Sequence[float]) -> int:
         charter, branch = self._store.ledger.charters.first, self._branch()
-        offset_s = statistics.median(offsets_s) if offsets_s else 0.0
-        if abs(offset_s) > charter.slice_s:
-            raise _wrong_clock(offset_s, "the clocks of its peers")
+        check_clock(charter, offsets_s)
         now, newest = charter.slice_at(now_s), branch.slice if branch else 0
         if newest > now + 1:
             raise _wrong_clock(float((newest - now) * charter.slice_s), "the time in its own newest entry")
@@ -248,6 +240,13 @@ class Writer:
         if isinstance(body, Rotate):
             self._key = next(key for key in cosigners if key.public == body.key)
         return Written(signed, None)
+
+
+def check_clock(charter: Charter, offsets_s: Sequence[float]) -> None:
+    """Raises WrongClock where the clocks of peers are a slice and more from ours."""
+    offset_s = statistics.median(offsets_s) if offsets_s else 0.0
+    if abs(offset_s) > charter.slice_s:
+        raise _wrong_clock(offset_s, "the clocks of its peers")
 
 
 def _wrong_clock(behind_s: float, whom: str) -> WrongClock:

@@ -35,6 +35,7 @@ IMAGE_SIDE = {
 IMAGE_CLASSES = 10
 
 _NAME = re.compile(r"[a-z0-9-]{1,40}")
+_DOMAIN = b"ubcp/recipe/1\0"
 _LOCAL_KEYS = frozenset({"path"})  # where data lies on this machine: not part of what the peers share
 
 Positive: TypeAlias = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
@@ -235,7 +236,29 @@ class Recipe(_Section):
 
     def hash(self) -> bytes:
         """32 bytes that name all shared values; equal for texts that differ only in layout or in a local path."""
-        return hashlib.sha256(b"ubcp/recipe/1\0" + codec.encode(_canonical(self.model_dump()))).digest()
+        return hashlib.sha256(self.to_bytes()).digest()
+
+    def to_bytes(self) -> bytes:
+        """All shared values in the one form that `hash` is the SHA-256 of: a blob under that very hash."""
+        return _DOMAIN + codec.encode(_canonical(self.model_dump()))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> Recipe:
+        """The recipe that `to_bytes` made these of, local paths being the defaults. Raises ConfigError."""
+        fault = ConfigError(f"{where}: not the bytes of a recipe", hint="ask whoever sent it for the recipe file")
+        if not data.startswith(_DOMAIN):
+            raise fault
+        try:
+            values = _tables(codec.decode(data[len(_DOMAIN) :], bytes_max=RECIPE_BYTES_MAX))
+        except codec.MalformedMessage:
+            raise fault from None
+        try:
+            found = cls.model_validate(values, strict=False)  # numbers with a point are texts there
+        except ValidationError as error:
+            raise explain(error, where, Recipe) from None
+        if found.to_bytes() != data:  # one recipe has one form, else one hash would have two texts
+            raise fault
+        return found
 
     def to_toml(self) -> str:
         """The recipe as TOML that `from_toml` reads back to an equal Recipe."""
@@ -346,6 +369,16 @@ def _canonical(value: Any) -> codec.Value:
         return repr(value + 0.0)  # −0.0 + 0.0 is 0.0: equal recipes have equal hashes
     assert isinstance(value, int | str), type(value)
     return value
+
+
+def _tables(value: codec.Value) -> Any:
+    """The inverse of `_canonical`, but for texts that stand for numbers. No list of a recipe has such pairs in it."""
+    if not isinstance(value, list):
+        return value
+    pairs = [(row[0], row[1]) for row in value if isinstance(row, list) and len(row) == 2 and isinstance(row[0], str)]
+    if value and len(pairs) == len(value):
+        return {key: _tables(item) for key, item in pairs}
+    return [_tables(item) for item in value]
 
 
 def _toml_line(key: str, value: object) -> str:

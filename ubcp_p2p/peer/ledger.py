@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # heavy: imported once the control socket answers
     from ubcp_p2p.swarm.ledger import LiveLedger
     from ubcp_p2p.swarm.network import Network
 
+DESK_VERBS = ("submit-quote", "submit", "requests", "close-draft", "close")  # what peer/asking answers
 APPEND_MAX = 256  # entries in one call
 NONE_HERE = (
     'none: this node is in no community; save the charter file that your community gives out, set charter = "FILE" '

@@ -17,13 +17,14 @@ from ubcp_p2p.errors import ConfigError, UbcpError
 from ubcp_p2p.keys import NodeKey, Ownership, peer_id_of, to_base58
 from ubcp_p2p.log import fields
 from ubcp_p2p.peer.config import PeerConfig
-from ubcp_p2p.peer.control import ControlServer, Emit
-from ubcp_p2p.peer.ledger import NONE_HERE, OPENING, append, community_of, live_ledger, publish
+from ubcp_p2p.peer.control import ControlServer, Emit, Verb
+from ubcp_p2p.peer.ledger import DESK_VERBS, NONE_HERE, OPENING, append, community_of, live_ledger, publish
 from ubcp_p2p.peer.owner import Keeper
 from ubcp_p2p.peer.profile import Profile, ProfileLock, runtime_dir
 from ubcp_p2p.peer.sweeper import instance_dir
 
 if TYPE_CHECKING:  # heavy: imported once the control socket answers
+    from ubcp_p2p.peer.asking.desk import Desk
     from ubcp_p2p.peer.runs import Runs
     from ubcp_p2p.peer.serving.service import Service
     from ubcp_p2p.swarm.ledger import LiveLedger
@@ -58,6 +59,7 @@ class Node:
         self.runs: Runs | None = None
         self.ledger: LiveLedger | None = None
         self.serving: Service | None = None
+        self.desk: Desk | None = None
         self.keeper = Keeper(profile, config) if trains else None  # a seed node works for nobody
         self._join = join
         self._trains = trains
@@ -107,6 +109,9 @@ class Node:
             ledger = live_ledger(self.profile, self.community, network)
             await ledger.open()
             self.ledger, self.serving = ledger, self._make_service(ledger)
+            from ubcp_p2p.peer.asking.desk import Desk
+
+            self.desk = Desk(ledger, self.owner.account, self.key.public)
         self._loaded.set()
         serving = asyncio.create_task(network.serve(), name="network")
         stopping = asyncio.create_task(self._stop.wait())
@@ -126,7 +131,7 @@ class Node:
             keeping.cancel()
             obeying.cancel()
             serving_others.cancel()
-            self.ledger, self._ledger_words = None, "it is being closed"
+            self.ledger, self.desk, self._ledger_words = None, None, "it is being closed"
             if self.runs is not None:
                 await self.runs.stop()
             stopping.cancel()
@@ -143,7 +148,8 @@ class Node:
                 await self.ledger.serve()
         except Exception:  # training goes on; `ubcp status` says it
             log.exception("the ledger has stopped")
-            self.ledger, self._ledger_words = None, "stopped by an error, which is in the log; start the node again"
+            self.ledger, self.desk = None, None
+            self._ledger_words = "stopped by an error, which is in the log; start the node again"
 
     def _make_service(self, ledger: LiveLedger) -> Service | None:
         if self.keeper is None or not self.config.serving.device_class:
@@ -173,7 +179,7 @@ class Node:
         modules = [
             "swarm.network",
             *(["peer.runs"] if self._trains else []),
-            *(["swarm.ledger"] if self.community else []),
+            *(["swarm.ledger", "peer.asking.desk"] if self.community else []),
             *(["peer.serving.service"] if self.community and self.config.serving.device_class else []),
         ]
         for name in modules:
@@ -242,6 +248,7 @@ class Node:
             "runs": self._known_runs,
             "ledger-append": self._ledger_append,
             "charter-publish": self._charter_publish,
+            **{name: self._at_desk(name) for name in DESK_VERBS},
             "sample": self._sample,
             "evaluate": self._evaluate,
         }
@@ -279,6 +286,16 @@ class Node:
         if self.community is not None:
             await self._loaded.wait()
         return await append(self.ledger, request)
+
+    def _at_desk(self, name: str) -> Verb:
+        async def verb(request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+            if self.community is not None:
+                await self._loaded.wait()
+            if self.desk is None:
+                raise ConfigError("this node has no ledger", hint=self._ledger_words)
+            return await self.desk.verbs[name](request)
+
+        return verb
 
     async def _charter_publish(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         if self.community is not None:
@@ -344,7 +361,8 @@ class Node:
 
         network = await self._up()
         own = [run.status() for run in self.runs.all()] if self.runs is not None else []
-        return {"own": own, "claimed": await known_runs(network)}
+        asked = await self.desk.requests(request) if self.desk is not None else {"requests": []}
+        return {"own": own, "claimed": await known_runs(network), **asked}
 
     async def _sample(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         run = self._require_runs().get(str(request["run"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -13,7 +13,8 @@ from ubcp_p2p.charter.values import SignedCharter
 from ubcp_p2p.codec import MalformedMessage, Value
 from ubcp_p2p.ledger import sync
 from ubcp_p2p.ledger.balances import balances, balances_root, entries_root
-from ubcp_p2p.ledger.faults import MalformedEntry
+from ubcp_p2p.ledger.entry import Entry, Position
+from ubcp_p2p.ledger.faults import LedgerError, MalformedEntry
 from ubcp_p2p.ledger.intake import NOBODY, Intake, Item, Taken
 from ubcp_p2p.ledger.pull import Ask, Hello, Take, pull
 from ubcp_p2p.ledger.shared import Shared
@@ -22,6 +23,11 @@ from ubcp_p2p.ledger.versions import differs
 from ubcp_p2p.ledger.wire import Signed, verify
 
 T = TypeVar("T")
+
+
+class StaleHead(LedgerError):
+    """An entry that does not follow the head of its author's chain as it is here."""
+
 
 ROOTS_WAIT = 20.0  # roots are computed again after this many times what computing them took: under 5 % of the thread
 REFUSED_MAX = 64  # of what a peer gives as applied there; more is no difference of opinion
@@ -82,6 +88,21 @@ class Books:
                 raise MalformedEntry("network", "an entry of another community's ledger")
             verify(signed)
         return self.take([Item(NOBODY, signed) for signed in entries])
+
+    def check_next(self, entry: Entry) -> None:
+        """Raises StaleHead where this is not the next entry of its author, by what is here."""
+        head = self.store.ledger.branch_of(entry.author)
+        after = head.head if head is not None else None
+        if after is None or (entry.seq, entry.prev) != (after.seq + 1, after.id):
+            raise StaleHead(
+                "sequence", "the account has written something else meanwhile: signed after it, this would be a fork",
+                hint="do it again: nothing was told or reserved",
+            )  # fmt: skip
+
+    def lacks(self, author: bytes, heads: Iterable[Position]) -> bool:
+        """Whether one of these heads is not here; what a charter has dropped is no news."""
+        dropped = set(self.store.dropped(author))
+        return any(head not in dropped and not self.store.ledger.contains(*head) for head in heads)
 
     def add_charter(self, data: bytes) -> bool:
         """Take a charter version in; False when it is known. Raises CharterError, StoreError."""

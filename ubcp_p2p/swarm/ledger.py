@@ -21,7 +21,7 @@ from ubcp_p2p.ledger.entry import Body, Position
 from ubcp_p2p.ledger.intake import NOBODY, Taken
 from ubcp_p2p.ledger.store import Outcome, Store
 from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed
-from ubcp_p2p.ledger.writer import EndedByCharter, ForkedBackup, Standing, Writer, Written, WrongClock
+from ubcp_p2p.ledger.writer import EndedByCharter, ForkedBackup, Standing, Writer, Written, WrongClock, check_clock
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.books import Books
 from ubcp_p2p.swarm.conduct import STRIKES_MAX, Conduct
@@ -82,6 +82,7 @@ class LiveLedger:
         self._loop = asyncio.get_running_loop()
         self._gap, self._unconfirmed, self._met = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._gap_from: set[bytes] = set()
+        self._submitting = asyncio.Lock()
         self._writer: Writer
         self._words = UNCONFIRMED
         self._trouble: str | None = None
@@ -142,6 +143,30 @@ class LiveLedger:
                 }
             )
         return found
+
+    async def submit_next(self, signed: Signed) -> list[dict[str, Any]]:
+        """As `submit`, of the next entry of a chain that this node does not write itself; StaleHead where it is not.
+
+        So two callers who have drafted after one head cannot make a fork of it here.
+        """
+        async with self._submitting:
+            await self._books.run(self._books.check_next, signed.entry)
+            return await self.submit([signed.to_bytes()])
+
+    async def learn_chain(self, author: bytes) -> int:
+        """Take from peers what they know of a chain that another key of ours writes; how many then say that it is here.
+
+        0: nobody could be asked, or who was asked has more than could be had, and what is signed now may be a fork.
+        Raises WrongClock, StoreError.
+        """
+        check_clock(self.charters.first, self._offsets_s())
+        reports = await self._reconciler.heads(author)
+        for peer, heads in list(reports.items()):
+            if await self._books.run(self._books.lacks, author, heads):
+                await self._pull(peer)
+                if await self._books.run(self._books.lacks, author, heads):
+                    del reports[peer]  # it cannot show what it has claimed
+        return len(reports)
 
     async def publish(self, form: bytes) -> bool:
         """Take in a version of the charter, which peers then get when they ask; False when it is known.

@@ -40,6 +40,12 @@ STATUS: dict[str, Any] = {
     "serving": None,
     "serving_words": "this node serves no requests",
 }  # fmt: skip
+ASKED: dict[str, Any] = {
+    "request": "3a" * 32, "run": "paid", "run_id": "12" * 32, "account": "ef" * 32, "mine": True, "state": "waiting",
+    "purpose": "research", "reserved": 1_500_000, "paid": 500_000, "peers_min": 2, "peers_max": 4,
+    "asked": "2026-12-01 10:00 UTC", "deadline": "2026-12-08 10:00 UTC", "closable": "2026-12-09 10:15 UTC",
+    "leases": {"slice": 7, "nodes": ["bc" * 32]}, "expected_wait_s": 1800, "queue": 3, "words": "full \x1b[2J",
+}  # fmt: skip
 COMMITTED = {
     "kind": "committed", "round": 50, "time": 1.0, "members": ["a", "b"], "loss": 0.5, "weight": 8, "attempts": 1,
     "state_hash": "x", "train_s": 0.1, "match_s": 0.2, "exchange_s": 0.3,
@@ -109,7 +115,13 @@ class FakeNode:
         verbs = {
             "status": canned(STATUS), "train": canned(RUN), "leave": canned(RUN), "follow": follow, "stop": stop,
             "pause": canned(OWNER), "resume": canned(OWNER | {"works": True, "words": "working", "trouble": None}),
-            "runs": canned({"own": [RUN], "claimed": [claim, claim | {"run_id": RUN["run_id"], "name": "mine"}]}),
+            "runs": canned(
+                {
+                    "own": [RUN],
+                    "claimed": [claim, claim | {"run_id": RUN["run_id"], "name": "mine"}],
+                    "requests": [ASKED, ASKED | {"run": "theirs", "mine": False, "state": "served"}],
+                }
+            ),
             "peers": canned({"own": ["/a/p2p/1"], "connected": ["2"], "remembered": ["/b/p2p/2"]}),
         }  # fmt: skip
         with ProfileLock(Profile(self.root), self._sockets):
@@ -275,6 +287,21 @@ def test_runs_tells_own_runs_from_claims(node: FakeNode, capsys: pytest.CaptureF
     assert "here     r (digits-tiny): round 50 of 50" in out
     assert "claimed  far (gpt): round 9, by 2 peers" in out
     assert "mine" not in out
+    assert "asked    paid, by you: waiting, 0.5 of 1.5 credits paid; until 2026-12-08" in out
+    assert f"asked    theirs, by {'ef' * 8}…: being served" in out
+
+
+def test_runs_show_tells_all_of_one_name(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ubcp("runs", "show", "paid", profile=node.root) == 0
+    out = capsys.readouterr().out
+    for words in ("2 to 4 peers", "slice 7 is held by bcbc", "within 30 min, number 3", "from 2026-12-09"):
+        assert words in out, words
+    assert "\x1b" not in out and "theirs" not in out
+    assert ubcp("runs", "show", "r", "--json", profile=node.root) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["own"], document["claimed"], document["requests"]) == ([RUN], [], [])
+    assert ubcp("runs", "show", "unknown", profile=node.root) == 1
+    assert "known: far, mine, paid, r, theirs" in capsys.readouterr().err
 
 
 def test_train_sends_the_recipe_and_shows_what_happens(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -221,3 +223,30 @@ total = 3
 [evaluation]
 samples = 4
 """
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_the_bytes_that_the_hash_is_of_bring_the_recipe_back(name: str) -> None:
+    recipe = load_recipe(name)
+    data = recipe.to_bytes()
+    assert hashlib.sha256(data).digest() == recipe.hash()
+    assert Recipe.from_bytes(data, "a blob") == recipe
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: b"",
+        lambda data: data[:-1],
+        lambda data: data + b"\xc0",
+        lambda data: data.replace(b"ubcp/recipe/1", b"ubcp/recipe/2"),
+        lambda data: data.replace(b"\xa4seed", b"\xa4seem"),
+        lambda data: data.replace(b"\xa40.01", b"\xa41e-2"),  # the same number in another form
+        lambda data: data[:14] + b"\x93\x01\x02\x03",
+    ],
+)
+def test_other_bytes_are_no_recipe(change: Callable[[bytes], bytes]) -> None:
+    data = load_recipe("digits-tiny").to_bytes()
+    assert change(data) != data
+    with pytest.raises(ConfigError):
+        Recipe.from_bytes(change(data), "a blob")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from ubcp_p2p.allocator.problem import Problem
-from ubcp_p2p.ledger.activity import Activity
+from ubcp_p2p.ledger.activity import Activity, Asked
 from ubcp_p2p.ledger.balances import Standing, standing
 from ubcp_p2p.ledger.entry import Decision, Request
 from ubcp_p2p.ledger.leases import holders
@@ -61,8 +62,8 @@ class Book:
             {body.inputs for body in own if body.slice < oldest} - {b.inputs for b in own if b.slice >= oldest}
         )
 
-    def problem(self, store: Store, slice_: int, offer: Offer) -> Problem:
-        """The problem of `slice_`, after everything that the store has by now."""
+    def problem(self, store: Store, slice_: int, offer: Offer, considered: Sequence[Asked] = ()) -> Problem:
+        """The problem of `slice_`, after everything that the store has by now, and with what is `considered`."""
         self.read(store, slice_)
         authors = {asked.author for asked in self.activity.requests.values() if asked.body.deadline >= slice_}
         owing = {
@@ -70,7 +71,7 @@ class Book:
             for author in authors
             if standing(store.ledger, author, store.history, slice_).standing is Standing.INDEBTED
         }
-        return assemble(store.ledger, self.activity, slice_, offer.knowing(self.first_seen, owing))
+        return assemble(store.ledger, self.activity, slice_, offer.knowing(self.first_seen, owing), considered)
 
     def decided(self, store: Store, slice_: int) -> list[Decision]:
         """This node's own decisions on `slice_`: after a restart it may have made them already."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ubcp_p2p.allocator.problem import (
     ASKS_MAX,
@@ -36,9 +36,8 @@ from ubcp_p2p.ledger.leases import holders
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.models.recipe import run_id
 from ubcp_p2p.peer.serving.rules import rules_of
+from ubcp_p2p.peer.serving.supply import budgets
 from ubcp_p2p.units import AMOUNT_MAX
-
-RECENT_SLICES: Final = 4  # a node that decided in the last so many slices counts as part of the network's capacity
 
 
 @dataclass(frozen=True)
@@ -78,16 +77,20 @@ class _Place(NamedTuple):
     enrolled: bool
 
 
-def assemble(ledger: Ledger, activity: Activity, slice_: int, offer: Offer) -> Problem:
+def assemble(
+    ledger: Ledger, activity: Activity, slice_: int, offer: Offer, considered: Iterable[Asked] = ()
+) -> Problem:
     """The problem of `slice_`; its asks are the REQUESTs that are open in it and want one more peer.
 
+    considered: REQUESTs that are in no ledger yet, and are weighed as if they were.
     Of more than the allocator takes, the oldest come first. Raises BadProblem for what cannot be in a ledger.
     """
     charter = ledger.charter_at(slice_)
     served = _last_served(activity, charter, slice_)
     frozen = frozenset(ledger.frozen())
+    known = (asked for asked in activity.requests.values() if asked.id in ledger.requests)
     wanted = _in_turn(
-        [asked for asked in activity.requests.values() if _is_open(ledger, activity, asked, slice_, offer, frozen)],
+        [asked for asked in (*known, *considered) if _is_open(ledger, activity, asked, slice_, offer, frozen)],
         offer,
     )[:ASKS_MAX]
     use = _use(activity, charter, slice_)
@@ -96,9 +99,9 @@ def assemble(ledger: Ledger, activity: Activity, slice_: int, offer: Offer) -> P
     wanted = [asked for asked in wanted if asked.author in places]
     rules = rules_of(charter)
     reserve = rules.newcomer_permille
-    budgets = _budgets(activity, charter, slice_, offer, frozen)
+    others = budgets(activity, charter, slice_, frozen | {offer.node})
     view = _View(
-        activity, slice_, charter, offer, served, places, frozen, 1 + len(budgets),
+        activity, slice_, charter, offer, served, places, frozen, 1 + len(others),
         max(1, grid(offer.budget_max, reserve).fits),
     )  # fmt: skip
     asks = [_ask(view, asked) for asked in wanted]
@@ -108,7 +111,7 @@ def assemble(ledger: Ledger, activity: Activity, slice_: int, offer: Offer) -> P
         rules=rules,
         budget=offer.budget,
         budget_max=offer.budget_max,
-        capacity=min(AMOUNT_MAX, offer.budget + sum(budgets.values())),
+        capacity=min(AMOUNT_MAX, offer.budget + sum(others.values())),
         reserve_carried=min(offer.reserve_carried, offer.budget_max * reserve // 1000),
         carbon=offer.carbon,
         units=_units(charter, places, use, firsts, served, slice_),
@@ -162,7 +165,7 @@ def _is_open(
 ) -> bool:
     """Whether it still wants a peer like this one in this slice."""
     body = asked.body
-    if asked.slice > slice_ or body.deadline < slice_ or asked.id in activity.closed or asked.id not in ledger.requests:
+    if asked.slice > slice_ or body.deadline < slice_ or asked.id in activity.closed:
         return False
     seen = offer.first_seen.get(asked.id, asked.slice)
     if seen - asked.slice > ledger.charters.first.period_slices:
@@ -328,20 +331,3 @@ def _use(activity: Activity, charter: Charter, slice_: int) -> dict[bytes, int]:
     }
     room = AMOUNT_MAX // max(1, len(use))
     return {user: min(amount, room) for user, amount in use.items()}
-
-
-def _budgets(
-    activity: Activity, charter: Charter, slice_: int, offer: Offer, frozen: frozenset[bytes]
-) -> dict[bytes, int]:
-    """What others offered of late: the newest budget of each node that decided in the last few slices.
-
-    No device does more in a slice than the fastest class of the charter.
-    """
-    left_out = frozen | {offer.node}
-    most = max(device.peak for device in charter.devices) * charter.slice_s
-    newest: dict[bytes, tuple[int, int]] = {}
-    for decided in activity.decisions.values():
-        if slice_ - RECENT_SLICES <= decided.body.slice <= slice_ and decided.node not in left_out:
-            row = (decided.body.slice, min(decided.body.budget, most))
-            newest[decided.node] = max(newest.get(decided.node, row), row)
-    return {node: budget for node, (_, budget) in newest.items()}
