@@ -192,6 +192,7 @@ class ServingConfig(_Section):
 
     device_class: Annotated[str, Field(max_length=64)] = ""  # one of the charter's; empty: it serves no requests
     gflops: Annotated[int, Field(ge=0, le=10**12)] = 0  # sustained; 0: what the charter says of that class
+    rounds_unpaid_max: Annotated[int, Field(ge=1, le=1000)] = 5  # then a payer whose voucher does not grow is left
 
 
 class LogConfig(_Section):

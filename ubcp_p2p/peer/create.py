@@ -60,6 +60,7 @@ CONFIG_TEMPLATE: Final = """\
 [serving]
 # device_class = ""                    # one of the charter's: what this node gives to others' requests; empty: nothing
 # gflops = 0                           # sustained; 0: what the charter says of that class
+# rounds_unpaid_max = 5                # rounds done for nothing before a payer that does not pay is left
 
 [log]
 # level = "info"                       # "debug", "info", "warning", "error"

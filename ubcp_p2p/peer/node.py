@@ -24,7 +24,11 @@ from ubcp_p2p.peer.profile import Profile, ProfileLock, runtime_dir
 from ubcp_p2p.peer.sweeper import instance_dir
 
 if TYPE_CHECKING:  # heavy: imported once the control socket answers
+    from ubcp_p2p.ledger.activity import Asked
     from ubcp_p2p.peer.asking.desk import Desk
+    from ubcp_p2p.peer.paying.contributor import Contributor
+    from ubcp_p2p.peer.paying.paymaster import Paymaster
+    from ubcp_p2p.peer.paying.worker import Worker
     from ubcp_p2p.peer.runs import Runs
     from ubcp_p2p.peer.serving.service import Service
     from ubcp_p2p.swarm.ledger import LiveLedger
@@ -60,6 +64,8 @@ class Node:
         self.ledger: LiveLedger | None = None
         self.serving: Service | None = None
         self.desk: Desk | None = None
+        self.paying: tuple[Contributor, Worker] | None = None
+        self.paymaster: Paymaster | None = None
         self.keeper = Keeper(profile, config) if trains else None  # a seed node works for nobody
         self._join = join
         self._trains = trains
@@ -108,9 +114,13 @@ class Node:
             self._stage = "opening the ledger"
             ledger = live_ledger(self.profile, self.community, network)
             await ledger.open()
-            self.ledger, self.serving = ledger, self._make_service(ledger)
             from ubcp_p2p.peer.asking.desk import Desk
+            from ubcp_p2p.peer.paying.paymaster import Paymaster
 
+            self.ledger = ledger
+            self.paying = self._make_paying(network, ledger)
+            self.serving = self._make_service(ledger)
+            self.paymaster = Paymaster(network, ledger, self.key, self.profile.paying)
             self.desk = Desk(ledger, self.owner.account, self.key.public)
         self._loaded.set()
         serving = asyncio.create_task(network.serve(), name="network")
@@ -120,6 +130,7 @@ class Node:
         keeping = asyncio.create_task(self._keep_ledger(), name="ledger")
         obeying = asyncio.create_task(self._obey_owner(), name="owner")
         serving_others = asyncio.create_task(self._keep_serving(), name="serving")
+        paying = asyncio.create_task(self._keep_paying(), name="paying")
         try:
             await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
@@ -128,9 +139,11 @@ class Node:
             self._stage = "stopping"
             ready.cancel()
             claiming.cancel()
-            keeping.cancel()
             obeying.cancel()
             serving_others.cancel()
+            paying.cancel()
+            await asyncio.gather(paying, return_exceptions=True)
+            keeping.cancel()
             self.ledger, self.desk, self._ledger_words = None, None, "it is being closed"
             if self.runs is not None:
                 await self.runs.stop()
@@ -157,11 +170,42 @@ class Node:
         from ubcp_p2p.peer.serving.service import Service
 
         try:
-            return Service(ledger, self.keeper, self.config.serving, self.key.public)
+            on_held = self.paying[1].obey if self.paying is not None else None
+            return Service(ledger, self.keeper, self.config.serving, self.key.public, on_held=on_held)
         except ConfigError as error:  # training goes on; `ubcp status` says it
             log.error("no requests are served: %s; %s", error.message, error.hint)
             self._serving_words = f"{error.message}; {error.hint}"
             return None
+
+    def _make_paying(self, network: Network, ledger: LiveLedger) -> tuple[Contributor, Worker] | None:
+        """What works for leases and bills it."""
+        if self.runs is None or not self.config.serving.device_class:
+            return None
+        from ubcp_p2p.peer.paying.contributor import Contributor
+        from ubcp_p2p.peer.paying.worker import Worker
+
+        config, runs = self.config.serving, self.runs
+
+        async def stop(asked: Asked, why: str) -> None:
+            await worker.stop_for(asked, why)
+
+        contributor = Contributor(
+            network, ledger, self.profile.paying, config.device_class, config.rounds_unpaid_max, stop
+        )
+        worker = Worker(runs, contributor)
+        return contributor, worker
+
+    async def _keep_paying(self) -> None:
+        """Bills, vouchers and receipts, of both sides."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                if self.paymaster is not None:
+                    tasks.create_task(self.paymaster.serve())
+                if self.paying is not None:
+                    tasks.create_task(self.paying[0].serve())
+        except Exception:  # training goes on; `ubcp status` says it
+            log.exception("paying has stopped")
+            self.paying, self.paymaster = None, None
 
     async def _keep_serving(self) -> None:
         try:
@@ -179,7 +223,7 @@ class Node:
         modules = [
             "swarm.network",
             *(["peer.runs"] if self._trains else []),
-            *(["swarm.ledger", "peer.asking.desk"] if self.community else []),
+            *(["swarm.ledger", "peer.asking.desk", "peer.paying.paymaster"] if self.community else []),
             *(["peer.serving.service"] if self.community and self.config.serving.device_class else []),
         ]
         for name in modules:
@@ -279,6 +323,7 @@ class Node:
             "ledger": await self.ledger.status() if self.ledger is not None else None,
             "ledger_words": "" if self.ledger is not None else self._ledger_words,
             "serving": self.serving.status() if self.serving is not None else None,
+            "earning": self.paying[1].status() if self.paying is not None else [],
             "serving_words": "" if self.serving is not None else self._serving_words,
         }
 

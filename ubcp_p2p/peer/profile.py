@@ -77,6 +77,11 @@ class Profile:
         return self.root / "runs"
 
     @property
+    def paying(self) -> Path:
+        """What this node owes as a paymaster, and the vouchers that it has been given."""
+        return self.root / "paying"
+
+    @property
     def log(self) -> Path:
         return self.root / "log"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -56,6 +57,7 @@ class Runs:
         self._rules = rules
         self._verdict = FREE
         self._runs: dict[str, Run] = {}
+        self.listeners: list[Callable[[Run, Event], None]] = []  # hear each event of each run
         self._changed = asyncio.Event()
 
     def all(self) -> list[Run]:
@@ -313,6 +315,8 @@ class Runs:
 
     def _observe(self, run: Run, event: Event) -> None:
         run.observe(event)
+        for listener in self.listeners:
+            listener(run, event)
         if run.stage == "done" and event.kind in ("done", "checkpointed") and run.checkpoint_trouble is None:
             self._forget(run)  # a trainer of hundreds of MB, only to serve a state that others have too
 

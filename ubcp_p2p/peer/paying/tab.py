@@ -7,6 +7,7 @@ device class can do in the time that the contributor was here, or twice for one 
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -14,10 +15,11 @@ from ubcp_p2p.codec import Value, decode, encode, fields, hash_of, items, number
 from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.ledger.entry import CONTRIBUTORS_MAX, ROUNDS_MAX, SECONDS_MAX, TEXT_BYTES_MAX, ZERO
 from ubcp_p2p.models.cost import UNIT_FLOP
-from ubcp_p2p.swarm.quorum import ROUND_MAX, Certificate
+from ubcp_p2p.swarm.quorum import ROUND_MAX, Certificate, is_majority
 from ubcp_p2p.units import AMOUNT_MAX
 
-ROUNDS_KEPT: Final = 1024  # a bill for an older round is too late
+ROUNDS_KEPT: Final = 1024
+ROUNDS_AWAY: Final = 512  # from the newest round that was paid: who names a far one would shut out the others
 FIRST_SHARE: Final = 4  # the first ALLOT is so small a part of an equal share: who comes and goes holds nothing up
 TAB_BYTES_MAX: Final = 1 << 20
 FLOP_MAX: Final = 2**63 - 1
@@ -81,8 +83,12 @@ class Tab:
             account = self.accounts[node] = Account(opening, device, now_s)
         return account
 
-    def meter(self, node: bytes, certificate: Certificate) -> None:
-        """Count one round of `node`; the certificate is verified. Raises BillRefused, and then counts nothing."""
+    def meter(self, node: bytes, certificate: Certificate, leased: Set[bytes]) -> None:
+        """Count one round of `node`. Raises BillRefused, and then counts nothing.
+
+        certificate: verified. leased: the nodes whose leases hold; more than half of the round's group must be of
+        them, or names that cost nothing could sign a line of rounds of their own.
+        """
         account, group, round_ = self.accounts.get(node), certificate.group, certificate.group.round
         if account is None:
             raise BillRefused("a bill before the first word")
@@ -91,6 +97,8 @@ class Tab:
             raise BillRefused(f"the certificate of round {round_} does not name this contributor")
         if len(group.members) > self.terms.peers_max:
             raise BillRefused(f"a group of {len(group.members)} where the recipe seats {self.terms.peers_max}")
+        if not is_majority(sum(peer in leased for peer in group.peers), len(group.peers)):
+            raise BillRefused(f"most members of round {round_} have no lease of this request")
         if not 0 <= round_ < self.terms.rounds:
             raise BillRefused(f"round {round_} of a run of {self.terms.rounds}")
         if round_ <= account.last_round:
@@ -111,11 +119,11 @@ class Tab:
         if (before is not None and before[2] != here[0]) or (after is not None and after[0] != here[2]):
             raise BillRefused(f"round {round_} is not on the line of the rounds that were paid")
         newest = max(self.places, default=round_)
-        if round_ <= newest - ROUNDS_KEPT:
-            raise BillRefused(f"round {round_} is too old: the newest is {newest}")
+        if abs(round_ - newest) > ROUNDS_AWAY:
+            raise BillRefused(f"round {round_} is too far from round {newest}, the newest that was paid")
         self.places[round_] = here
-        for old in [number_ for number_ in self.places if number_ <= round_ - ROUNDS_KEPT]:
-            del self.places[old]
+        while len(self.places) > ROUNDS_KEPT:
+            del self.places[min(self.places)]
 
     def due(self, node: bytes, allotted: int, peak: int, now_s: int, evidence: bytes) -> Due:
         """What the next voucher of `node` is to say. peak: GFLOP/s of its device class at most."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -66,11 +66,12 @@ class Service:
         config: ServingConfig,
         node: bytes,
         *,
+        on_held: Callable[[list[Asked]], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Raises ConfigError."""
+        """on_held: told in each slice on which REQUESTs this node's leases hold. Raises ConfigError."""
         self._ledger, self._keeper, self._config, self._node = ledger, keeper, config, node
-        self._clock = clock
+        self._clock, self._on_held = clock, on_held
         self._charter = ledger.charters.first  # epoch and slice length never change
         speed_of(config, ledger.charters.newest)  # say at once what is wrong with the configuration
         self._book = Book(node)
@@ -94,6 +95,9 @@ class Service:
                 await self._until(begins_s + settle_s)
                 if slice_ == self._slice:
                     self._held = await self._ledger.read(partial(self._book.held, slice_=slice_))
+                    if self._on_held is not None:
+                        requests = self._book.activity.requests
+                        await self._on_held([requests[id_] for id_ in self._held if id_ in requests])
                 await self._until(begins_s + self._charter.slice_s)
             except Exception as error:  # whatever it is, the next slice is decided on again
                 self._last, self._held = None, None

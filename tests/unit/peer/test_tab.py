@@ -1,0 +1,166 @@
+"""A paymaster's tab: what is owed for which round; nobody is paid twice, above an ALLOT, or for a made-up line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import sha256
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.swarm.made import KEYS, RUN, certificate, digest
+from ubcp_p2p.errors import UbcpError
+from ubcp_p2p.ledger.entry import CONTRIBUTORS_MAX
+from ubcp_p2p.models.cost import UNIT_FLOP
+from ubcp_p2p.peer.paying.tab import ROUNDS_AWAY, ROUNDS_KEPT, BillRefused, Tab, Terms, allotment
+from ubcp_p2p.swarm.quorum import Certificate
+
+A, B, C = KEYS[:3]
+LEASED = frozenset(key.public for key in (A, B, C))
+REQUEST = digest("request")
+TERMS = Terms(REQUEST, RUN, flop_per_sample=UNIT_FLOP, weight_max=8, peers_max=4, rounds=10_000, credits=1_000)
+PEAK = 1_000_000
+
+
+def state(round_: int) -> bytes:
+    return digest(f"state {round_}")
+
+
+def done(round_: int, line: str = "") -> Certificate:
+    """The round that began at number `round_`: A, B and C made it, with 8 samples each."""
+    names = (A, B, C)
+    return certificate(names, names, round_=round_, base=state(round_), state=digest(f"state {round_ + 1}{line}"))
+
+
+def opened() -> Tab:
+    tab = Tab(TERMS)
+    for key in (A, B, C):
+        tab.welcome(key.public, sha256(key.public).digest(), "cpu", 100)
+    return tab
+
+
+def test_a_round_is_owed_by_its_samples_and_once() -> None:
+    tab = opened()
+    tab.meter(A.public, done(0), LEASED)
+    assert tab.due(A.public, 1_000, PEAK, 101, b"").units == 8
+    with pytest.raises(BillRefused, match="billed before"):
+        tab.meter(A.public, done(0), LEASED)
+    tab.meter(B.public, done(0), LEASED)
+    tab.meter(A.public, done(1), LEASED)
+    assert tab.due(A.public, 1_000, PEAK, 101, b"").units == 16
+    assert tab.due(B.public, 1_000, PEAK, 101, b"").units == 8
+    assert tab.due(C.public, 1_000, PEAK, 101, b"").units == 0
+
+
+def test_parts_of_a_unit_add_up() -> None:
+    tab = Tab(TERMS._replace(flop_per_sample=UNIT_FLOP // 16))
+    tab.welcome(A.public, digest("opening"), "cpu", 0)
+    units = []
+    for round_ in range(4):
+        tab.meter(A.public, done(round_), LEASED)
+        units.append(tab.due(A.public, 1_000, PEAK, 1, b"").units)
+    assert units == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("bill", "leased", "words"),
+    [
+        (replace(done(1), state_hash=digest("another")), LEASED, "another group's round"),
+        (done(2, line="x"), LEASED, "not on the line"),
+        (certificate([A, B, C], [A, B, C], round_=2, base=digest("elsewhere")), LEASED, "not on the line"),
+        (certificate([B, C], [B, C], round_=2, base=state(2)), LEASED, "does not name this contributor"),
+        (certificate(KEYS[:5], KEYS[:5], round_=2, base=state(2)), LEASED, "5 where the recipe seats 4"),
+        (done(2), frozenset({A.public}), "have no lease"),
+        (done(TERMS.rounds), LEASED, "of a run of"),
+        (done(5 + ROUNDS_AWAY), LEASED, "too far"),
+    ],
+)
+def test_what_is_not_paid(bill: Certificate, leased: frozenset[bytes], words: str) -> None:
+    """Round 1 and 3 of B were paid already; A has billed nothing since round 0."""
+    tab = opened()
+    tab.meter(A.public, done(0), LEASED)
+    for round_ in (1, 3):
+        tab.meter(B.public, done(round_), LEASED)
+    before = tab.to_bytes()
+    with pytest.raises(BillRefused, match=words):
+        tab.meter(A.public, bill, leased)
+    assert tab.to_bytes() == before
+    tab.meter(A.public, done(2), LEASED)
+
+
+def test_weights_above_the_recipe_are_clamped() -> None:
+    tab = Tab(TERMS._replace(weight_max=3))
+    tab.welcome(A.public, digest("opening"), "cpu", 0)
+    tab.meter(A.public, done(0), LEASED)
+    assert tab.due(A.public, 1_000, PEAK, 1, b"").units == 3
+
+
+def test_no_device_does_more_than_its_class_can() -> None:
+    tab = opened()
+    tab.meter(A.public, done(0), LEASED)
+    due = tab.due(A.public, 1_000, 3, 102, b"")
+    assert (due.units, due.seconds) == (6, 2)
+    tab.promise(A.public, due)
+    assert tab.due(A.public, 1_000, 3, 50, b"").seconds == 2  # a clock that was set back takes nothing back
+    assert tab.due(A.public, 1_000, 3, 110, b"").units == 8
+
+
+def test_nothing_above_the_allot_and_never_less_than_was_promised() -> None:
+    tab = opened()
+    tab.meter(A.public, done(0), LEASED)
+    due = tab.due(A.public, 5, PEAK, 101, b"e" * 32)
+    assert (due.units, due.wanted) == (5, 8)
+    tab.promise(A.public, due)
+    assert tab.due(A.public, 0, PEAK, 101, b"").units == 5
+
+
+def test_a_tab_comes_back_from_its_bytes() -> None:
+    tab = opened()
+    for round_ in range(3):
+        tab.meter(A.public, done(round_), LEASED)
+    tab.promise(A.public, tab.due(A.public, 9, PEAK, 105, b"e" * 32))
+    again = Tab.from_bytes(tab.to_bytes(), TERMS)
+    assert again == tab
+    with pytest.raises(BillRefused, match="another request"):
+        Tab.from_bytes(tab.to_bytes(), TERMS._replace(request=digest("other")))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_tab_or_refused(data: bytes) -> None:
+    with pytest.raises(UbcpError):
+        Tab.from_bytes(data, TERMS)
+
+
+def test_so_many_contributors_and_rounds_are_kept_and_no_more() -> None:
+    tab = Tab(TERMS)
+    for number in range(CONTRIBUTORS_MAX):
+        tab.welcome(digest(f"node {number}"), digest(f"opening {number}"), "cpu", 0)
+    with pytest.raises(BillRefused, match="contributors at most"):
+        tab.welcome(digest("one more"), digest("opening"), "cpu", 0)
+    tab = opened()
+    first = certificate([A], [A], round_=0, base=state(0), state=state(1))
+    for round_ in range(ROUNDS_KEPT + 10):
+        group = replace(first.group, round=round_, base_hash=state(round_))
+        tab.meter(A.public, replace(first, group=group, state_hash=state(round_ + 1)), LEASED)
+    assert len(tab.places) == ROUNDS_KEPT
+
+
+openings = st.sampled_from([bytes([n]) * 32 for n in range(6)])
+
+
+@given(st.integers(1, 10_000), st.integers(1, 64), st.lists(st.tuples(openings, st.integers(0, 20_000)), max_size=60))
+def test_allots_never_exceed_the_request_and_never_fall(
+    credits_: int, peers_max: int, wishes: list[tuple[bytes, int]]
+) -> None:
+    terms = TERMS._replace(credits=credits_, peers_max=peers_max)
+    allots: dict[bytes, int] = {}
+    for opening, wanted in wishes:
+        before = allots.get(opening, 0)
+        found = allotment(terms, allots, opening, wanted)
+        assert found >= before
+        others = sum(allots.values()) - before
+        assert others + found <= credits_
+        if found:
+            allots[opening] = found
+        assert found >= min(wanted, credits_ - others)  # what is free is to be had

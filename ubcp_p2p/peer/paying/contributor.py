@@ -1,0 +1,203 @@
+"""A contributor's side: bills each round, keeps the newest voucher, writes receipts, and stops when nobody pays.
+
+A voucher is on the disk before anything follows from it. One RECEIPT a slice and REQUEST, for what has grown: what a
+payer that vanishes leaves is what its newest voucher says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ubcp_p2p.codec import MalformedMessage, bytes_of, decode, encode
+from ubcp_p2p.errors import NetworkError, UbcpError
+from ubcp_p2p.files import atomic_write, read_limited
+from ubcp_p2p.keys import verify
+from ubcp_p2p.ledger.activity import Asked
+from ubcp_p2p.ledger.entry import Receipt, voucher_digest
+from ubcp_p2p.ledger.faults import LedgerError
+from ubcp_p2p.models.recipe import Recipe
+from ubcp_p2p.peer.paying.tab import BillRefused
+from ubcp_p2p.peer.paying.wire import ANSWER_S, MESSAGE_BYTES_MAX, PROTOCOL, Promise, What, answered, question
+from ubcp_p2p.swarm.addresses import short
+
+if TYPE_CHECKING:
+    from ubcp_p2p.swarm.ledger import LiveLedger
+    from ubcp_p2p.swarm.network import Network
+
+log = logging.getLogger(__name__)
+
+BILLS_MAX: Final = 64
+PROMISE_BYTES_MAX: Final = 1024
+RETRY_S: Final = 2.0
+LOOK_S: Final = 1.0
+
+
+@dataclass
+class Job:
+    """A REQUEST that this node works for. unpaid: rounds since its voucher grew. bills: certificates, oldest first."""
+
+    asked: Asked
+    promise: Promise | None = None
+    unpaid: int = 0
+    rounds: int = 0
+    greeted: bool = False
+    receipted: int = 0  # µcredits of the last RECEIPT
+    words: str = ""
+    bills: deque[bytes] = field(default_factory=lambda: deque(maxlen=BILLS_MAX))
+
+    @property
+    def credits(self) -> int:
+        return self.promise.voucher.credits if self.promise is not None else 0
+
+
+class Contributor:
+    """`serve` for the life of the daemon. rounds_unpaid_max: so many rounds are done for nothing at most.
+
+    stop: told of a REQUEST that is worked for no longer, and why. clock: Unix seconds.
+    """
+
+    def __init__(
+        self, network: Network, ledger: LiveLedger, folder: Path, device: str, rounds_unpaid_max: int,
+        stop: Callable[[Asked, str], Awaitable[None]], *, clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        self._network, self._ledger, self._folder, self._device = network, ledger, folder, device
+        self._rounds_unpaid_max, self._stop, self._clock = rounds_unpaid_max, stop, clock
+        self._jobs: dict[bytes, Job] = {}
+        self._news = asyncio.Event()
+
+    async def recipe_of(self, asked: Asked) -> Recipe:
+        """From its paymaster, by its hash. Raises UbcpError."""
+        data = bytes_of(await self._ask(asked, What.RECIPE, b""))
+        if hashlib.sha256(data).digest() != asked.body.recipe:
+            raise BillRefused("the paymaster sent another recipe than the request names")
+        return Recipe.from_bytes(data, f"the recipe of the run {asked.body.run!r}")
+
+    def work_for(self, asked: Asked) -> Job:
+        """Bill for this REQUEST from now on; a voucher from before a restart counts."""
+        job = self._jobs.get(asked.id)
+        if job is None:
+            job = self._jobs[asked.id] = Job(asked, self._kept(asked))
+            job.receipted = 0
+        job.unpaid = 0
+        self._news.set()
+        return job
+
+    def jobs(self) -> list[Job]:
+        return list(self._jobs.values())
+
+    def on_round(self, requests: list[bytes], round_: int, certificate: bytes) -> None:
+        """A round was committed: billed to one of the REQUESTs that pay for the run, in turn."""
+        jobs = [self._jobs[id_] for id_ in sorted(requests) if id_ in self._jobs]
+        if jobs:
+            job = jobs[round_ % len(jobs)]
+            job.bills.append(certificate)
+            job.unpaid += 1
+            job.rounds += 1
+            self._news.set()
+
+    async def serve(self) -> None:
+        """Bill and write receipts until cancelled."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        slice_ = -1
+        while True:
+            self._news.clear()
+            for job in self.jobs():
+                await self._bill(job)
+            now = self._ledger.charters.first.slice_at(self._clock())
+            if now != slice_:
+                slice_ = now
+                for job in self.jobs():
+                    await self._write_receipt(job, now)
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+
+    async def settle(self) -> None:
+        """Write what has grown, as far as this slice allows: for the end of the node."""
+        for job in self.jobs():
+            await self._write_receipt(job, self._ledger.charters.first.slice_at(self._clock()))
+
+    async def _bill(self, job: Job) -> None:
+        try:
+            if not job.greeted:
+                await self._ask(job.asked, What.HELLO, self._device.encode())
+                job.greeted = True
+            while job.bills:
+                promise = Promise.of(await self._ask(job.asked, What.BILL, job.bills[0]))
+                job.bills.popleft()
+                await self._take(job, promise)
+        except BillRefused as error:
+            job.words = error.message
+            if job.greeted and job.bills:
+                job.bills.popleft()  # it will not be paid, however often it is asked
+        except (NetworkError, MalformedMessage, UbcpError) as error:
+            job.words = error.message
+        if job.unpaid > self._rounds_unpaid_max and job.asked.id in self._jobs:
+            why = (
+                f"the paymaster's voucher has not grown for {job.unpaid} rounds"
+                f"{': ' + job.words if job.words else ''}; no more is done for it"
+            )
+            log.warning("%s: %s", job.asked.body.run, why)
+            job.words, job.unpaid = why, 0
+            job.bills.clear()
+            await self._stop(job.asked, why)
+
+    async def _take(self, job: Job, promise: Promise) -> None:
+        """Keep a voucher that is ours, well signed, and not less than before. Raises BillRefused."""
+        voucher, body = promise.voucher, job.asked.body
+        if (
+            voucher.network != self._ledger.charters.network
+            or voucher.paymaster != body.paymaster
+            or voucher.request != job.asked.id
+            or voucher.contributor != self._network.public
+            or not verify(body.paymaster, "voucher", voucher_digest(voucher), promise.signature)
+        ):
+            raise BillRefused("the paymaster sent a voucher that is not ours, or is not signed by it")
+        if job.promise is not None and voucher.credits < job.credits:
+            raise BillRefused("the paymaster sent a voucher over less than before")
+        grown = voucher.credits > job.credits
+        job.promise = promise
+        await asyncio.to_thread(atomic_write, self._path(job.asked.id), encode(promise.to_value()))
+        if grown:
+            job.unpaid, job.words = len(job.bills), ""
+
+    async def _write_receipt(self, job: Job, slice_: int) -> None:
+        if job.promise is None or job.credits <= job.receipted:
+            return
+        try:
+            if await self._ledger.may_write() and await self._ledger.write(Receipt(*job.promise)) is not None:
+                job.receipted = job.credits
+        except LedgerError as error:
+            if error.code == "receipt-grows":  # written before a restart
+                job.receipted = job.credits
+            else:  # the ALLOT may not have arrived yet, or this slice has one: the next slice has it
+                log.info("no receipt for %s in slice %d: %s", job.asked.body.run, slice_, error.message)
+
+    async def _ask(self, asked: Asked, what: What, payload: bytes) -> Any:
+        async with self._network.open(asked.body.paymaster, PROTOCOL, timeout_s=ANSWER_S) as stream:
+            await stream.send(question(what, asked.id, payload), timeout_s=ANSWER_S, bytes_max=MESSAGE_BYTES_MAX)
+            return answered(await stream.receive(timeout_s=ANSWER_S, bytes_max=MESSAGE_BYTES_MAX))
+
+    def _path(self, request: bytes) -> Path:
+        return self._folder / f"{request.hex()}.voucher"
+
+    def _kept(self, asked: Asked) -> Promise | None:
+        path = self._path(asked.id)
+        if not path.exists():
+            return None
+        try:
+            data = read_limited(path, bytes_max=PROMISE_BYTES_MAX)
+            return Promise.of(decode(data, bytes_max=PROMISE_BYTES_MAX))
+        except UbcpError as error:
+            log.warning("the voucher of %s by %s cannot be read: %s", asked.body.run, short(asked.author), error)
+            return None

@@ -1,0 +1,277 @@
+"""The paymaster of this community's REQUESTs: answers contributors, allots, signs vouchers, closes what is over.
+
+What a voucher says is on the disk before it is sent, so a paymaster that is killed never signs less than it has, and
+its CLOSE agrees with what contributors hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ubcp_p2p.codec import Value
+from ubcp_p2p.errors import NetworkError, UbcpError
+from ubcp_p2p.files import atomic_write, read_limited
+from ubcp_p2p.keys import NodeKey
+from ubcp_p2p.ledger.chain import NodeChain
+from ubcp_p2p.ledger.entry import TEXT_BYTES_MAX, Allot, Close, Request, Voucher, voucher_digest
+from ubcp_p2p.ledger.leases import holders
+from ubcp_p2p.ledger.store import Store
+from ubcp_p2p.models.cost import cost_of
+from ubcp_p2p.models.recipe import Recipe, run_id
+from ubcp_p2p.peer.paying.tab import TAB_BYTES_MAX, BillRefused, Tab, Terms, allotment
+from ubcp_p2p.peer.paying.wire import (
+    ANSWER_S,
+    MESSAGE_BYTES_MAX,
+    PROTOCOL,
+    Promise,
+    What,
+    answer,
+    asked,
+    refusal,
+)
+from ubcp_p2p.peer.serving.book import Book
+from ubcp_p2p.swarm.addresses import short
+from ubcp_p2p.swarm.quorum import Certificate
+
+if TYPE_CHECKING:
+    from ubcp_p2p.swarm.frames import Stream
+    from ubcp_p2p.swarm.ledger import LiveLedger
+    from ubcp_p2p.swarm.network import Network
+
+log = logging.getLogger(__name__)
+
+JOBS_MAX: Final = 256
+LEASED_SLICES: Final = 1  # before this one: a slice's leases are known a minute after it began
+CLOSE_EVERY_S: Final = 30.0
+
+
+@dataclass
+class _Job:
+    """One REQUEST that this node pays for. allots: OPEN id → (id of the newest ALLOT, µcredits)."""
+
+    request: bytes
+    body: Request
+    recipe: bytes
+    terms: Terms
+    tab: Tab
+    allots: dict[bytes, tuple[bytes, int]]
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(frozen=True)
+class _Contributor:
+    """What the ledger says of who asks. peak: GFLOP/s of its device class, 0 for a class that the charter lacks."""
+
+    opening: bytes
+    leased: frozenset[bytes]
+    peak: int
+
+
+class Paymaster:
+    """`open`, then `serve` for the life of the daemon. folder: where tabs are kept. clock: Unix seconds."""
+
+    def __init__(
+        self, network: Network, ledger: LiveLedger, key: NodeKey, folder: Path,
+        *, clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        self._network, self._ledger, self._key, self._folder, self._clock = network, ledger, key, folder, clock
+        self._jobs: dict[bytes, _Job] = {}
+        self._book = Book(key.public)
+        self._loading = asyncio.Lock()
+
+    async def serve(self) -> None:
+        """Answer contributors until cancelled; close what is over."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self._network.handle(PROTOCOL, self._serve)
+        try:
+            while True:
+                try:
+                    await self._close_what_is_over()
+                except UbcpError as error:
+                    log.warning("no request is closed now: %s", error.message)
+                await asyncio.sleep(CLOSE_EVERY_S)
+        finally:
+            await self._network.unhandle(PROTOCOL)
+
+    async def _serve(self, stream: Stream) -> None:
+        what, request, payload = asked(await stream.receive(timeout_s=ANSWER_S, bytes_max=MESSAGE_BYTES_MAX))
+        try:
+            said = answer(await self._answer(stream.peer, what, request, payload))
+        except NetworkError:
+            raise
+        except UbcpError as error:
+            log.info("%s is refused (%s): %s", short(stream.peer), what.name.lower(), error.message)
+            said = refusal(error.message)
+        await stream.send(said, timeout_s=ANSWER_S, bytes_max=MESSAGE_BYTES_MAX)
+
+    async def _answer(self, peer: bytes, what: What, request: bytes, payload: bytes) -> Value:
+        job = await self._job(request)
+        if what is What.RECIPE:
+            return job.recipe
+        async with job.lock:
+            if what is What.HELLO:
+                await self._welcome(job, peer, payload)
+                return b""
+            return (await self._pay(job, peer, payload)).to_value()
+
+    async def _welcome(self, job: _Job, peer: bytes, payload: bytes) -> None:
+        try:
+            device = payload[:TEXT_BYTES_MAX].decode()
+        except UnicodeDecodeError:
+            raise BillRefused("a device class that is no text") from None
+        known = await self._known(job, peer, device)
+        if not known.peak:
+            raise BillRefused(f"the charter has no device class {device!r}")
+        job.tab.welcome(peer, known.opening, device, int(self._clock()))
+        await self._allot(job, known.opening, 0)
+        await self._keep(job)
+
+    async def _pay(self, job: _Job, peer: bytes, payload: bytes) -> Promise:
+        """Meter one round, and sign all that is owed by then."""
+        certificate = await asyncio.to_thread(
+            Certificate.from_bytes, payload, job.terms.run_id, members_max=job.terms.peers_max
+        )
+        account = job.tab.accounts.get(peer)
+        if account is None:
+            raise BillRefused("a bill before the first word")
+        known = await self._known(job, peer, account.device)
+        job.tab.meter(peer, certificate, known.leased)
+        evidence = hashlib.sha256(account.evidence + hashlib.sha256(payload).digest()).digest()
+        now_s = int(self._clock())
+        allotted = job.allots[account.opening][1]
+        due = job.tab.due(peer, allotted, known.peak, now_s, evidence)
+        if due.wanted > allotted:
+            await self._allot(job, account.opening, due.wanted)
+            due = job.tab.due(peer, job.allots[account.opening][1], known.peak, now_s, evidence)
+        job.tab.promise(peer, due)
+        await self._keep(job)
+        voucher = Voucher(
+            self._ledger.charters.network, self._key.public, job.request, job.allots[account.opening][0], peer,
+            due.units, due.units, due.rounds, account.device, due.seconds, due.evidence,
+        )  # fmt: skip
+        return Promise(voucher, self._key.sign("voucher", voucher_digest(voucher)))
+
+    async def _allot(self, job: _Job, opening: bytes, wanted: int) -> None:
+        """See to it that `opening` has an ALLOT over `wanted`, as far as the REQUEST goes."""
+        amounts = {each: credits_ for each, (_, credits_) in job.allots.items()}
+        credits_ = allotment(job.terms, amounts, opening, wanted)
+        if credits_ <= amounts.get(opening, 0):
+            if not amounts.get(opening):
+                raise BillRefused("all credits of this request are allotted")
+            return
+        signed = await self._ledger.write(Allot(job.request, opening, credits_))
+        if signed is None:
+            raise BillRefused("this node may not sign yet: no peer has said how far it knows its chain; ask again")
+        job.allots[opening] = (signed.entry.id, credits_)
+
+    async def _keep(self, job: _Job) -> None:
+        await asyncio.to_thread(atomic_write, self._path(job.request), job.tab.to_bytes())
+
+    def _path(self, request: bytes) -> Path:
+        return self._folder / f"{request.hex()}.tab"
+
+    # -- what the ledger says -------------------------------------------------------------------------------------
+
+    async def _job(self, request: bytes) -> _Job:
+        """Raises BillRefused for what this node does not pay for."""
+        async with self._loading:
+            job = self._jobs.get(request)
+            if job is None:
+                job = await self._ledger.read(lambda store: self._load(store, request))
+                if len(self._jobs) >= JOBS_MAX:
+                    del self._jobs[next(iter(self._jobs))]
+                self._jobs[request] = job
+        return job
+
+    def _load(self, store: Store, request: bytes) -> _Job:
+        fact, signed = store.ledger.requests.get(request), store.entry(request)
+        if fact is None or signed is None or fact.paymaster != self._key.public:
+            raise BillRefused("this node is not the paymaster of such a request")
+        body = signed.entry.body
+        assert isinstance(body, Request)
+        blob = store.blob(body.recipe)
+        if blob is None:
+            raise BillRefused("this node does not have the recipe of that request")
+        recipe = Recipe.from_bytes(blob, "the recipe of a request")
+        cost = cost_of(recipe)
+        terms = Terms(
+            request, run_id(body.run, body.recipe), cost.flop_per_sample, cost.samples_per_round,
+            recipe.rounds.peers_max, recipe.rounds.total, body.credits,
+        )  # fmt: skip
+        allots: dict[bytes, tuple[bytes, int]] = {}
+        for allot in sorted(store.ledger.allots.values(), key=lambda allot: allot.seq):
+            if allot.request == request and allot.paymaster == self._key.public:
+                allots[allot.contributor] = (allot.id, allot.credits)
+        path = self._path(request)
+        tab = Tab(terms)
+        if path.exists():
+            tab = Tab.from_bytes(read_limited(path, bytes_max=TAB_BYTES_MAX), terms)
+        return _Job(request, body, blob, terms, tab, allots)
+
+    async def _known(self, job: _Job, peer: bytes, device: str) -> _Contributor:
+        return await self._ledger.read(lambda store: self._look_up(store, job, peer, device))
+
+    def _look_up(self, store: Store, job: _Job, peer: bytes, device: str) -> _Contributor:
+        """Raises BillRefused for who may not earn from this REQUEST."""
+        ledger, now = store.ledger, self._ledger.charters.first.slice_at(self._clock())
+        fact, chain = ledger.requests[job.request], ledger.branch_of(peer)
+        own = ledger.branch_of(self._key.public)
+        if not isinstance(chain, NodeChain) or not isinstance(own, NodeChain):
+            raise BillRefused("the ledger here has no OPEN of this node yet; ask again")
+        frozen = set(ledger.frozen())
+        if frozen & {peer, chain.owner, fact.author, self._key.public}:
+            raise BillRefused("an account or node of this request is frozen by a fork")
+        if chain.owner in (fact.author, own.owner):
+            raise BillRefused("nobody is paid by the owner's own request or node")
+        if now > fact.expiry:
+            raise BillRefused(f"the request expired in slice {fact.expiry}")
+        self._book.read(store, now)
+        asked_ = self._book.activity.requests[job.request]
+        leases = self._book.activity.leases(job.request)
+        recent = range(now - LEASED_SLICES, now + 1)
+        leased = frozenset(node for slice_ in recent for node in holders(asked_, slice_, leases))
+        if peer not in leased:
+            raise BillRefused("no lease of this node on that request holds now")
+        peak = ledger.charter_at(fact.slice).peak_of(device)
+        return _Contributor(chain.opening, leased, peak or 0)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    async def _close_what_is_over(self) -> None:
+        for body in await self._ledger.read(self._closes):
+            if await self._ledger.write(body) is not None:
+                log.info("closed the request %s…: %d µcredits go back", body.request.hex()[:16], body.returned)
+                self._jobs.pop(body.request, None)
+
+    def _closes(self, store: Store) -> list[Close]:
+        """A CLOSE for each REQUEST whose expiry and grace are over, by the vouchers that this node has signed."""
+        ledger, now = store.ledger, self._ledger.charters.first.slice_at(self._clock())
+        own = ledger.branch_of(self._key.public)
+        if not isinstance(own, NodeChain):
+            return []
+        found = []
+        for fact in ledger.requests.values():
+            over = now > fact.expiry + ledger.charter_at(fact.slice).grace_slices
+            if fact.paymaster != self._key.public or not over or fact.id in own.closed:
+                continue
+            if any(close.request == fact.id for close in ledger.closes.values()):
+                continue
+            try:
+                tab = self._load(store, fact.id).tab
+            except UbcpError:
+                tab = None
+            promised = {a.opening: a.units for a in tab.accounts.values()} if tab is not None else {}
+            paid, allots = ledger.paid.get(fact.id, {}), own.allots.get(fact.id, {})
+            final = tuple(
+                (opening, min(limit, max(promised.get(opening, 0), paid.get(opening, 0))))
+                for opening, limit in sorted(allots.items())
+            )
+            found.append(Close(fact.id, final, fact.credits - sum(credits_ for _, credits_ in final)))
+        return found
