@@ -23,10 +23,12 @@ from ubcp_p2p.keys import verify
 from ubcp_p2p.ledger.activity import Asked
 from ubcp_p2p.ledger.entry import Receipt, voucher_digest
 from ubcp_p2p.ledger.faults import LedgerError
+from ubcp_p2p.models.cost import UNIT_FLOP, Cost, cost_of
 from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.peer.paying.tab import BillRefused
 from ubcp_p2p.peer.paying.wire import ANSWER_S, MESSAGE_BYTES_MAX, PROTOCOL, Promise, What, answered, question
 from ubcp_p2p.swarm.addresses import short
+from ubcp_p2p.swarm.quorum import Certificate
 
 if TYPE_CHECKING:
     from ubcp_p2p.swarm.ledger import LiveLedger
@@ -42,11 +44,12 @@ LOOK_S: Final = 1.0
 
 @dataclass
 class Job:
-    """A REQUEST that this node works for. unpaid: rounds since its voucher grew. bills: certificates, oldest first."""
+    """A REQUEST that this node works for. done: FLOP, what was promised before included. bills: the oldest first."""
 
     asked: Asked
+    cost: Cost
     promise: Promise | None = None
-    unpaid: int = 0
+    done: int = 0
     rounds: int = 0
     greeted: bool = False
     receipted: int = 0  # µcredits of the last RECEIPT
@@ -56,6 +59,12 @@ class Job:
     @property
     def credits(self) -> int:
         return self.promise.voucher.credits if self.promise is not None else 0
+
+    @property
+    def unpaid_rounds(self) -> int:
+        """So many rounds' work is not in the voucher, rounded up, but for the part of a unit that none can hold."""
+        missing = self.done - (self.credits + 1) * UNIT_FLOP
+        return -(-max(0, missing) // (self.cost.flop_per_sample * self.cost.samples_per_round))
 
 
 class Contributor:
@@ -80,26 +89,26 @@ class Contributor:
             raise BillRefused("the paymaster sent another recipe than the request names")
         return Recipe.from_bytes(data, f"the recipe of the run {asked.body.run!r}")
 
-    def work_for(self, asked: Asked) -> Job:
+    def work_for(self, asked: Asked, recipe: Recipe) -> Job:
         """Bill for this REQUEST from now on; a voucher from before a restart counts."""
         job = self._jobs.get(asked.id)
         if job is None:
-            job = self._jobs[asked.id] = Job(asked, self._kept(asked))
-            job.receipted = 0
-        job.unpaid = 0
+            job = self._jobs[asked.id] = Job(asked, cost_of(recipe), self._kept(asked))
+        job.done = job.credits * UNIT_FLOP  # what was refused before is lost, and does not count against the payer
         self._news.set()
         return job
 
     def jobs(self) -> list[Job]:
         return list(self._jobs.values())
 
-    def on_round(self, requests: list[bytes], round_: int, certificate: bytes) -> None:
+    def on_round(self, requests: list[bytes], certificate: Certificate) -> None:
         """A round was committed: billed to one of the REQUESTs that pay for the run, in turn."""
         jobs = [self._jobs[id_] for id_ in sorted(requests) if id_ in self._jobs]
-        if jobs:
-            job = jobs[round_ % len(jobs)]
-            job.bills.append(certificate)
-            job.unpaid += 1
+        weight = next((weight for peer, weight, _ in certificate.group.members if peer == self._network.public), 0)
+        if jobs and weight:
+            job = jobs[certificate.round % len(jobs)]
+            job.bills.append(certificate.to_bytes())
+            job.done += weight * job.cost.flop_per_sample
             job.rounds += 1
             self._news.set()
 
@@ -142,13 +151,13 @@ class Contributor:
                 job.bills.popleft()  # it will not be paid, however often it is asked
         except (NetworkError, MalformedMessage, UbcpError) as error:
             job.words = error.message
-        if job.unpaid > self._rounds_unpaid_max and job.asked.id in self._jobs:
+        if job.unpaid_rounds > self._rounds_unpaid_max:
             why = (
-                f"the paymaster's voucher has not grown for {job.unpaid} rounds"
+                f"the work of {job.unpaid_rounds} rounds is not in the paymaster's voucher"
                 f"{': ' + job.words if job.words else ''}; no more is done for it"
             )
             log.warning("%s: %s", job.asked.body.run, why)
-            job.words, job.unpaid = why, 0
+            job.words, job.done = why, job.credits * UNIT_FLOP
             job.bills.clear()
             await self._stop(job.asked, why)
 
@@ -165,11 +174,8 @@ class Contributor:
             raise BillRefused("the paymaster sent a voucher that is not ours, or is not signed by it")
         if job.promise is not None and voucher.credits < job.credits:
             raise BillRefused("the paymaster sent a voucher over less than before")
-        grown = voucher.credits > job.credits
-        job.promise = promise
         await asyncio.to_thread(atomic_write, self._path(job.asked.id), encode(promise.to_value()))
-        if grown:
-            job.unpaid, job.words = len(job.bills), ""
+        job.promise, job.words = promise, ""
 
     async def _write_receipt(self, job: Job, slice_: int) -> None:
         if job.promise is None or job.credits <= job.receipted:

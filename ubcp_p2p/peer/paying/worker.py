@@ -57,7 +57,7 @@ class Worker:
             paying = [
                 id_ for id_, asked in self._held.items() if run_id(asked.body.run, asked.body.recipe) == run.run_id
             ]
-            self._contributor.on_round(paying, certificate.group.round, certificate.to_bytes())
+            self._contributor.on_round(paying, certificate)
 
     async def _begin(self, asked: Asked) -> None:
         body = asked.body
@@ -70,7 +70,7 @@ class Worker:
             return
         self._troubles.pop(asked.id, None)
         self._begun[asked.id] = run.name
-        self._contributor.work_for(asked)
+        self._contributor.work_for(asked, recipe)
         log.info("a lease of %s… holds: in the run %s now", asked.id.hex()[:16], body.run)
 
     async def _end(self, request: bytes) -> None:
@@ -89,7 +89,7 @@ class Worker:
             {
                 "request": job.asked.id.hex(), "run": job.asked.body.run, "rounds": job.rounds, "earned": job.credits,
                 "earned_words": f"{credits_text(job.credits)} credits", "receipted": job.receipted,
-                "unpaid_rounds": job.unpaid, "words": self._troubles.get(job.asked.id, job.words),
+                "unpaid_rounds": job.unpaid_rounds, "words": self._troubles.get(job.asked.id, job.words),
             }
             for job in self._contributor.jobs()
         ]  # fmt: skip
