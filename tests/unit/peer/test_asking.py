@@ -251,6 +251,7 @@ def test_a_deadline_that_is_none(scene: Scene, text: str) -> None:
         deadline_slice(scene.world.charter, text, 40)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.integers(0, 10**4))
 def test_all_of_the_last_slice_lies_before_the_deadline(now: int, hours: int) -> None:
     charter = World(1).charter
@@ -272,6 +273,7 @@ def test_hostile_fields_are_refused_in_words(change: dict[str, object]) -> None:
         wish_of({"run": "plays", "recipe": RECIPE.to_toml(), "budget": None, **change})
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 500), st.integers(1, 8), st.integers(0, 7), st.lists(st.integers(0, 60), max_size=2),
@@ -292,6 +294,14 @@ def test_whatever_is_not_refused_the_ledger_takes(
     if budgets:
         assert sum(each > 0 for each in budgets) >= low
     scene.world.write(scene.ann, judged.body)
+
+
+def test_a_recipe_that_names_a_file_of_this_machine(scene: Scene) -> None:
+    recipe = load_recipe("fashion-cnn")
+    local = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": "/etc/../home/me"})})
+    assert local.hash() == recipe.hash()
+    assert scene.refused(replace(WISH, recipe=local)).reason == "local-path"
+    assert scene.judged(replace(WISH, recipe=recipe)).price_min == 240
 
 
 def test_another_recipe_than_the_signed_one(scene: Scene) -> None:

@@ -22,6 +22,7 @@ peers_of = st.lists(st.binary(min_size=32, max_size=32), max_size=12, unique=Tru
 rounds = st.integers(0, 2**32)
 
 
+@pytest.mark.slow
 @given(rounds, peers_of, st.integers(0, 8), st.randoms(use_true_random=False))
 def test_while_nothing_is_verified_it_is_the_draw(
     round_: int, peers: list[bytes], seats: int, rng: random.Random
@@ -34,6 +35,7 @@ def test_while_nothing_is_verified_it_is_the_draw(
     assert all(found.refused.values())
 
 
+@pytest.mark.slow
 @given(rounds, peers_of, st.integers(0, 8), st.data())
 def test_verified_work_comes_first_and_who_is_out_stays_out(
     round_: int, peers: list[bytes], seats: int, data: st.DataObject
@@ -47,6 +49,7 @@ def test_verified_work_comes_first_and_who_is_out_stays_out(
         assert "frozen" in found.refused[peer]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choose", [drawn, allocated])
 def test_nobody_is_shut_out_for_ever(choose: ChooseSeats) -> None:
     waits = dict.fromkeys(PEERS[:5], 0)

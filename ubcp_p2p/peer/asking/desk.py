@@ -160,7 +160,7 @@ class Desk:
         frozen = frozenset(ledger.frozen())
         return Known(
             charter, now, found, self._node, self._paymaster(store),
-            open_requests(ledger, activity, now),
+            tuple(pair for pair in open_requests(ledger, activity, now) if pair[0].author not in frozen),
             supply(activity, charter, now, self._account, frozen),
         )  # fmt: skip
 
