@@ -16,7 +16,7 @@ import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -60,6 +60,7 @@ class RunMember(Follower):
         self._absences: Counter[bytes] = Counter()  # searches in a row to which a ready peer did not come
         self._checkpointed_s = time.monotonic()
         self._unsaved = False  # the last checkpoint could not be written
+        self._without_seat: Collection[bytes] = ()  # of those that were ready when a round was last chosen for
         self._unseated = -1  # the round in which this peer was last told that it has no seat
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -229,11 +230,13 @@ class RunMember(Follower):
         seats, everyone = self.settings.peers_max, [*ready, self._network.public]
         linked = {*self._network.connected, self._network.public}
         near = self.settings.seats(self.round, [peer for peer in everyone if peer in linked], seats)
+        far = [peer for peer in everyone if peer not in linked]
+        rest = self.settings.seats(self.round, far, seats - len(near.seated))
+        self._without_seat = {**near.refused, **rest.refused}.keys()
         if self._network.public in near.refused and self._unseated != self.round:
             self._unseated = self.round
             self._say("refused a seat", reason=near.refused[self._network.public])
-        far = [peer for peer in everyone if peer not in linked]
-        return [*near.seated, *self.settings.seats(self.round, far, seats - len(near.seated)).seated]
+        return [*near.seated, *rest.seated]
 
     async def _attempt(self, offer: Offer, companions: Sequence[bytes]) -> dict[str, float]:
         """One try at the round with `companions`; returns the seconds of each part. Raises RoundFailed or NoGroup."""
@@ -309,7 +312,7 @@ class RunMember(Follower):
     async def _find_group(self, card: bytes, companions: Sequence[bytes]) -> list[bytes]:
         """The cards of the group that came together. Raises NoGroup, also when the others have gone on meanwhile."""
         matchmaker = await self._current_matchmaker()
-        matchmaker.expect(companions, banned=self.view.struck(time.monotonic()))
+        matchmaker.expect(companions, banned=self.view.struck(time.monotonic()).union(self._without_seat))
         searching = asyncio.create_task(matchmaker.find(self._group_key(), card, len(companions) + 1, MATCH_S))
         asked: set[tuple[bytes, int]] = set()
         try:
