@@ -25,7 +25,7 @@ from ubcp_p2p.ledger.world import CHARTER, World
 from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.units import MICROCREDITS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 SLICE_S = 8
 SERVING = '[serving]\ndevice_class = "cpu-8"\n'
 RECIPE = load_recipe("digits-tiny")

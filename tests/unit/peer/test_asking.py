@@ -177,6 +177,13 @@ def test_what_is_just_allowed(scene: Scene, change: dict[str, object]) -> None:
     scene.world.write(scene.ann, scene.judged(replace(WISH, **change)).body)  # type: ignore[arg-type]
 
 
+def test_a_purpose_may_be_left_out_where_there_is_one(scene: Scene) -> None:
+    unsaid = replace(WISH, purpose=None)
+    assert "several purposes" in scene.refused(unsaid).message
+    one = replace(scene.world.charter, purposes=("education",))
+    assert scene.judged(unsaid, charter=one).body.purpose == "education"
+
+
 def test_the_cap_of_a_period(scene: Scene) -> None:
     capped = scene.funds()._replace(cap=60)
     assert scene.refused(replace(WISH, budget=61), funds=capped).reason == "exposure"
