@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.slices import id_of
 from ubcp_p2p.allocator.feasible import room
+from ubcp_p2p.charter.values import DeviceClass
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.ledger.activity import Activity, Asked
 from ubcp_p2p.ledger.author import Author
@@ -129,6 +130,12 @@ def test_what_an_account_has_counts_with_what_it_can_claim(scene: Scene) -> None
     assert (scene.funds().available, scene.funds().income, scene.funds().closes) == (0, (), ())
 
 
+def test_only_an_account_has_funds(scene: Scene) -> None:
+    ledger, history = scene.world.ledger, scene.world.history
+    assert funds(ledger, bytes(32), history, 40) is None
+    assert funds(ledger, scene.ann_pc.public, history, 40) is None
+
+
 def test_who_may_ask(scene: Scene) -> None:
     assert Scene(enrol=False).refused().reason == "not-enrolled"
     last = scene.funds().enrolment
@@ -220,7 +227,15 @@ def test_what_no_peers_could_do_is_refused_once_peers_have_said_what_they_have(s
     scene.decides(scene.ann_pc, 10**9, 43)
     assert scene.refused(replace(WISH, peers_min=2)).reason == "too-few-peers"  # one's own machine cannot be paid
     large = RECIPE.model_copy(update={"rounds": RECIPE.rounds.model_copy(update={"local_steps": 50_000})})
-    assert scene.refused(replace(WISH, recipe=large)).reason == "above-every-slice"
+    assert "more than any peer has in a slice" in scene.refused(replace(WISH, recipe=large)).message
+
+
+def test_a_round_that_no_device_of_the_charter_makes_in_a_slice(scene: Scene) -> None:
+    long = load_recipe("shakespeare-nano")
+    long = long.model_copy(update={"rounds": long.rounds.model_copy(update={"local_steps": 2000})})  # 880 GFLOP
+    slow = replace(scene.world.charter, devices=(DeviceClass("slow", 1),))
+    error = scene.refused(replace(WISH, recipe=long, peers_max=1), charter=slow)
+    assert error.reason == "above-every-slice" and "the fastest device of the charter gives 765" in error.message
 
 
 def test_after_a_quiet_time_what_was_there_refuses_nobody(scene: Scene) -> None:
