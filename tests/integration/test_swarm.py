@@ -237,3 +237,21 @@ def test_the_wish_for_company_can_be_changed(swarm: Swarm) -> None:
     a.wait("waiting")
     a.train(tiny(3), peers_min=1)
     a.wait("done")
+
+
+def test_three_for_two_seats_take_turns(swarm: Swarm) -> None:
+    """Who has no seat says why, follows the others, and has one again in a later round."""
+    recipe = tiny(30, peers_max=2)
+    swarm.add("c").start(swarm.seeds)
+    peers = swarm.of("abc")
+    for peer in peers:
+        peer.train(recipe, peers_min=2)
+    refused = [peer.wait("refused a seat") for peer in peers]
+    for event in refused:
+        assert "no seat in this round: 3 peers asked for 2" in event["reason"]
+    for peer in peers:
+        peer.wait("done")
+    rounds = {event["round"]: set(event["members"]) for peer in peers for event in peer.committed()}
+    assert all(len(members) == 2 for round_, members in rounds.items() if round_ > min(e["round"] for e in refused))
+    assert set().union(*rounds.values()) == {peer.public.hex() for peer in peers}
+    assert len({peer.run()["state_hash"] for peer in peers}) == 1

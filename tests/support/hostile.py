@@ -165,10 +165,11 @@ class LyingPolls(Polls):
 
 
 class HostileMember(RunMember):
-    """A RunMember under orders. Modes besides those above: "leader", "match", "first".
+    """A RunMember under orders. Modes besides those above: "leader", "match", "first", "seat".
 
     "leader": "split" shows each follower another list of cards. "match": "absent" is ready and comes to no group.
-    "first": the public key (hex) of the peer from which this member downloads before all others.
+    "first": the public key (hex) of the peer from which this member downloads before all others. "seat": "greedy" takes
+    a seat also in rounds in which it has none.
     """
 
     def __init__(
@@ -199,6 +200,13 @@ class HostileMember(RunMember):
         if first is not None and await super()._load_from(bytes.fromhex(first), round_, state_hash):
             return True
         return await super()._load_from(peer, round_, state_hash)
+
+    def _seats(self, ready: Sequence[bytes]) -> list[bytes]:
+        chosen = super()._seats(ready)
+        if self.modes.get("seat") != "greedy" or self._network.public in chosen:
+            return chosen
+        self._say("lied")
+        return [*chosen[1:], self._network.public]
 
     async def _find_group(self, card: bytes, companions: Sequence[bytes]) -> list[bytes]:
         if self.modes.get("match") != "absent":

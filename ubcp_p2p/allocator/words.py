@@ -34,6 +34,20 @@ def explain(problem: Problem, ask: Ask, outcome: Outcome) -> str:
     return _REFUSED[reason].format(purpose=ask.purpose)
 
 
+def explain_seat(outcome: Outcome, asked: int, seats: int) -> str:
+    """Why a peer has no seat in a run's group, in one line."""
+    if outcome.reason is not Reason.FULL:
+        return _REFUSED[outcome.reason].format(purpose="")
+    parts = [f"no seat in this round: {asked} peers asked for {seats}"]
+    if outcome.displaces is not None:
+        # Seats cost the same: who would have to give way is worth as much, or more.
+        equal = outcome.displaces[1] == 0
+        why = "others of the same verified work drew lower lots" if equal else "others have more verified work"
+        parts.append(why if equal else f"{why}; {_displaces(outcome.displaces)}")
+    parts += [f"number {outcome.queue} of those without", "it is decided anew in each round"]
+    return "; ".join(parts)
+
+
 def duration(seconds: int) -> str:
     """In the largest unit that leaves two digits or so: "45 s", "30 min", "3 h", "12 days"."""
     for length, name in ((2 * 86_400, "days"), (2 * 3600, "h"), (120, "min")):

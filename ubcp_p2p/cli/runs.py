@@ -51,7 +51,7 @@ def show(name: NameArgument, profile: ProfileOption = None, json: JsonOption = F
     from ubcp_p2p.cli.node import describe_run
     from ubcp_p2p.peer.control import call
 
-    found = call(profile_at(profile), "runs", timeout_s=TIMEOUT_S)
+    found = call(profile_at(profile), "runs", timeout_s=TIMEOUT_S, run=name)
     document = {key: [row for row in found[key] if _name(row) == name] for key in ("own", "claimed", "requests")}
     if not any(document.values()):
         names = sorted({_name(row) for rows in found.values() for row in rows})
@@ -142,6 +142,7 @@ def _details(request: dict[str, Any]) -> list[str]:
 
     lines = [
         f"request {request['request']}",
+        f"recipe {request['recipe'] or 'that no peer could show'} ({request['recipe_hash']})",
         f"for {request['purpose']}, {request['peers_min']} to {request['peers_max']} peers, asked {request['asked']}",
     ]
     leases = request["leases"]

@@ -19,6 +19,7 @@ from ubcp_p2p.peer.config import TrainingConfig
 from ubcp_p2p.peer.kept import KeptRun, RunOptions, check_name, forget, keep, kept_runs
 from ubcp_p2p.peer.profile import Profile
 from ubcp_p2p.peer.run import ENDED, PAUSED, Run
+from ubcp_p2p.peer.seats import allocated
 from ubcp_p2p.swarm import directory
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.membership import Phase
@@ -283,6 +284,7 @@ class Runs:
             evaluate_every=recipe.evaluation.every,
             peers_min=run.options.peers_min,
             checkpoint_every_s=run.options.checkpoint_every_s,
+            seats=allocated,
         )
         run.member = member = self.member(settings, trainer, partial(self._observe, run))
         member.certificate = _restored(trainer, run.run_id, settings.peers_max)

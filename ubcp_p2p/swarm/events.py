@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ubcp_p2p.swarm.seating import ChooseSeats, drawn
+
 
 @dataclass(frozen=True)
 class RunSettings:
     """What a run is.
 
-    The same for all its members, except `peers_min` and `checkpoint_every_s`, which are this peer's.
+    The same for all its members, except `peers_min` and `checkpoint_every_s`, which are this peer's. seats: who gets
+    one, when more ask than there are.
     """
 
     name: str
@@ -24,6 +27,7 @@ class RunSettings:
     evaluate_every: int = 0
     peers_min: int = 1
     checkpoint_every_s: float = 10.0
+    seats: ChooseSeats = drawn
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,18 @@ class LiveLedger:
         """Keep evidence, or a decision's inputs, for whoever audits; its SHA-256. Raises StoreError."""
         return await self._books.run(self._books.store.put_blob, blob)
 
+    async def find(self, hash_: bytes) -> bytes | None:
+        """The blob with this SHA-256: kept here, or had from a peer, and then kept. None where nobody has it.
+
+        Raises StoreError.
+        """
+        found = await self._books.run(self._books.store.blob, hash_)
+        if found is None:
+            found = await self._reconciler.blob(hash_)
+            if found is not None:
+                await self.keep(found)
+        return found
+
     async def forget(self, blobs: Iterable[bytes]) -> None:
         """Keep these blobs no longer. Raises StoreError."""
         await self._books.run(self._books.store.drop_blobs, list(blobs))

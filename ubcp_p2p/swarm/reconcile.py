@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import random
 import time
@@ -12,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from ubcp_p2p.codec import MalformedMessage, Value
+from ubcp_p2p.codec import MalformedMessage, Value, bytes_of, fields
 from ubcp_p2p.errors import NetworkError
 from ubcp_p2p.ledger import sync
 from ubcp_p2p.ledger.entry import Position
@@ -37,6 +38,7 @@ ROOM_IDLE_S: Final = 2.0  # a stream that waits so long for a question may go wh
 QUESTIONS_PER_S, QUESTIONS_BURST = 100.0, 1000.0  # of one peer; ledgers that differ in all 256 buckets take 600 at once
 AVOID_S: Final = 20.0  # before asking again who does not answer: it may have no ledger
 ASK_HEADS_OF: Final = 3
+ASK_BLOB_OF: Final = 8
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,22 @@ class Reconciler:
             except _Failed:
                 continue
         return found
+
+    async def blob(self, hash_: bytes) -> bytes | None:
+        """The blob with this SHA-256, from one of up to ASK_BLOB_OF peers; None where none of them has it."""
+        for peer in self.askable(self._network.connected)[:ASK_BLOB_OF]:
+            try:
+                async with self._asking(peer) as stream:
+                    Hello.of(await _ask(stream, hello(self._books.network)), self._books.network)
+                    what, data = fields(await _ask(stream, [sync.BLOB, hash_]), 2)
+                    data = bytes_of(data)
+                    if what != sync.BLOB or (data and hashlib.sha256(data).digest() != hash_):
+                        raise MalformedMessage("another blob than was asked for")
+                    if data:
+                        return data
+            except _Failed:
+                continue
+        return None
 
     async def _heads_at(self, stream: Stream, author: bytes) -> list[Position]:
         network = self._books.network

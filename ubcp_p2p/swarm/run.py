@@ -16,7 +16,7 @@ import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -60,6 +60,8 @@ class RunMember(Follower):
         self._absences: Counter[bytes] = Counter()  # searches in a row to which a ready peer did not come
         self._checkpointed_s = time.monotonic()
         self._unsaved = False  # the last checkpoint could not be written
+        self._without_seat: Collection[bytes] = ()  # of those that were ready when a round was last chosen for
+        self._unseated = -1  # the round in which this peer was last told that it has no seat
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -224,12 +226,17 @@ class RunMember(Follower):
             await self._wait_heard(0.1)
 
     def _seats(self, ready: Sequence[bytes]) -> list[bytes]:
-        """At most `peers_max` of us, drawn anew each round; peers that are only heard of, not connected, come last."""
-        everyone = [*ready, self._network.public]
-        near = {*self._network.connected, self._network.public}
-        key = self.round.to_bytes(8, "big")
-        drawn = sorted(everyone, key=lambda peer: (peer not in near, hashlib.sha256(key + peer).digest()))
-        return drawn[: self.settings.peers_max]
+        """At most `peers_max` of us, chosen anew each round; peers that are only heard of, not connected, come last."""
+        seats, everyone = self.settings.peers_max, [*ready, self._network.public]
+        linked = {*self._network.connected, self._network.public}
+        near = self.settings.seats(self.round, [peer for peer in everyone if peer in linked], seats)
+        far = [peer for peer in everyone if peer not in linked]
+        rest = self.settings.seats(self.round, far, seats - len(near.seated))
+        self._without_seat = {**near.refused, **rest.refused}.keys()
+        if self._network.public in near.refused and self._unseated != self.round:
+            self._unseated = self.round
+            self._say("refused a seat", reason=near.refused[self._network.public])
+        return [*near.seated, *rest.seated]
 
     async def _attempt(self, offer: Offer, companions: Sequence[bytes]) -> dict[str, float]:
         """One try at the round with `companions`; returns the seconds of each part. Raises RoundFailed or NoGroup."""
@@ -305,7 +312,7 @@ class RunMember(Follower):
     async def _find_group(self, card: bytes, companions: Sequence[bytes]) -> list[bytes]:
         """The cards of the group that came together. Raises NoGroup, also when the others have gone on meanwhile."""
         matchmaker = await self._current_matchmaker()
-        matchmaker.expect(companions, banned=self.view.struck(time.monotonic()))
+        matchmaker.expect(companions, banned=self.view.struck(time.monotonic()).union(self._without_seat))
         searching = asyncio.create_task(matchmaker.find(self._group_key(), card, len(companions) + 1, MATCH_S))
         asked: set[tuple[bytes, int]] = set()
         try:

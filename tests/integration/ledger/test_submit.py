@@ -25,7 +25,7 @@ from ubcp_p2p.ledger.world import CHARTER, World
 from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.units import MICROCREDITS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 SLICE_S = 8
 SERVING = '[serving]\ndevice_class = "cpu-8"\n'
 RECIPE = load_recipe("digits-tiny")
@@ -133,6 +133,7 @@ def test_a_request_is_quoted_refused_or_told(swarm: Swarm, tmp_path: Path) -> No
     assert listed[0]["words"].startswith("accepted: 50 GFLOP")
     shown = ubcp(b, "runs", "show", "plays")
     assert (shown.code, request in shown.out) == (0, True), shown.err
+    assert "recipe digits-tiny (" in shown.out  # b has it from a, by the hash in the ledger alone
     assert ubcp(b, "runs", "show", "nothing").code == 1
     early = ubcp(a, "runs", "stop", "plays", "--yes")
     assert (early.code, "are bound until" in early.err) == (1, True)

@@ -47,6 +47,7 @@ needs = st.builds(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(needs, budgets_of, st.sampled_from([0, 100, 500]))
 def test_it_is_refused_exactly_where_no_group_can_do_it(need: Need, budgets: list[int], reserve: int) -> None:
     rooms = [room(budget, reserve) for budget in budgets]
@@ -58,6 +59,7 @@ def test_it_is_refused_exactly_where_no_group_can_do_it(need: Need, budgets: lis
     assert (feasible(need, budgets, reserve).lack is None) == possible
 
 
+@pytest.mark.slow
 @given(needs, budgets_of, st.integers(0, 10 * GRANULES_MAX))
 def test_another_peer_makes_nothing_impossible(need: Need, budgets: list[int], more: int) -> None:
     before, after = feasible(need, budgets, 0), feasible(need, [*budgets, more], 0)

@@ -44,6 +44,7 @@ ASKED: dict[str, Any] = {
     "request": "3a" * 32, "run": "paid", "run_id": "12" * 32, "account": "ef" * 32, "mine": True, "state": "waiting",
     "purpose": "research", "reserved": 1_500_000, "paid": 500_000, "peers_min": 2, "peers_max": 4,
     "asked": "2026-12-01 10:00 UTC", "deadline": "2026-12-08 10:00 UTC", "closable": "2026-12-09 10:15 UTC",
+    "recipe": None, "recipe_hash": "7b" * 32,
     "leases": {"slice": 7, "nodes": ["bc" * 32]}, "expected_wait_s": 1800, "queue": 3, "words": "full \x1b[2J",
 }  # fmt: skip
 COMMITTED = {
@@ -294,7 +295,13 @@ def test_runs_tells_own_runs_from_claims(node: FakeNode, capsys: pytest.CaptureF
 def test_runs_show_tells_all_of_one_name(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
     assert ubcp("runs", "show", "paid", profile=node.root) == 0
     out = capsys.readouterr().out
-    for words in ("2 to 4 peers", "slice 7 is held by bcbc", "within 30 min, number 3", "from 2026-12-09"):
+    for words in (
+        "2 to 4 peers",
+        "slice 7 is held by bcbc",
+        "no peer could show (7b7b",
+        "within 30 min, number 3",
+        "from 2026-12-09",
+    ):
         assert words in out, words
     assert "\x1b" not in out and "theirs" not in out
     assert ubcp("runs", "show", "r", "--json", profile=node.root) == 0

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.slices import id_of
 from ubcp_p2p.allocator.feasible import room
+from ubcp_p2p.charter.values import DeviceClass
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.ledger.activity import Activity, Asked
 from ubcp_p2p.ledger.author import Author
@@ -129,6 +130,12 @@ def test_what_an_account_has_counts_with_what_it_can_claim(scene: Scene) -> None
     assert (scene.funds().available, scene.funds().income, scene.funds().closes) == (0, (), ())
 
 
+def test_only_an_account_has_funds(scene: Scene) -> None:
+    ledger, history = scene.world.ledger, scene.world.history
+    assert funds(ledger, bytes(32), history, 40) is None
+    assert funds(ledger, scene.ann_pc.public, history, 40) is None
+
+
 def test_who_may_ask(scene: Scene) -> None:
     assert Scene(enrol=False).refused().reason == "not-enrolled"
     last = scene.funds().enrolment
@@ -177,6 +184,13 @@ def test_what_is_just_allowed(scene: Scene, change: dict[str, object]) -> None:
     scene.world.write(scene.ann, scene.judged(replace(WISH, **change)).body)  # type: ignore[arg-type]
 
 
+def test_a_purpose_may_be_left_out_where_there_is_one(scene: Scene) -> None:
+    unsaid = replace(WISH, purpose=None)
+    assert "several purposes" in scene.refused(unsaid).message
+    one = replace(scene.world.charter, purposes=("education",))
+    assert scene.judged(unsaid, charter=one).body.purpose == "education"
+
+
 def test_the_cap_of_a_period(scene: Scene) -> None:
     capped = scene.funds()._replace(cap=60)
     assert scene.refused(replace(WISH, budget=61), funds=capped).reason == "exposure"
@@ -213,7 +227,15 @@ def test_what_no_peers_could_do_is_refused_once_peers_have_said_what_they_have(s
     scene.decides(scene.ann_pc, 10**9, 43)
     assert scene.refused(replace(WISH, peers_min=2)).reason == "too-few-peers"  # one's own machine cannot be paid
     large = RECIPE.model_copy(update={"rounds": RECIPE.rounds.model_copy(update={"local_steps": 50_000})})
-    assert scene.refused(replace(WISH, recipe=large)).reason == "above-every-slice"
+    assert "more than any peer has in a slice" in scene.refused(replace(WISH, recipe=large)).message
+
+
+def test_a_round_that_no_device_of_the_charter_makes_in_a_slice(scene: Scene) -> None:
+    long = load_recipe("shakespeare-nano")
+    long = long.model_copy(update={"rounds": long.rounds.model_copy(update={"local_steps": 2000})})  # 880 GFLOP
+    slow = replace(scene.world.charter, devices=(DeviceClass("slow", 1),))
+    error = scene.refused(replace(WISH, recipe=long, peers_max=1), charter=slow)
+    assert error.reason == "above-every-slice" and "the fastest device of the charter gives 765" in error.message
 
 
 def test_after_a_quiet_time_what_was_there_refuses_nobody(scene: Scene) -> None:
@@ -251,6 +273,7 @@ def test_a_deadline_that_is_none(scene: Scene, text: str) -> None:
         deadline_slice(scene.world.charter, text, 40)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.integers(0, 10**4))
 def test_all_of_the_last_slice_lies_before_the_deadline(now: int, hours: int) -> None:
     charter = World(1).charter
@@ -272,6 +295,7 @@ def test_hostile_fields_are_refused_in_words(change: dict[str, object]) -> None:
         wish_of({"run": "plays", "recipe": RECIPE.to_toml(), "budget": None, **change})
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 500), st.integers(1, 8), st.integers(0, 7), st.lists(st.integers(0, 60), max_size=2),
@@ -292,6 +316,14 @@ def test_whatever_is_not_refused_the_ledger_takes(
     if budgets:
         assert sum(each > 0 for each in budgets) >= low
     scene.world.write(scene.ann, judged.body)
+
+
+def test_a_recipe_that_names_a_file_of_this_machine(scene: Scene) -> None:
+    recipe = load_recipe("fashion-cnn")
+    local = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": "/etc/../home/me"})})
+    assert local.hash() == recipe.hash()
+    assert scene.refused(replace(WISH, recipe=local)).reason == "local-path"
+    assert scene.judged(replace(WISH, recipe=recipe)).price_min == 240
 
 
 def test_another_recipe_than_the_signed_one(scene: Scene) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.peer.test_asking import CREDIT, RECIPE, Scene
+from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.entry import Close
 from ubcp_p2p.models.recipe import run_id
 from ubcp_p2p.peer.asking.listing import closing, listed, row, with_waits
@@ -88,3 +89,15 @@ def test_a_close_pays_what_was_received_and_returns_the_rest(scene: Scene) -> No
     assert not paid
     assert scene.funds().available == 10_000 * CREDIT - 3 * CREDIT
     assert not world.ledger.frozen()
+
+
+def test_no_close_of_what_was_overpaid_adds_up(scene: Scene) -> None:
+    """A paymaster that has forked can pay the same credits twice; both who earned them keep them."""
+    world = scene.world
+    asked = scene.asks(scene.ann, scene.ann_pc, "mine", credits=100, deadline=50, expiry=50)
+    twin = Author(world.charters.network, scene.ann_pc.key, head=scene.ann_pc.head)
+    for paymaster, contributor in ((scene.ann_pc, scene.ben_pc), (twin, scene.cid_pc)):
+        world.receipt(contributor, paymaster, world.allot(paymaster, asked, contributor, 100), 100)
+    with pytest.raises(Refused) as caught:
+        closing(world.ledger, scene.activity(), scene.ann.public, "mine", 51 + world.charter.grace_slices)
+    assert caught.value.reason == "overpaid"

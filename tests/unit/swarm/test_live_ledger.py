@@ -16,15 +16,17 @@ from tests.support.community import fresh_charters, second_charter
 from tests.support.ledgers import busy
 from ubcp_p2p.charter.values import SignedCharter
 from ubcp_p2p.codec import decode, encode
-from ubcp_p2p.keys import NodeKey
+from ubcp_p2p.keys import AccountKey, NodeKey
 from ubcp_p2p.ledger import sync
 from ubcp_p2p.ledger.author import Author
-from ubcp_p2p.ledger.entry import ZERO, OpenAccount, OpenNode
+from ubcp_p2p.ledger.entry import URGENCY_MIN, ZERO, OpenAccount, OpenNode, Position, Request
 from ubcp_p2p.ledger.faults import BadSignature, LedgerError
 from ubcp_p2p.ledger.pull import Take
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.world import World
+from ubcp_p2p.ledger.writer import WrongClock
 from ubcp_p2p.swarm import ledger as ledger_module
+from ubcp_p2p.swarm.books import StaleHead
 from ubcp_p2p.swarm.entry_gossip import ENTRY, MESSAGE_BYTES_MAX, PROOF
 from ubcp_p2p.swarm.ledger import LedgerEvent, LiveLedger
 
@@ -292,3 +294,60 @@ async def test_who_has_just_connected_is_asked_twice(running: Running, monkeypat
     for begun in (1, 2):
         await pulls.until(begun)
         pulls.end_one()
+
+
+@pytest.mark.asyncio
+async def test_two_entries_drafted_after_one_head_make_no_fork(tmp_path: Path) -> None:
+    world = World(8)
+    ann = world.account("ann")
+    running = Running(tmp_path / "store", world)
+    await running.live.open()
+    await running.live.submit([signed.to_bytes() for signed in world.entries])
+    pc = NodeKey.generate().public
+    bodies = [
+        Request(name, bytes(32), "research", 1, 1, 1, 5, 9, 9, URGENCY_MIN, pc, (), ()) for name in ("one", "two")
+    ]
+    drafts = [ann.draft(0, body) for body in bodies]
+    done = await asyncio.gather(*map(running.live.submit_next, drafts), return_exceptions=True)
+    assert [isinstance(one, StaleHead) for one in done] in ([False, True], [True, False])
+    status = await running.live.status()
+    assert (status["entries"], status["frozen"]) == (len(world.entries) + 1, [])
+    with pytest.raises(StaleHead):
+        await running.live.submit_next(Author(world.charters.network, AccountKey.generate()).draft(0, bodies[0]))
+    await running.live.close()
+
+
+@pytest.mark.asyncio
+async def test_what_peers_know_of_a_chain_is_taken_before_its_next_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(8)
+    ann = world.account("ann")
+    running = Running(tmp_path / "store", world)
+    await running.live.open()
+    await running.live.submit([world.entries[0].to_bytes()])  # the ENROL after it is with a peer alone
+    assert ann.head is not None
+    liar = Position(ann.public, 7, b"x" * 32)
+    known: dict[bytes, list[Position]] = {}
+    brings: list[bytes] = []
+
+    async def heads(author: bytes) -> dict[bytes, list[Position]]:
+        assert author == ann.public
+        return dict(known)
+
+    async def pull(peer: bytes) -> None:
+        await running.live.submit(brings)
+
+    monkeypatch.setattr(running.live._reconciler, "heads", heads)
+    monkeypatch.setattr(running.live._reconciler, "pull", pull)
+    assert await running.live.learn_chain(ann.public) == 0  # nobody there
+    known[PEER] = [ann.head]
+    assert await running.live.learn_chain(ann.public) == 0  # it has more than could be had
+    brings.append(world.entries[1].to_bytes())
+    assert await running.live.learn_chain(ann.public) == 1
+    known.update({b"q" * 32: [], b"r" * 32: [liar]})
+    assert await running.live.learn_chain(ann.public) == 2  # who cannot show what it claims does not count
+    running.air.neighbours.clock_offset_s = 2.0 * world.charter.slice_s
+    with pytest.raises(WrongClock):
+        await running.live.learn_chain(ann.public)
+    await running.live.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -163,3 +164,18 @@ async def test_questions_above_the_rate_wait_and_are_answered(town: Town) -> Non
         assert await town.asked(stream)
     assert strict.waited == [key(7).public] * 2
     assert town.junk == []
+
+
+async def test_a_blob_is_had_from_whoever_has_it_and_is_what_was_asked_for(town: Town) -> None:
+    server, asker = await town.node(NODE, filled=True), await town.node(HONEST, filled=False)
+    data = b"a recipe"
+    name = hashlib.sha256(data).digest()
+    network: Any = asker._network
+    network.connected = frozenset({NODE.public})
+    assert await asker.blob(name) is None
+    books = server._books
+    await books.run(books.store.put_blob, data)
+    assert await asker.blob(name) == data
+    await books.run(books.store._disk.put_blob, bytes(32), data)  # one that lies about what it has
+    assert await asker.blob(bytes(32)) is None
+    assert [who for who, _ in town.junk] == [NODE.public]

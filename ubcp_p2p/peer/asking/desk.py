@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
 from ubcp_p2p.allocator.problem import Problem
 from ubcp_p2p.charter.prices import prices
-from ubcp_p2p.errors import NetworkError, UbcpError
+from ubcp_p2p.errors import ConfigError, NetworkError, UbcpError
 from ubcp_p2p.ledger.activity import Asked
 from ubcp_p2p.ledger.balances import StandingReport, standing
 from ubcp_p2p.ledger.chain import NodeChain
@@ -36,6 +37,7 @@ from ubcp_p2p.units import MICROCREDITS
 if TYPE_CHECKING:
     from ubcp_p2p.swarm.ledger import LiveLedger
 
+RECIPES_MAX: Final = 4  # of one name, that are asked for; each may take a peer's answering time
 AGAIN: Final = "submit it again: nothing was told or reserved"
 
 
@@ -95,9 +97,22 @@ class Desk:
             return [row(ledger, activity, one, self._account, now) for one in asked], asked, problems
 
         rows, asked, problems = await self._ledger.read(look)
+        if (run := request.get("run")) is not None:  # the recipes of one run alone: they may have to be asked for
+            names = await self._recipes({one.body.recipe for one in asked if one.body.run == run})
+            rows = [{**each, "recipe": names.get(each["recipe_hash"])} for each in rows]
         decisions = await asyncio.to_thread(tried, problems)
         waits = {one.id.hex(): prospect(decisions, one.id, one.body.peers_min) for one in asked}
         return {"requests": with_waits(rows, waits)}
+
+    async def _recipes(self, hashes: Collection[bytes]) -> dict[str, str]:
+        """The names of these recipes by hash in hex, of those that can be had: from here, or from peers."""
+        found = {}
+        for hash_ in sorted(hashes)[:RECIPES_MAX]:
+            blob = await self._ledger.find(hash_)
+            if blob is not None:
+                with suppress(ConfigError):  # whoever asked may have named what is no recipe
+                    found[hash_.hex()] = Recipe.from_bytes(blob, "the blob").name
+        return found
 
     async def close_draft(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The verb `close-draft`: the CLOSE of a REQUEST of this account for a run, to sign. Raises as `quote`."""
@@ -160,7 +175,7 @@ class Desk:
         frozen = frozenset(ledger.frozen())
         return Known(
             charter, now, found, self._node, self._paymaster(store),
-            open_requests(ledger, activity, now),
+            tuple(pair for pair in open_requests(ledger, activity, now) if pair[0].author not in frozen),
             supply(activity, charter, now, self._account, frozen),
         )  # fmt: skip
 

@@ -79,6 +79,12 @@ def judge(body: Request, recipe: Recipe, known: Known, *, part: bool = False, ag
     """Whether to sign and tell this REQUEST. Raises Refused, with what happened, why, and what to do; ConfigError."""
     if body.recipe != recipe.hash():
         raise Refused("recipe", "the request names another recipe than the one given", hint="give that very recipe")
+    if Recipe.from_bytes(recipe.to_bytes(), "the recipe") != recipe:
+        raise Refused(
+            "local-path", "the recipe says where files lie on this machine: peers do not share that, and have them "
+            "elsewhere",
+            hint="remove data.path from the recipe",
+        )  # fmt: skip
     _check_account(known)
     _check_paymaster(body, known)
     if body.purpose not in known.charter.purposes:

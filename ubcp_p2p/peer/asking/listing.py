@@ -39,8 +39,9 @@ def row(ledger: Ledger, activity: Activity, asked: Asked, account: bytes, now: i
     leases = _newest_leases(activity, asked, now)
     return {
         "request": asked.id.hex(), "run": body.run, "run_id": run_id(body.run, body.recipe).hex(),
-        "recipe_hash": body.recipe.hex(), "account": asked.author.hex(), "mine": asked.author == account,
-        "purpose": body.purpose, "state": _state(activity, asked, leases, now), "reserved": body.credits, "paid": paid,
+        "recipe_hash": body.recipe.hex(), "recipe": None, "account": asked.author.hex(),
+        "mine": asked.author == account, "purpose": body.purpose,
+        "state": _state(activity, asked, leases, now), "reserved": body.credits, "paid": paid,
         "peers_min": body.peers_min, "peers_max": body.peers_max, "units_per_peer_and_slice": body.units,
         "urgency": body.urgency, "asked": moment(charter, asked.slice), "deadline": moment(charter, body.deadline + 1),
         "deadline_slice": body.deadline, "closable": moment(charter, _closable(ledger, asked)), "leases": leases,

@@ -57,8 +57,9 @@ class Wish:
 class Known:
     """What the judgement goes by, all of one moment.
 
-    open: the community's open REQUESTs, with the units done of each. paymaster: how this node stands in the ledger,
-    which is to pay the contributors; None where it has no chain there. node: its key.
+    open: the community's open REQUESTs, with the units done of each; none of who is frozen, for nobody serves them.
+    paymaster: how this node stands in the ledger, which is to pay the contributors; None where it has no chain there.
+    node: its key.
     """
 
     charter: Charter
