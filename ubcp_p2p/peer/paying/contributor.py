@@ -7,7 +7,6 @@ payer that vanishes leaves is what its newest voucher says.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections import deque
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ubcp_p2p.codec import MalformedMessage, bytes_of, decode, encode
+from ubcp_p2p.codec import MalformedMessage, decode, encode
 from ubcp_p2p.errors import NetworkError, UbcpError
 from ubcp_p2p.files import atomic_write, read_limited
 from ubcp_p2p.keys import verify
@@ -83,10 +82,12 @@ class Contributor:
         self._news = asyncio.Event()
 
     async def recipe_of(self, asked: Asked) -> Recipe:
-        """From its paymaster, by its hash. Raises UbcpError."""
-        data = bytes_of(await self._ask(asked, What.RECIPE, b""))
-        if hashlib.sha256(data).digest() != asked.body.recipe:
-            raise BillRefused("the paymaster sent another recipe than the request names")
+        """From here, or from a peer, by its hash. Raises UbcpError."""
+        data = await self._ledger.find(asked.body.recipe)
+        if data is None:
+            raise NetworkError(
+                f"no peer has the recipe of the run {asked.body.run!r}", hint="it is asked for again in the next slice"
+            )
         return Recipe.from_bytes(data, f"the recipe of the run {asked.body.run!r}")
 
     def work_for(self, asked: Asked, recipe: Recipe) -> Job:

@@ -57,8 +57,6 @@ class _Job:
     """One REQUEST that this node pays for. allots: OPEN id → (id of the newest ALLOT, µcredits)."""
 
     request: bytes
-    body: Request
-    recipe: bytes
     terms: Terms
     tab: Tab
     allots: dict[bytes, tuple[bytes, int]]
@@ -113,8 +111,6 @@ class Paymaster:
 
     async def _answer(self, peer: bytes, what: What, request: bytes, payload: bytes) -> Value:
         job = await self._job(request)
-        if what is What.RECIPE:
-            return job.recipe
         async with job.lock:
             if what is What.HELLO:
                 await self._welcome(job, peer, payload)
@@ -184,18 +180,24 @@ class Paymaster:
         async with self._loading:
             job = self._jobs.get(request)
             if job is None:
+                body = await self._ledger.read(lambda store: self._body(store, request))
+                await self._ledger.find(body.recipe)  # from a peer, where it is not here
                 job = await self._ledger.read(lambda store: self._load(store, request))
                 if len(self._jobs) >= JOBS_MAX:
                     del self._jobs[next(iter(self._jobs))]
                 self._jobs[request] = job
         return job
 
-    def _load(self, store: Store, request: bytes) -> _Job:
+    def _body(self, store: Store, request: bytes) -> Request:
         fact, signed = store.ledger.requests.get(request), store.entry(request)
         if fact is None or signed is None or fact.paymaster != self._key.public:
             raise BillRefused("this node is not the paymaster of such a request")
         body = signed.entry.body
         assert isinstance(body, Request)
+        return body
+
+    def _load(self, store: Store, request: bytes) -> _Job:
+        body = self._body(store, request)
         blob = store.blob(body.recipe)
         if blob is None:
             raise BillRefused("this node does not have the recipe of that request")
@@ -213,7 +215,7 @@ class Paymaster:
         tab = Tab(terms)
         if path.exists():
             tab = Tab.from_bytes(read_limited(path, bytes_max=TAB_BYTES_MAX), terms)
-        return _Job(request, body, blob, terms, tab, allots)
+        return _Job(request, terms, tab, allots)
 
     async def _known(self, job: _Job, peer: bytes, device: str) -> _Contributor:
         return await self._ledger.read(lambda store: self._look_up(store, job, peer, device))

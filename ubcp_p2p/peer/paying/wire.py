@@ -12,19 +12,18 @@ from ubcp_p2p.codec import MalformedMessage, Value, bytes_of, fields, hash_of, n
 from ubcp_p2p.ledger.entry import Voucher
 from ubcp_p2p.ledger.faults import LedgerError
 from ubcp_p2p.ledger.parse import parse_voucher
-from ubcp_p2p.models.recipe import RECIPE_BYTES_MAX
 from ubcp_p2p.peer.paying.tab import BillRefused
+from ubcp_p2p.swarm.quorum import CERTIFICATE_BYTES_MAX
 
 PROTOCOL: Final = "/ubcp/pay/1"
 ANSWER_S: Final = 10.0
 WORDS_MAX: Final = 300
-MESSAGE_BYTES_MAX: Final = RECIPE_BYTES_MAX + 1024
+MESSAGE_BYTES_MAX: Final = CERTIFICATE_BYTES_MAX + 256
 
 
 class What(IntEnum):
-    RECIPE = 0  # payload: nothing → the recipe's bytes, whose SHA-256 the REQUEST names
-    HELLO = 1  # payload: the device class → nothing: an ALLOT is under way
-    BILL = 2  # payload: a certificate → [voucher, signature]
+    HELLO = 0  # payload: the device class → nothing: an ALLOT is under way
+    BILL = 1  # payload: a certificate → [voucher, signature]
 
 
 class Promise(NamedTuple):
