@@ -151,6 +151,7 @@ def test_the_example_file_is_valid() -> None:
         ("[training]\ncheckpoints_kept = true", "key 'training.checkpoints_kept'", "correct"),
         ("[training]\nsandbox = 'on'", "key 'training.sandbox'.*'on'", "correct"),
         ("[training]\nmemory_mb = -1", "key 'training.memory_mb'", "correct"),
+        ("[training]\nmemory_mb = 511", "key 'training.memory_mb': should be 0 or at least 512", "correct"),
         ("[training]\nread_dirs = ['data']", "key 'training.read_dirs.0': should be a whole path", "correct"),
         ("[training]\nsilent_minutes = 10001", "key 'training.silent_minutes'", "correct"),
         ("[training]\ncheckpoints_kept = 101\nthreads = 9999", r"\(and 1 more\)", "correct"),

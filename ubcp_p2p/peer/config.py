@@ -39,6 +39,9 @@ from ubcp_p2p.training.sandbox.values import SandboxSpec
 
 CONFIG_BYTES_MAX: Final = 64 << 10
 _ADDRESSES_MAX: Final = 32
+MEMORY_MB_MIN: Final = (
+    512  # the shipped recipes allocate up to 320 MiB with one thread (measured), and threads take some
+)
 
 
 def _own_address(text: str) -> str:
@@ -91,6 +94,12 @@ def _folder(text: str) -> str:
     return text
 
 
+def _memory(megabytes: int) -> int:
+    if 0 < megabytes < MEMORY_MB_MIN:
+        raise ValueError(f"should be 0 or at least {MEMORY_MB_MIN}: torch and a small model need that")
+    return megabytes
+
+
 Folder = Annotated[str, Field(max_length=1024), AfterValidator(_folder)]
 Window = Annotated[str, AfterValidator(_window)]
 Word = Annotated[str, Field(min_length=1, max_length=128)]
@@ -124,7 +133,9 @@ class TrainingConfig(_Section):
     threads: Annotated[int, Field(ge=0, le=1024)] = 0  # 0: as many as torch chooses
     checkpoints_kept: Annotated[int, Field(ge=1, le=100)] = 3
     sandbox: Literal["auto", "required", "off"] = "auto"  # "auto": every layer that this machine's kernel has
-    memory_mb: Annotated[int, Field(ge=0, le=MEMORY_MB_MAX)] = 0  # of the trainer; 0: most of the machine's
+    memory_mb: Annotated[int, Field(ge=0, le=MEMORY_MB_MAX), AfterValidator(_memory)] = (
+        0  # of the trainer; 0: most of the machine's
+    )
     read_dirs: Annotated[tuple[Folder, ...], Field(max_length=READ_DIRS_MAX, strict=False)] = ()  # for recipes' data
     silent_minutes: Annotated[int, Field(ge=0, le=10_000)] = 30  # a trainer at work that says nothing; 0: never ended
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from ubcp_p2p.errors import ConfigError
-from ubcp_p2p.training.sandbox import landlock, reach, rlimits, seccomp
+from ubcp_p2p.training.sandbox import landlock, privileges, reach, rlimits, seccomp
 from ubcp_p2p.training.sandbox.values import Layer, SandboxSpec
 
-_PR_SET_NO_NEW_PRIVS: Final = 38  # linux/prctl.h
 _TRUNCATE_SINCE: Final = 3  # of Landlock's versions
 _TCP_SINCE: Final = 4
 _SWITCHED_OFF: Final = 'switched off by this machine\'s owner: training.sandbox = "off"'
@@ -73,11 +70,8 @@ def _limits(spec: SandboxSpec) -> str:
 
 
 def _privileges() -> str:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return "no program can give it more rights than it has"
+    privileges.give_up()
+    return "no rights of root's, and none by starting a program"
 
 
 def _files(spec: SandboxSpec, run_folder: Path, device: str) -> str:
@@ -88,7 +82,13 @@ def _files(spec: SandboxSpec, run_folder: Path, device: str) -> str:
         run_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
         pass  # a checkpoint will fail, and say so
-    landlock.restrict(reach.grants(run_folder, spec.read_dirs, device))
+    grants = reach.grants(run_folder, spec.read_dirs, device)
+    landlock.restrict(grants)
+    if (folder := reach.exposing(run_folder, grants)) is not None:
+        raise _Missing(
+            f"holds in part: it may read {folder}, where the node's own files lie too",
+            "move the profile elsewhere, or take that folder out of read_dirs",
+        )
     gaps = "".join(
         words
         for since, words in (

@@ -37,6 +37,16 @@ def grants(run_folder: Path, read_dirs: Sequence[Path], device: str) -> list[Gra
     ]
 
 
+def exposing(run_folder: Path, granted: Sequence[Grant]) -> Path | None:
+    """The first of `granted` that a run's folder lies beneath: then the rest of the profile, and its keys, may too."""
+    real = Path(os.path.realpath(run_folder))
+    for grant in granted:
+        folder = Path(os.path.realpath(grant.path))
+        if folder != real and real.is_relative_to(folder):
+            return grant.path
+    return None
+
+
 def within(path: Path, folders: Sequence[Path]) -> bool:
     """Whether `path`, its links followed, is one of `folders` or beneath one."""
     real = Path(os.path.realpath(path))
