@@ -72,7 +72,7 @@ def bootstrap(
 
 
 def status(profile: ProfileOption = None, json: JsonOption = False) -> None:
-    """Say what the running node is doing, and what is still loading."""
+    """Say what the running node is doing, what is still loading, and what shuts each run's trainer in."""
     from ubcp_p2p.peer.control import call
 
     document = call(profile_at(profile), "status", timeout_s=10.0)

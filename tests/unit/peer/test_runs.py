@@ -23,7 +23,8 @@ from ubcp_p2p.swarm.directory import KEY
 from ubcp_p2p.swarm.events import Event, Observer, RunSettings
 from ubcp_p2p.swarm.membership import Phase
 from ubcp_p2p.swarm.records import Claim
-from ubcp_p2p.training.process import TrainerProcess
+from ubcp_p2p.training.process import TrainerProcess, TrainerSpec
+from ubcp_p2p.training.sandbox.values import SandboxSpec
 
 ME, A, B = (key.public for key in KEYS[:3])
 RECIPE = load_recipe("digits-tiny")
@@ -113,12 +114,14 @@ class House:
         self.network = FakeNetwork()
         self.trainers: list[FakeTrainer] = []
         self.members: list[FakeMember] = []
+        self.specs: list[TrainerSpec] = []
         self.running = asyncio.Event()  # a member trains
         self.fails: UbcpError | None = None
         self.observe: Observer
         monkeypatch.setattr(TrainerProcess, "start", self._start)
 
-    async def _start(self, *_: object, **__: object) -> FakeTrainer:
+    async def _start(self, spec: TrainerSpec, **__: object) -> FakeTrainer:
+        self.specs.append(spec)
         if self.fails is not None:
             raise self.fails
         self.trainers.append(FakeTrainer())
@@ -215,6 +218,19 @@ async def test_a_recipe_reads_where_the_owner_lets_recipes_read(
         assert "read_dirs" in str(caught.value.hint)
         assert not house.trainers
         assert not list(house.profile.runs.iterdir())
+
+
+@pytest.mark.asyncio
+async def test_what_the_owner_says_of_the_sandbox_reaches_the_trainer(house: House, tmp_path: Path) -> None:
+    said = TrainingConfig(sandbox="required", memory_mb=600, read_dirs=(str(tmp_path),), silent_minutes=2)
+    for training in (TrainingConfig(), said):
+        runs = house.runs(training=training)
+        await house.begun(await runs.start("r", RECIPE, RunOptions()))
+        await runs.stop()
+    assert [(spec.sandbox, spec.silent_s) for spec in house.specs] == [
+        (SandboxSpec("auto", 0, ()), 1800.0),
+        (SandboxSpec("required", 600, (tmp_path,)), 120.0),
+    ]
 
 
 @pytest.mark.asyncio
