@@ -20,6 +20,7 @@ from ubcp_p2p.training.limits import (
     MEMBERS_MAX,
     MEMORY_MB_MAX,
     MESSAGE_BYTES_MAX,
+    NOTES_MAX,
     OFFERS_MAX,
     PERMILLE,
     PROMPT_CHARS_MAX,
@@ -185,7 +186,7 @@ class ReadyMade(_Message):
     device: str = Field(max_length=200)
     resumed_from: PathBytes | None
     extra: Extra
-    notes: tuple[Words, ...] = Field(max_length=16)
+    notes: tuple[Words, ...] = Field(max_length=NOTES_MAX)
     data_name: str = Field(max_length=400)
     data_sha256: str = Field(max_length=64)
     sandbox: tuple[LayerMade, ...] = Field(default=(), max_length=LAYERS_MAX)

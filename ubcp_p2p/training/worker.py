@@ -25,7 +25,7 @@ from ubcp_p2p.errors import ConfigError, LocalIOError, TrainingError, UbcpError
 from ubcp_p2p.processes import die_with_parent
 from ubcp_p2p.training import channel
 from ubcp_p2p.training.errors import Diverged, MalformedTrainerMessage, OutOfMemory, RoundFailed, StateMismatch
-from ubcp_p2p.training.limits import PERMILLE, WORDS_CHARS_MAX
+from ubcp_p2p.training.limits import NOTES_MAX, PERMILLE, WORDS_CHARS_MAX
 from ubcp_p2p.training.messages import (
     Apply,
     Cancel,
@@ -43,6 +43,7 @@ from ubcp_p2p.training.messages import (
     Load,
     Pace,
     Progressed,
+    ReadyMade,
     Reply,
     Sample,
     Sampled,
@@ -55,6 +56,7 @@ from ubcp_p2p.training.messages import (
     encode,
 )
 from ubcp_p2p.training.sandbox.enter import enter
+from ubcp_p2p.training.sandbox.reach import unused_gpu
 from ubcp_p2p.training.sandbox.values import SandboxSpec
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ def main(arguments: list[str]) -> int:
             session = _open(start)
             gc.freeze()
             gc.enable()
-            channel.send(end, encode(session.ready.model_copy(update={"sandbox": layers})), [session.state.fd])
+            channel.send(end, encode(_ready(start, session.ready, layers)), [session.state.fd])
             seq = 0
             _Server(end, session).serve()
         except (_ParentGone, BrokenPipeError, ConnectionResetError):
@@ -129,6 +131,13 @@ def _confine(start: Start) -> tuple[LayerMade, ...]:
     spec = SandboxSpec(start.sandbox, start.memory_mb, tuple(Path(os.fsdecode(folder)) for folder in start.read_dirs))
     layers = enter(spec, Path(os.fsdecode(start.checkpoint_dir)), start.device)
     return tuple(LayerMade(name=made.name, active=made.active, words=made.words, remedy=made.remedy) for made in layers)
+
+
+def _ready(start: Start, ready: ReadyMade, layers: tuple[LayerMade, ...]) -> ReadyMade:
+    """The session's word that it is ready, with what it does not know: where it is."""
+    note = unused_gpu(start.device, ready.device) if start.sandbox != "off" else None
+    notes = ready.notes if note is None else (note, *ready.notes[: NOTES_MAX - 1])
+    return ready.model_copy(update={"sandbox": layers, "notes": notes})
 
 
 def _open(start: Start) -> Session:

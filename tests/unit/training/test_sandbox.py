@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ import pytest
 
 from ubcp_p2p.training.sandbox import landlock, reach, rlimits, seccomp
 from ubcp_p2p.training.sandbox.enter import enter
-from ubcp_p2p.training.sandbox.landlock import KEEP, READ, Grant
+from ubcp_p2p.training.sandbox.landlock import DEVICE, KEEP, READ, Grant
 from ubcp_p2p.training.sandbox.values import SandboxSpec
 
 needs_landlock = pytest.mark.skipif(landlock.version() < 4, reason="this kernel has no Landlock, or no TCP in it")
@@ -106,6 +108,15 @@ def test_seccomp_refuses_every_call_of_its_lists() -> None:
 
 
 @needs_seccomp
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="x32 calls are those of an x86-64 kernel")
+def test_a_call_by_another_architectures_number_ends_the_process() -> None:
+    """x32's calls have numbers of their own, which the lists do not name."""
+    code = f"{PRELUDE}seccomp.restrict(seccomp.load())\nlibc.syscall(0x40000000 + 41, 1, 1, 0)"  # socket
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGSYS, done.stderr
+
+
+@needs_seccomp
 @pytest.mark.parametrize("token", [0xC000003E, 0xC00000B7], ids=["x86-64", "aarch64"])
 def test_libseccomp_knows_every_name_on_both_architectures(token: int) -> None:
     """-1 is an unknown name; other negative numbers are names that an architecture does without (fork on aarch64)."""
@@ -178,6 +189,22 @@ def test_the_trainer_reaches_its_program_and_run_but_no_home_and_no_source_tree(
                  Path("/dev/nvidia0"), Path("/dev/shm"), source / "x", tmp_path / "profile" / "node.key"):  # fmt: skip
         assert not granted(grants, path, READ), path
     assert [grant.path for grant in grants if grant.rights & KEEP == KEEP] == [tmp_path / "profile" / "runs" / "r"]
+
+
+def test_a_gpu_that_is_not_used_is_told(tmp_path: Path) -> None:
+    assert reach.unused_gpu("auto", "cpu (2 threads)", tmp_path) is None
+    (tmp_path / "nvidiactl").touch()
+    assert reach.unused_gpu("auto", "cpu (2 threads)", tmp_path) is None  # a driver without a GPU
+    (tmp_path / "nvidia0").touch()
+    assert f"{tmp_path}/nvidia0 is there" in str(reach.unused_gpu("auto", "cpu (2 threads)", tmp_path))
+    assert reach.unused_gpu("cpu", "cpu (2 threads)", tmp_path) is None
+    assert reach.unused_gpu("auto", "cuda:0 (some GPU)", tmp_path) is None
+
+
+def test_device_files_of_gpus_are_granted_to_those_who_may_use_one(tmp_path: Path) -> None:
+    for device, rights in (("auto", DEVICE), ("cuda:1", DEVICE), ("cpu", 0)):
+        found = [grant for grant in reach.grants(tmp_path, (), device) if grant.path == Path("/dev/dri")]
+        assert [grant.rights for grant in found] == ([rights] if rights else [])
 
 
 def test_memory_is_what_the_owner_says_or_most_of_the_machine() -> None:

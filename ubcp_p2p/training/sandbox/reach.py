@@ -16,17 +16,19 @@ from ubcp_p2p.training.sandbox.landlock import DEVICE, KEEP, READ, Grant
 _SYSTEM: Final = ("/usr", "/lib", "/lib64", "/nix/store", "/etc/ld.so.cache", "/etc/localtime")
 # What torch, OpenMP and CUDA ask about the machine. Not all of /proc: others' environments are there.
 _MACHINE: Final = (
-    "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/devices", "/proc/driver/nvidia",
-    "/proc/sys/vm", "/sys/devices", "/sys/bus", "/dev/zero", "/dev/random", "/dev/urandom",
+    "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/devices", "/proc/modules",
+    "/proc/driver/nvidia", "/proc/sys/vm", "/sys/devices", "/sys/bus", "/sys/module", "/dev/zero", "/dev/random",
+    "/dev/urandom",
 )  # fmt: skip
 _ACCELERATORS: Final = ("dri", "kfd", "dxg")  # AMD's and Intel's, the latter's compute node, and those of WSL
 _NVIDIA: Final = "nvidia*"
+_NVIDIA_GPUS: Final = "nvidia[0-9]*"
 
 
 def grants(run_folder: Path, read_dirs: Sequence[Path], device: str) -> list[Grant]:
     """What a trainer on `device` may open. Paths that are not there may be among them.
 
-    The rules for GPUs follow NVIDIA's names of device files; tests run them where there is a GPU.
+    The rules for GPUs follow the names of their device files.
     """
     read = [*_program(), *map(Path, _SYSTEM), *map(Path, _MACHINE), Path(f"/proc/{os.getpid()}"), *read_dirs]
     return [
@@ -35,6 +37,20 @@ def grants(run_folder: Path, read_dirs: Sequence[Path], device: str) -> list[Gra
         *(Grant(path, DEVICE) for path in (_accelerators() if device != "cpu" else ())),
         Grant(run_folder, KEEP),
     ]
+
+
+def unused_gpu(asked: str, got: str, devices: Path = Path("/dev")) -> str | None:
+    """Words for a trainer that looked for a GPU in its sandbox and took the CPU, where the machine seems to have one.
+
+    asked: the device of the configuration; got: the one in use. `devices` is where device files are.
+    """
+    found = sorted(devices.glob(_NVIDIA_GPUS))
+    if asked != "auto" or not got.startswith("cpu") or not found:
+        return None
+    return (
+        f"{found[0]} is there, but torch found no GPU that it can use, and trains on the CPU: its CUDA build may be "
+        'missing, or the sandbox in the way (training.sandbox = "off" would show it)'
+    )
 
 
 def exposing(run_folder: Path, granted: Sequence[Grant]) -> Path | None:
