@@ -201,6 +201,18 @@ def test_a_gpu_that_is_not_used_is_told(tmp_path: Path) -> None:
     assert reach.unused_gpu("auto", "cuda:0 (some GPU)", tmp_path) is None
 
 
+def test_a_gpu_that_is_not_used_is_seen_from_inside(tmp_path: Path) -> None:
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "nvidia3").touch()  # as a container sees one of several
+    code = """
+from ubcp_p2p.training.sandbox.enter import enter
+from ubcp_p2p.training.sandbox.values import SandboxSpec
+enter(SandboxSpec("auto"), Path(sys.argv[1]) / "run", "auto")
+seen = {"words": reach.unused_gpu("auto", "cpu (1 thread)", Path(sys.argv[1]) / "devices")}
+"""
+    assert f"{tmp_path}/devices/nvidia3 is there" in alone(code, str(tmp_path))["words"]
+
+
 def test_device_files_of_gpus_are_granted_to_those_who_may_use_one(tmp_path: Path) -> None:
     for device, rights in (("auto", DEVICE), ("cuda:1", DEVICE), ("cpu", 0)):
         found = [grant for grant in reach.grants(tmp_path, (), device) if grant.path == Path("/dev/dri")]

@@ -22,7 +22,7 @@ _MACHINE: Final = (
 )  # fmt: skip
 _ACCELERATORS: Final = ("dri", "kfd", "dxg")  # AMD's and Intel's, the latter's compute node, and those of WSL
 _NVIDIA: Final = "nvidia*"
-_NVIDIA_GPUS: Final = "nvidia[0-9]*"
+_GPUS_MAX: Final = 16  # of one machine
 
 
 def grants(run_folder: Path, read_dirs: Sequence[Path], device: str) -> list[Grant]:
@@ -42,13 +42,15 @@ def grants(run_folder: Path, read_dirs: Sequence[Path], device: str) -> list[Gra
 def unused_gpu(asked: str, got: str, devices: Path = Path("/dev")) -> str | None:
     """Words for a trainer that looked for a GPU in its sandbox and took the CPU, where the machine seems to have one.
 
-    asked: the device of the configuration; got: the one in use. `devices` is where device files are.
+    asked: the device of the configuration; got: the one in use. `devices` is where device files are: it may not be
+    listed from inside, but whether a file is there may be asked.
     """
-    found = sorted(devices.glob(_NVIDIA_GPUS))
-    if asked != "auto" or not got.startswith("cpu") or not found:
+    files = (devices / f"nvidia{index}" for index in range(_GPUS_MAX))
+    found = next((file for file in files if file.exists()), None)
+    if asked != "auto" or not got.startswith("cpu") or found is None:
         return None
     return (
-        f"{found[0]} is there, but torch found no GPU that it can use, and trains on the CPU: its CUDA build may be "
+        f"{found} is there, but torch found no GPU that it can use, and trains on the CPU: its CUDA build may be "
         'missing, or the sandbox in the way (training.sandbox = "off" would show it)'
     )
 
