@@ -135,7 +135,7 @@ def describe_sandbox(layers: list[dict[str, Any]] | None) -> list[str]:
             why = f"{layer['words']}; {layer['remedy']}" if layer["remedy"] else layer["words"]
             missing.setdefault(why, []).append(layer["name"])
     return [
-        *([f"holds: {', '.join(holding)}"] if holding else []),
+        *([f"holds: {'; '.join(holding)}"] if holding else []),
         *(f"NOT THERE: {', '.join(names)}: {why}" for why, names in missing.items()),
     ]
 

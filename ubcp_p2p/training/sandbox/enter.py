@@ -11,8 +11,7 @@ from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.training.sandbox import landlock, privileges, reach, rlimits, seccomp
 from ubcp_p2p.training.sandbox.values import Layer, SandboxSpec
 
-_TRUNCATE_SINCE: Final = 3  # of Landlock's versions
-_TCP_SINCE: Final = 4
+_TCP_SINCE: Final = 4  # of Landlock's versions
 _SWITCHED_OFF: Final = 'switched off by this machine\'s owner: training.sandbox = "off"'
 _OTHER_SYSTEM: Final = "this is not Linux, which alone has it"
 
@@ -89,15 +88,8 @@ def _files(spec: SandboxSpec, run_folder: Path, device: str) -> str:
             f"holds in part: it may read {folder}, where the node's own files lie too",
             "move the profile elsewhere, or take that folder out of read_dirs",
         )
-    gaps = "".join(
-        words
-        for since, words in (
-            (_TRUNCATE_SINCE, "; this kernel is too old to refuse cutting files short"),
-            (_TCP_SINCE, "; and to refuse TCP here too"),
-        )
-        if abi < since
-    )
-    return f"writes its run's folder alone, reads that, the program and the system's libraries{gaps}"
+    tcp = ", no TCP" if abi >= _TCP_SINCE else ""
+    return f"writes its run's folder alone, reads that, the program and the system's libraries{tcp}"
 
 
 def _calls() -> str:

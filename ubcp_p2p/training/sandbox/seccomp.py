@@ -33,10 +33,11 @@ _OTHERS: Final = (
     "ptrace process_vm_readv process_vm_writev pidfd_open pidfd_getfd pidfd_send_signal tkill kcmp setpriority "
     "ioprio_set"
 )
-# What Landlock does not see: modes, owners, times and attributes of files, and names that outlive a process.
+# What Landlock does not see: modes, owners, times and attributes of files, before Linux 6.2 their length, and names
+# that outlive a process.
 _FILES: Final = (
-    "chmod fchmod fchmodat chown fchown lchown fchownat utime utimes utimensat futimesat setxattr lsetxattr fsetxattr "
-    "removexattr lremovexattr fremovexattr name_to_handle_at open_by_handle_at inotify_init inotify_init1 "
+    "truncate chmod fchmod fchmodat chown fchown lchown fchownat utime utimes utimensat futimesat setxattr lsetxattr "
+    "fsetxattr removexattr lremovexattr fremovexattr name_to_handle_at open_by_handle_at inotify_init inotify_init1 "
     "fanotify_init shmget semget msgget mq_open"
 )
 # For root alone, or with a long history of faults.
