@@ -126,7 +126,7 @@ def synth(
     11  price, device
     12  close, close-again, close-voucher
     13  checkpoint-falls, checkpoint-root, checkpoint-state
-    14  decision, decision-inputs
+    14  decision, decision-twice, decision-inputs
     15  freeze, freeze-proof
     """
     from ubcp_p2p.cli.decisions import synthetic

@@ -20,8 +20,7 @@ ASKED_PER_BUDGET = 2  # so many times what a synthetic node has room for is aske
 
 def replay(blob: bytes, decided: Decided) -> tuple[str, ...]:
     """A ledger.decisions.Replay."""
-    _, _, slice_, budget, granule, accepted, refused, inputs = decided
-    return disagreements(blob, Claim(slice_, budget, granule, accepted, refused, inputs))
+    return disagreements(blob, Claim(*decided.body))
 
 
 def synthetic(slice_: int, charter: Charter, asked: Sequence[Asked]) -> tuple[Decision, bytes]:

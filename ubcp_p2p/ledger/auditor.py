@@ -18,7 +18,7 @@ from typing import Final
 from ubcp_p2p.ledger import rules
 from ubcp_p2p.ledger.balances import Balance, balances, balances_root, debts, entries_root
 from ubcp_p2p.ledger.blame import Authorship, in_words, is_authors
-from ubcp_p2p.ledger.decisions import Decided, Replay, joined
+from ubcp_p2p.ledger.decisions import Decided, Replay, joined, told_twice
 from ubcp_p2p.ledger.entry import Checkpoint, Decision, Entry, Kind
 from ubcp_p2p.ledger.export import Place, Record, Roots
 from ubcp_p2p.ledger.faults import LedgerError, Pending
@@ -203,6 +203,7 @@ class Auditor:
         faults = list(self.faults)
         faults += self._proof_faults()
         faults += [Fault(*finding) for finding in self.ledger.findings()]
+        faults += [Fault(*finding) for finding in told_twice(self.decisions, self.ledger)]
         frozen = set(self.ledger.frozen())
         for account in self.source.frozen():
             if account not in frozen:
@@ -227,7 +228,7 @@ class Auditor:
             debts=tuple((row.account, row.debt) for row in rows if row.debt),
             is_open=any(version.charter.threshold == 0 for version in self.ledger.charters.versions),
             totals=Totals.of(rows), blobs=len(blobs), resumed=self.resumed,
-            blobs_missing=len({one.inputs for one in self.decisions} - blobs),
+            blobs_missing=len({one.body.inputs for one in self.decisions} - blobs),
             seconds=time.monotonic() - self.started_s, signatures=self.counts.signatures - self.signatures_before,
         )  # fmt: skip
 
@@ -235,7 +236,7 @@ class Auditor:
         """§12, 14: each decision whose inputs are here follows from them; None for one that does. Notes all blobs."""
         decided: dict[bytes, list[Decided]] = {}
         for one in joined(self.decisions):
-            decided.setdefault(one.inputs, []).append(one)
+            decided.setdefault(one.body.inputs, []).append(one)
         for blob in self.source.blobs():
             hash_ = hashlib.sha256(blob).digest()
             blobs.add(hash_)
@@ -243,7 +244,7 @@ class Auditor:
                 continue
             for one in decided.get(hash_, ()):
                 found = replay(blob, one)
-                yield Fault("decision-inputs", one.entry, one.node, "; ".join(found)) if found else None
+                yield Fault("decision-inputs", one.id, one.node, "; ".join(found)) if found else None
 
     def _proof_faults(self) -> Iterator[Fault]:
         """§7.2: every proof holds; one that does not is held against the export, whoever's entries it shows."""

@@ -65,9 +65,10 @@ def test_junk_instead_of_inputs_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_several_entries_are_one_decision() -> None:
-    first = Decided(b"2" * 32, b"n" * 32, 5, 100, 1, (b"a" * 32, b"c" * 32), (("full", 1),), b"i" * 32)
-    second = first._replace(entry=b"1" * 32, accepted=(b"b" * 32,))
-    other = first._replace(entry=b"3" * 32, slice=6)
-    one, two = joined([first, other, second])
-    assert one == second._replace(accepted=(b"a" * 32, b"b" * 32, b"c" * 32))
+    body = Decision(5, 100, 1, (b"a" * 32, b"c" * 32), (("full", 1),), b"i" * 32)
+    first = Decided(b"2" * 32, b"n" * 32, 1, 5, body)
+    second = first._replace(id=b"1" * 32, seq=2, body=body._replace(accepted=(b"b" * 32,)))
+    other = first._replace(id=b"3" * 32, seq=3, body=body._replace(slice=6))
+    one, two = joined([second, other, first])
+    assert one == first._replace(body=body._replace(accepted=(b"a" * 32, b"b" * 32, b"c" * 32)))
     assert two == other

@@ -14,10 +14,10 @@ from ubcp_p2p.carbon.values import Slot
 from ubcp_p2p.charter.draft import COSTS
 from ubcp_p2p.charter.values import CostBasis
 from ubcp_p2p.errors import ConfigError
-from ubcp_p2p.ledger.activity import Activity, Lease
+from ubcp_p2p.ledger.activity import Activity
 from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.entry import URGENCY_MIN, ZERO, Decision, Request
-from ubcp_p2p.ledger.leases import holders, rank, turn_permille
+from ubcp_p2p.ledger.leases import Lease, holders, rank, turn_permille
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.wire import Signed
 from ubcp_p2p.ledger.world import World
@@ -274,7 +274,7 @@ def test_leases_hold_by_rank_alone() -> None:
     assert isinstance(signed.entry.body, Request)
     asked = asked._replace(body=signed.entry.body._replace(peers_min=2, peers_max=3))
     nodes = [bytes([n]) * 32 for n in range(5)]
-    leases = [Lease(asked.id, node, 7, bytes(32)) for node in nodes]
+    leases = [Lease(asked.id, node, 7) for node in nodes]
     assert holders(asked, 7, leases[:1]) == ()
     assert holders(asked, 8, leases) == ()
     chosen = holders(asked, 7, reversed(leases))

@@ -261,6 +261,14 @@ def _decision(scene: Scene) -> Planted:
     return scene.bad(till, Decision(scene.world.now - 1, 1, 1, (), (), hashlib.sha256(b"").digest()))
 
 
+@fraud("decision-twice", "a second DECISION of one node on one slice")
+def _decision_twice(scene: Scene) -> Planted:
+    _, till = scene.person("payer")
+    scene.world.decide(till, budget=1)
+    entry = scene.world.decide(till, budget=2).entry
+    return Planted(entry.id, entry.author)
+
+
 @fraud("decision-inputs", "a DECISION whose inputs are nothing that anybody could decide on")
 def _decision_inputs(scene: Scene) -> Planted:
     _, till = scene.person("payer")

@@ -7,8 +7,9 @@ from typing import Final
 from ubcp_p2p.allocator.problem import Problem
 from ubcp_p2p.ledger.activity import Activity
 from ubcp_p2p.ledger.balances import Standing, standing
+from ubcp_p2p.ledger.decisions import again, by_slice
 from ubcp_p2p.ledger.entry import Decision, Request
-from ubcp_p2p.ledger.leases import holders
+from ubcp_p2p.ledger.leases import Leases, holders
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.wire import decode_signed
@@ -73,20 +74,17 @@ class Book:
         return assemble(store.ledger, self.activity, slice_, offer.knowing(self.first_seen, owing))
 
     def decided(self, store: Store, slice_: int) -> list[Decision]:
-        """This node's own decisions on `slice_`: after a restart it may have made them already."""
+        """This node's own decision on `slice_`, in its parts: after a restart it may have made it already."""
         self.read(store, slice_)
-        return [
-            decided.body
-            for decided in self.activity.decisions.values()
-            if decided.node == self._node and decided.body.slice == slice_
-        ]
+        own = [one for one in self.activity.decisions.values() if one.node == self._node and one.body.slice == slice_]
+        return [one.body for rows in by_slice(own) for one in rows if one not in again(rows, store.ledger)]
 
     def held(self, store: Store, slice_: int) -> list[bytes]:
         """The REQUESTs on which this node's lease of `slice_` holds, by id."""
         self.read(store, slice_)
-        found = []
-        for asked in self.activity.requests.values():
-            leases = [lease for lease in self.activity.leases(asked.id) if lease.slice == slice_]
-            if any(lease.node == self._node for lease in leases) and self._node in holders(asked, slice_, leases):
-                found.append(asked.id)
-        return sorted(found)
+        leases = Leases(self.activity, store.ledger)
+        own = [one.body for one in leases.decided if one.node == self._node and one.body.slice == slice_]
+        accepted = {id_ for body in own for id_ in body.accepted}
+        return sorted(
+            id_ for id_ in accepted if self._node in holders(self.activity.requests[id_], slice_, leases.of(id_))
+        )

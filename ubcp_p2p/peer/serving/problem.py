@@ -30,9 +30,9 @@ from ubcp_p2p.allocator.usage import Receipt as Credited
 from ubcp_p2p.carbon.choose import cleanest
 from ubcp_p2p.carbon.values import Slot
 from ubcp_p2p.charter.values import Charter
-from ubcp_p2p.ledger.activity import Activity, Asked, Lease
+from ubcp_p2p.ledger.activity import Activity, Asked
 from ubcp_p2p.ledger.chain import AccountChain, Enrolment
-from ubcp_p2p.ledger.leases import holders
+from ubcp_p2p.ledger.leases import Lease, Leases, holders
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.models.recipe import run_id
 from ubcp_p2p.peer.serving.rules import rules_of
@@ -84,19 +84,24 @@ def assemble(ledger: Ledger, activity: Activity, slice_: int, offer: Offer) -> P
     Of more than the allocator takes, the oldest come first. Raises BadProblem for what cannot be in a ledger.
     """
     charter = ledger.charter_at(slice_)
-    served = _last_served(activity, charter, slice_)
+    leases = Leases(activity, ledger)
+    served = _last_served(activity, leases, charter, slice_)
     frozen = frozenset(ledger.frozen())
     wanted = _in_turn(
-        [asked for asked in activity.requests.values() if _is_open(ledger, activity, asked, slice_, offer, frozen)],
+        [
+            asked
+            for asked in activity.requests.values()
+            if _is_open(ledger, activity, leases, asked, slice_, offer, frozen)
+        ],
         offer,
     )[:ASKS_MAX]
-    use = _use(activity, charter, slice_)
+    use = _use(activity, leases, charter, slice_)
     people = {asked.author for asked in wanted} | {user for user, amount in use.items() if amount}
     places = {user: _place(ledger, charter, user, ledger.period(slice_)) for user in _first(people, wanted, use)}
     wanted = [asked for asked in wanted if asked.author in places]
     rules = rules_of(charter)
     reserve = rules.newcomer_permille
-    budgets = _budgets(activity, charter, slice_, offer, frozen)
+    budgets = _budgets(leases, charter, slice_, offer, frozen)
     view = _View(
         activity, slice_, charter, offer, served, places, frozen, 1 + len(budgets),
         max(1, grid(offer.budget_max, reserve).fits),
@@ -158,7 +163,13 @@ def _since(asked: Asked, offer: Offer) -> int:
 
 
 def _is_open(
-    ledger: Ledger, activity: Activity, asked: Asked, slice_: int, offer: Offer, frozen: frozenset[bytes]
+    ledger: Ledger,
+    activity: Activity,
+    leases: Leases,
+    asked: Asked,
+    slice_: int,
+    offer: Offer,
+    frozen: frozenset[bytes],
 ) -> bool:
     """Whether it still wants a peer like this one in this slice."""
     body = asked.body
@@ -171,7 +182,7 @@ def _is_open(
         return False  # a receipt between nodes of one owner is void
     if activity.done(asked.id) >= body.credits:
         return False
-    others = {lease.node for lease in activity.leases(asked.id) if lease.slice == slice_ and lease.node != offer.node}
+    others = {lease.node for lease in leases.of(asked.id) if lease.slice == slice_ and lease.node != offer.node}
     return len(others - frozen) < body.peers_max
 
 
@@ -287,37 +298,37 @@ def _stalled(slice_: int, first: int | None, served: int | None) -> int:
 # -- use --------------------------------------------------------------------------------------------------------------
 
 
-def _recent(activity: Activity, charter: Charter, slice_: int) -> Iterator[tuple[Asked, list[Lease]]]:
+def _recent(activity: Activity, leases: Leases, charter: Charter, slice_: int) -> Iterator[tuple[Asked, list[Lease]]]:
     """Requests whose leases can still matter, with those before `slice_`: what is older has decayed to nothing."""
     oldest = slice_ - HALF_LIVES_MAX * charter.half_life_slices
     for asked in activity.requests.values():
         if asked.body.deadline >= oldest:
-            leases = [lease for lease in activity.leases(asked.id) if oldest <= lease.slice < slice_]
-            if leases:
-                yield asked, leases
+            of_it = [lease for lease in leases.of(asked.id) if oldest <= lease.slice < slice_]
+            if of_it:
+                yield asked, of_it
 
 
-def _last_served(activity: Activity, charter: Charter, slice_: int) -> dict[bytes, int]:
+def _last_served(activity: Activity, leases: Leases, charter: Charter, slice_: int) -> dict[bytes, int]:
     """REQUEST → the last slice before this one in which it had leases; account → … in which leases of it held.
 
     A request whose leases were freed, as too few peers took it, does not grow on what it has wasted.
     """
     last: dict[bytes, int] = {}
-    for asked, leases in _recent(activity, charter, slice_):
-        last[asked.id] = max(lease.slice for lease in leases)
-        for then in sorted({lease.slice for lease in leases}, reverse=True):
-            if holders(asked, then, leases):
+    for asked, of_it in _recent(activity, leases, charter, slice_):
+        last[asked.id] = max(lease.slice for lease in of_it)
+        for then in sorted({lease.slice for lease in of_it}, reverse=True):
+            if holders(asked, then, of_it):
                 last[asked.author] = max(last.get(asked.author, then), then)
                 break
     return last
 
 
-def _use(activity: Activity, charter: Charter, slice_: int) -> dict[bytes, int]:
+def _use(activity: Activity, leases: Leases, charter: Charter, slice_: int) -> dict[bytes, int]:
     """Decayed use of every account that has any, from leases that held and from receipts."""
     charged = []
-    for asked, leases in _recent(activity, charter, slice_):
-        for then in {lease.slice for lease in leases}:
-            for node in holders(asked, then, leases):
+    for asked, of_it in _recent(activity, leases, charter, slice_):
+        for then in {lease.slice for lease in of_it}:
+            for node in holders(asked, then, of_it):
                 charged.append(Charged(asked.author, asked.id, node, then, asked.body.units, asked.body.urgency))
     credited = [Credited(work.request, work.node, work.slice, work.units) for work in activity.work()]
     found = charges(charged, credited, now=slice_, grace=charter.grace_slices)
@@ -330,9 +341,7 @@ def _use(activity: Activity, charter: Charter, slice_: int) -> dict[bytes, int]:
     return {user: min(amount, room) for user, amount in use.items()}
 
 
-def _budgets(
-    activity: Activity, charter: Charter, slice_: int, offer: Offer, frozen: frozenset[bytes]
-) -> dict[bytes, int]:
+def _budgets(leases: Leases, charter: Charter, slice_: int, offer: Offer, frozen: frozenset[bytes]) -> dict[bytes, int]:
     """What others offered of late: the newest budget of each node that decided in the last few slices.
 
     No device does more in a slice than the fastest class of the charter.
@@ -340,7 +349,7 @@ def _budgets(
     left_out = frozen | {offer.node}
     most = max(device.peak for device in charter.devices) * charter.slice_s
     newest: dict[bytes, tuple[int, int]] = {}
-    for decided in activity.decisions.values():
+    for decided in leases.decided:
         if slice_ - RECENT_SLICES <= decided.body.slice <= slice_ and decided.node not in left_out:
             row = (decided.body.slice, min(decided.body.budget, most))
             newest[decided.node] = max(newest.get(decided.node, row), row)

@@ -172,6 +172,9 @@ class Service:
         """Keep the inputs, sign and tell the decision; what became of it, in words."""
         if not await self._ledger.may_write():  # a draft would be signed when the slice is over
             return "decided, and not told: this node may not sign yet (see the ledger's words)"
+        # What was a draft a moment ago may be signed by now: a second decision would be a fault (SPEC §6.4).
+        if before := await self._ledger.read(partial(self._book.decided, slice_=decision.slice)):
+            return await self._go_on(before)
         await self._ledger.forget(await self._ledger.read(partial(self._book.outdated, slice_=decision.slice)))
         inputs = await self._ledger.keep(encode_problem(problem))
         await self._tell(decision, decision.accepted, inputs)
