@@ -113,16 +113,22 @@ class Activity:
         The nearest before it on its own branch; where that branch has none, because a HEAL brought it from another,
         the first of the author by (slice, seq, id).
         """
+        if (on_branch := self.enrolled_before(request, period)) is not None:
+            return on_branch
+        author = self.requests[request].author
+        others = ((*row[:2], id_) for id_, row in self._enrols.items() if row[2] == author)
+        found = [self._enrols[id_][-1] for _, _, id_ in sorted(others)]
+        return next((body for body in found if body.first <= period < body.until), None)
+
+    def enrolled_before(self, request: bytes, period: int) -> Enrol | None:
+        """The nearest ENROL before a REQUEST on its own branch that covers the period, whatever else is known."""
         place = self._enrol_before(request)
         while place is not None:
             body = self._enrols[place][-1]
             if body.first <= period < body.until:
                 return body
             place = self._enrol_before(self._before[place])
-        author = self.requests[request].author
-        others = ((*row[:2], id_) for id_, row in self._enrols.items() if row[2] == author)
-        found = [self._enrols[id_][-1] for _, _, id_ in sorted(others)]
-        return next((body for body in found if body.first <= period < body.until), None)
+        return None
 
     def _receipts(self, request: bytes) -> Iterator[tuple[bytes, set[_Paid]]]:
         """(node, RECEIPTs) of one REQUEST, by OPEN: an ALLOT that was raised has another id."""

@@ -7,8 +7,8 @@ The allocator's rules, by which a decision is held against its inputs (invariant
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from ubcp_p2p.ledger.entry import Decision, Entry
 from ubcp_p2p.ledger.state import Finding, Ledger
@@ -29,10 +29,6 @@ class Decided(NamedTuple):
     @classmethod
     def of(cls, entry: Entry, body: Decision) -> Decided:
         return cls(entry.id, entry.author, entry.seq, entry.slice, body)
-
-
-# In what a decision is not what its inputs (the blob) give, in words; empty when it is right.
-Replay: TypeAlias = Callable[[bytes, Decided], tuple[str, ...]]
 
 
 def joined(decisions: Iterable[Decided]) -> Iterator[Decided]:

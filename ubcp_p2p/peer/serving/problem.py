@@ -32,6 +32,7 @@ from ubcp_p2p.carbon.values import Slot
 from ubcp_p2p.charter.values import Charter
 from ubcp_p2p.ledger.activity import Activity, Asked
 from ubcp_p2p.ledger.chain import AccountChain, Enrolment
+from ubcp_p2p.ledger.entry import Request
 from ubcp_p2p.ledger.leases import Lease, Leases, holders
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.models.recipe import run_id
@@ -97,14 +98,20 @@ def assemble(ledger: Ledger, activity: Activity, slice_: int, offer: Offer) -> P
     )[:ASKS_MAX]
     use = _use(activity, leases, charter, slice_)
     people = {asked.author for asked in wanted} | {user for user, amount in use.items() if amount}
-    places = {user: _place(ledger, charter, user, ledger.period(slice_)) for user in _first(people, wanted, use)}
+    asking: dict[bytes, list[bytes]] = defaultdict(list)
+    for asked in wanted:
+        asking[asked.author].append(asked.id)
+    places = {
+        user: _place(ledger, activity, charter, user, asking.get(user, ()), ledger.period(slice_))
+        for user in _first(people, wanted, use)
+    }
     wanted = [asked for asked in wanted if asked.author in places]
     rules = rules_of(charter)
     reserve = rules.newcomer_permille
     budgets = _budgets(leases, charter, slice_, offer, frozen)
     view = _View(
         activity, slice_, charter, offer, served, places, frozen, 1 + len(budgets),
-        max(1, grid(offer.budget_max, reserve).fits),
+        largest(offer.budget_max, reserve),
     )  # fmt: skip
     asks = [_ask(view, asked) for asked in wanted]
     firsts = _waiting_since(asks, slice_)
@@ -189,7 +196,7 @@ def _is_open(
 def _ask(view: _View, asked: Asked) -> Ask:
     body, slice_ = asked.body, view.slice
     left = body.credits - view.activity.done(asked.id)
-    slices_left = min(-(-left // (min(body.units, view.fits) * body.peers_min)), SLICE_MAX)
+    slices_left = slices_for(left, body, view.fits)
     since = max(_since(asked, view.offer), view.served.get(asked.id, -1) + 1)
     last_start = body.deadline - slices_left + 1
     if last_start not in view.cleaner:
@@ -206,6 +213,16 @@ def _ask(view: _View, asked: Asked) -> Ask:
         cleaner=view.cleaner[last_start],
         standing=_standing(view, asked),
     )
+
+
+def slices_for(left: int, body: Request, fits: int) -> int:
+    """How many slices a REQUEST needs for the units that are left, where quanta of `fits` are the largest."""
+    return min(-(-left // (min(body.units, fits) * body.peers_min)), SLICE_MAX)
+
+
+def largest(budget_max: int, reserve_permille: int) -> int:
+    """The largest quantum that fits a node's best slice."""
+    return max(1, grid(budget_max, reserve_permille).fits)
 
 
 def _standing(view: _View, asked: Asked) -> Reason | None:
@@ -242,15 +259,28 @@ def _first(people: Iterable[bytes], wanted: Iterable[Asked], use: Mapping[bytes,
     return sorted(people, key=lambda user: (user not in asking, -use.get(user, 0), user))[:USERS_MAX]
 
 
-def _place(ledger: Ledger, charter: Charter, account: bytes, period: int) -> _Place:
-    """By the enrolment now, else by the last one there was; who was never enrolled counts to the charter's first."""
+def unit_in(charter: Charter, name: str) -> str:
+    """A unit that a later version of the charter has no more is its first."""
+    return name if charter.has_unit(name) else charter.units[0].name
+
+
+def _place(
+    ledger: Ledger, activity: Activity, charter: Charter, account: bytes, asks: Iterable[bytes], period: int
+) -> _Place:
+    """By the enrolment now, else by the last one there was; who was never enrolled counts to the charter's first.
+
+    asks: its REQUESTs. What is before one of them goes first: whoever audits knows that too (SPEC §12.1).
+    """
+    for id_ in sorted(asks):
+        if (known := activity.enrolled_before(id_, period)) is not None:
+            return _Place(unit_in(charter, known.unit), known.newcomer, True)
     enrolments: list[Enrolment] = []
     for chain in ledger.chains.get(account, ()):
         if isinstance(chain, AccountChain):
             enrolments += chain.enrolments
     now = next((one for one in reversed(enrolments) if one.covers(period)), None)
     last = now or max(enrolments, key=lambda one: one.until, default=None)
-    unit = last.unit if last is not None and charter.has_unit(last.unit) else charter.units[0].name
+    unit = unit_in(charter, last.unit if last is not None else "")
     return _Place(unit, now is not None and now.newcomer, now is not None)
 
 
