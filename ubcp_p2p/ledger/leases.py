@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from ubcp_p2p.ledger.activity import Activity, Asked
+from ubcp_p2p.ledger.chain import NodeChain
 from ubcp_p2p.ledger.decisions import Decided, again, by_slice
 from ubcp_p2p.ledger.state import Ledger
 
@@ -36,6 +37,8 @@ class Leases:
         self.decided: list[Decided] = []
         self._of: dict[bytes, set[Lease]] = defaultdict(set)
         for rows in by_slice(activity.decisions.values()):
+            if not counts(rows[0].node, rows[0].body.slice, ledger):
+                continue
             left_out = {one.id for one in again(rows, ledger)}
             self.decided += [one for one in rows if one.id not in left_out]
         for one in self.decided:
@@ -45,6 +48,15 @@ class Leases:
     def of(self, request: bytes) -> list[Lease]:
         """Those of one REQUEST, by (slice, node)."""
         return sorted(self._of.get(request, ()), key=lambda lease: (lease.slice, lease.node))
+
+
+def counts(node: bytes, slice_: int, ledger: Ledger) -> bool:
+    """Whether decisions of this node on this slice count: whoever owns it, on any branch, is enrolled then.
+
+    Keys cost nothing: without this, nodes of strangers could take up all places of a REQUEST.
+    """
+    owners = {chain.owner for chain in ledger.chains.get(node, ()) if isinstance(chain, NodeChain)}
+    return any(ledger.is_enrolled(owner, ledger.period(slice_)) for owner in owners)
 
 
 def rank(request: bytes, slice_: int, node: bytes) -> bytes:

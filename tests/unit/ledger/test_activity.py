@@ -68,6 +68,36 @@ def test_the_first_decision_on_a_slice_counts_in_all_its_parts() -> None:
         assert first.entry.id.hex()[:16] in found.message
 
 
+def test_decisions_count_of_nodes_whose_owner_is_enrolled_in_that_slice() -> None:
+    s, _, pay, node, _ = _paid()
+    s.now = 5
+    stranger, late = s.account("stranger", enrol=False), s.account("late", enrol=False)
+    nodes = [s.node(stranger, "strange"), s.node(late, "later")]
+    s.enrol(late, "late", first=1, periods=1)
+    long = s.request(s.names["a"], pay, 100, slices=20)
+    for slice_ in (9, 10, 19, 20):
+        s.now = max(s.now, slice_ - 9)
+        for author in (node, *nodes):
+            s.decide(author, [long], slice_=slice_)
+    enrolled = [Lease(long.entry.id, nodes[1].public, slice_) for slice_ in (10, 19)]
+    for activity in _orders(s):
+        leases = Leases(activity, s.ledger)
+        assert [lease for lease in leases.of(long.entry.id) if lease.node != node.public] == enrolled
+        assert len(leases.of(long.entry.id)) == 4 + len(enrolled)
+
+
+def test_a_second_owner_takes_no_decision_back() -> None:
+    """A node that is opened once more, for somebody who is not enrolled, has charged what it has charged."""
+    s, _, _, node, request = _paid()
+    s.decide(node, [request], slice_=1)
+    stranger = s.account("stranger", enrol=False)
+    twin = Author(node.network, node.key)
+    assert stranger.head is not None
+    s.write(twin, OpenNode(stranger.head), [stranger.key])
+    for activity in _orders(s):
+        assert [lease.node for lease in Leases(activity, s.ledger).of(request.entry.id)] == [node.public]
+
+
 def test_of_a_node_that_has_forked_all_decisions_count() -> None:
     """It is named for its fork, and takes nothing back that its first branch has charged to people."""
     s, _, _, node, request = _paid()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +100,43 @@ def test_enough_peers_are_enough(scene: Scene) -> None:
     scene.decides(scene.ben_pc, SLICE, request)
     assert scene.ask_of(request) is None
     assert scene.ask_of(request, SLICE + 1) is not None
+
+
+def test_nodes_of_strangers_take_up_no_places_and_are_no_peers(scene: Scene) -> None:
+    request = scene.asks(scene.ann, scene.ann_pc, peers=(1, 1))
+    several = scene.asks(scene.ann, scene.ann_pc, peers=(2, 2))
+    eve = scene.world.account("eve", enrol=False)
+    eve_pc = scene.world.node(eve, "eve")
+    scene.decides(eve_pc, SLICE, request, several)
+    problem = scene.problem()
+    assert problem.capacity == 1000 * CREDIT
+    assert [ask.standing for ask in problem.asks if ask.id == request.entry.id] == [None]
+    assert [ask.standing for ask in problem.asks if ask.id == several.entry.id] == [Reason.TOO_FEW_PEERS]
+    after = scene.problem(SLICE + 1)
+    assert all(user.use == 0 for user in after.applicants)
+    assert {ask.waited for ask in after.asks} == {SLICE + 1}
+    scene.world.enrol(eve, "eve")
+    assert scene.ask_of(request) is None
+    assert scene.problem(SLICE + 1).capacity > 1000 * CREDIT
+
+
+def test_frozen_nodes_hold_nothing_in_the_slice_under_way(scene: Scene, tmp_path: Path) -> None:
+    request = scene.asks(scene.ann, scene.ann_pc, peers=(2, 2))
+    scene.decides(scene.cid_pc, SLICE, request)
+    scene.decides(scene.ben_pc, SLICE, request)
+    book = Book(scene.cid_pc.public)
+    with Store.create(tmp_path / "store", scene.world.charters) as store:
+        store.append(scene.world.entries)
+        assert book.held(store, SLICE) == [request.entry.id]
+        twin = copy.copy(scene.ben_pc)
+        assert scene.ben_pc.head is not None
+        for inputs in (b"1", b"2"):
+            scene.world.write(copy.copy(twin), Decision(SLICE + 1, 0, 1, (), (), inputs * 32))
+        store.append(scene.world.entries[-2:])
+        assert store.ledger.frozen() == [scene.ben_pc.public]
+        assert book.held(store, SLICE) == []  # it is one peer, where two are needed
+    found = {user.id: user for user in scene.problem(SLICE + 1).applicants}
+    assert found[scene.ann.public].use > 0  # what was charged stays charged
 
 
 def test_a_request_for_more_peers_than_there_are_is_out(scene: Scene) -> None:

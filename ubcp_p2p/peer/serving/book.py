@@ -9,7 +9,7 @@ from ubcp_p2p.ledger.activity import Activity
 from ubcp_p2p.ledger.balances import Standing, standing
 from ubcp_p2p.ledger.decisions import again, by_slice
 from ubcp_p2p.ledger.entry import Decision, Request
-from ubcp_p2p.ledger.leases import Leases, holders
+from ubcp_p2p.ledger.leases import Leases, counts, holders
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.wire import decode_signed
@@ -79,12 +79,19 @@ class Book:
         own = [one for one in self.activity.decisions.values() if one.node == self._node and one.body.slice == slice_]
         return [one.body for rows in by_slice(own) for one in rows if one not in again(rows, store.ledger)]
 
+    def counts(self, store: Store, slice_: int) -> bool:
+        """Whether what this node decides on `slice_` counts; while its chain is not open, nobody can say."""
+        return self._node not in store.ledger.chains or counts(self._node, slice_, store.ledger)
+
     def held(self, store: Store, slice_: int) -> list[bytes]:
         """The REQUESTs on which this node's lease of `slice_` holds, by id."""
         self.read(store, slice_)
-        leases = Leases(self.activity, store.ledger)
+        leases, frozen = Leases(self.activity, store.ledger), set(store.ledger.frozen())
         own = [one.body for one in leases.decided if one.node == self._node and one.body.slice == slice_]
         accepted = {id_ for body in own for id_ in body.accepted}
-        return sorted(
-            id_ for id_ in accepted if self._node in holders(self.activity.requests[id_], slice_, leases.of(id_))
-        )
+        found = []
+        for id_ in accepted:
+            of_it = [lease for lease in leases.of(id_) if lease.node not in frozen]
+            if self._node in holders(self.activity.requests[id_], slice_, of_it):
+                found.append(id_)
+        return sorted(found)

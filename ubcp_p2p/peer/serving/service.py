@@ -120,6 +120,9 @@ class Service:
             why = verdict.words if verdict is not None else "its owner's rules were not read yet"
             self._words = f"serves nobody now: {why}"
             return
+        if not await self._ledger.read(partial(self._book.counts, slice_=slice_)):
+            self._words = "serves nobody now: its owner's account is not enrolled, so that its leases would not count"
+            return
         whole = offer.carrying(carried)
         problem = await self._ledger.read(lambda store: self._book.problem(store, slice_, whole))
         decision = await asyncio.to_thread(decide, problem)
