@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from ubcp_p2p.allocator.problem import Problem
@@ -20,11 +22,15 @@ CATCH_UP_SLICES: Final = 4
 
 
 class Book:
-    """What one node goes by. first_seen: in which slice a REQUEST came here, of those that came while this ran."""
+    """What one node goes by. first_seen: in which slice a REQUEST came here, of those that came while a node ran.
 
-    def __init__(self, node: bytes) -> None:
+    Where that is the slice which it says itself, it is not noted.
+    """
+
+    def __init__(self, node: bytes, first_seen: Mapping[bytes, int] = MappingProxyType({})) -> None:
+        """first_seen: what an earlier Book has noted."""
         self.activity = Activity()
-        self.first_seen: dict[bytes, int] = {}
+        self.first_seen = dict(first_seen)
         self._node = node
         self._of: Ledger | None = None  # a store that judges anew, or reads its disk again, begins another one
         self._position = 0
@@ -42,7 +48,7 @@ class Book:
             for row in rows:
                 entry = decode_signed(row.data).entry
                 self.activity.add(entry)
-                if isinstance(entry.body, Request) and is_news:
+                if isinstance(entry.body, Request) and is_news and slice_ > entry.slice:
                     self.first_seen.setdefault(entry.id, slice_)
             self._position = rows[-1].position
         over = [id_ for id_ in self.first_seen if self._is_over(id_, slice_)]
