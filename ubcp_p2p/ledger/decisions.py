@@ -55,9 +55,10 @@ def again(rows: list[Decided], ledger: Ledger) -> list[Decided]:
     None of a chain that has forked: it is named for that; and if its decisions counted no more, a second branch would
     take back what the first has charged to people.
     """
+    if len(rows) == 1 or len(ledger.chains.get(rows[0].node, ())) > 1:
+        return []
     whole = _whole(rows[0])
-    is_forked = len(ledger.chains.get(rows[0].node, ())) > 1
-    return [row for row in rows[1:] if _whole(row) != whole] if not is_forked else []
+    return [row for row in rows[1:] if _whole(row) != whole]
 
 
 def told_twice(decisions: Iterable[Decided], ledger: Ledger) -> Iterator[Finding]:

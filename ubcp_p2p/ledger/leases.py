@@ -33,14 +33,19 @@ class Leases:
     decided: by node and slice, and as they follow on the node's chain; each part of a decision by itself.
     """
 
-    def __init__(self, activity: Activity, ledger: Ledger) -> None:
+    def __init__(self, activity: Activity, ledger: Ledger, *, since: int = 0) -> None:
+        """since: of decisions on this slice and later ones alone."""
         self.decided: list[Decided] = []
         self._of: dict[bytes, set[Lease]] = defaultdict(set)
-        for rows in by_slice(activity.decisions.values()):
-            if not counts(rows[0].node, rows[0].body.slice, ledger):
-                continue
-            left_out = {one.id for one in again(rows, ledger)}
-            self.decided += [one for one in rows if one.id not in left_out]
+        enrolled: dict[tuple[bytes, int], bool] = {}  # by node and period
+        for rows in by_slice(one for one in activity.decisions.values() if one.body.slice >= since):
+            node, slice_ = rows[0].node, rows[0].body.slice
+            place = node, ledger.period(slice_)
+            if place not in enrolled:
+                enrolled[place] = counts(node, slice_, ledger)
+            if enrolled[place]:
+                left_out = {one.id for one in again(rows, ledger)}
+                self.decided += [one for one in rows if one.id not in left_out]
         for one in self.decided:
             for request in one.body.accepted:
                 self._of[request].add(Lease(request, one.node, one.body.slice))

@@ -48,6 +48,7 @@ def test_requests_and_leases() -> None:
         assert leases.of(id_) == [Lease(id_, node.public, 1), Lease(id_, other.public, 3)]
         assert activity.decisions.keys() == {early.entry.id, late.entry.id}
         assert leases.of(bytes(32)) == []
+        assert Leases(activity, s.ledger, since=2).of(id_) == leases.of(id_)[1:]
 
 
 def test_the_first_decision_on_a_slice_counts_in_all_its_parts() -> None:

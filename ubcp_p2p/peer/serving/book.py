@@ -92,7 +92,8 @@ class Book:
     def held(self, store: Store, slice_: int) -> list[bytes]:
         """The REQUESTs on which this node's lease of `slice_` holds, by id."""
         self.read(store, slice_)
-        leases, frozen = Leases(self.activity, store.ledger), set(store.ledger.frozen())
+        leases = Leases(self.activity, store.ledger, since=slice_)
+        frozen = set(store.ledger.frozen())
         own = [one.body for one in leases.decided if one.node == self._node and one.body.slice == slice_]
         accepted = {id_ for body in own for id_ in body.accepted}
         found = []

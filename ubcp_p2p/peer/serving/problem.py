@@ -85,7 +85,7 @@ def assemble(ledger: Ledger, activity: Activity, slice_: int, offer: Offer) -> P
     Of more than the allocator takes, the oldest come first. Raises BadProblem for what cannot be in a ledger.
     """
     charter = ledger.charter_at(slice_)
-    leases = Leases(activity, ledger)
+    leases = Leases(activity, ledger, since=_oldest(charter, slice_))
     served = _last_served(activity, leases, charter, slice_)
     frozen = frozenset(ledger.frozen())
     wanted = _in_turn(
@@ -328,9 +328,14 @@ def _stalled(slice_: int, first: int | None, served: int | None) -> int:
 # -- use --------------------------------------------------------------------------------------------------------------
 
 
+def _oldest(charter: Charter, slice_: int) -> int:
+    """The first of the slices whose leases can still matter."""
+    return slice_ - HALF_LIVES_MAX * charter.half_life_slices
+
+
 def _recent(activity: Activity, leases: Leases, charter: Charter, slice_: int) -> Iterator[tuple[Asked, list[Lease]]]:
     """Requests whose leases can still matter, with those before `slice_`: what is older has decayed to nothing."""
-    oldest = slice_ - HALF_LIVES_MAX * charter.half_life_slices
+    oldest = _oldest(charter, slice_)
     for asked in activity.requests.values():
         if asked.body.deadline >= oldest:
             of_it = [lease for lease in leases.of(asked.id) if oldest <= lease.slice < slice_]
