@@ -9,8 +9,10 @@ import pytest
 
 from tests.support.serving import CREDIT, SLICE, Scene
 from ubcp_p2p.allocator.problem import Cleaner, Problem, Reason
+from ubcp_p2p.charter.values import SignedCharter
 from ubcp_p2p.ledger.facts import Facts
 from ubcp_p2p.peer.serving.held import WORDS_MAX, contradictions
+from ubcp_p2p.peer.serving.rules import rules_of
 
 
 class Held:
@@ -131,6 +133,54 @@ def test_rules_and_weights_are_those_of_a_charter_that_was_in_force(held: Held) 
         assert "of no version of the charter" in found
 
 
+def test_rules_that_are_not_in_force_yet_are_none() -> None:
+    held = Held()
+    first, stewards = held.scene.world.charter, held.scene.world.stewards
+    later = replace(first, number=2, previous=first.id, effective=1, ageing_slices=first.ageing_slices + 1)
+    signatures = ((key.public, key.sign("charter", later.id)) for key in stewards)
+    held.scene.world.charters.add(SignedCharter(later).signed(signatures))
+    assert held.found(held.problem) == ()
+    newer = replace(held.problem, rules=rules_of(later))
+    (found,) = held.found(newer)
+    assert "of no version of the charter" in found
+    (ask,) = held.problem.asks
+    in_force = replace(newer, slice=first.period_slices, asks=(ask._replace(waited=0),))
+    assert not any("charter" in words for words in held.found(in_force))
+    behind = replace(held.problem, slice=first.period_slices, asks=in_force.asks)
+    assert held.found(behind) == held.found(in_force)
+
+
+def test_the_last_slice_of_a_request_is_its_deadline(held: Held) -> None:
+    asks = (held.ask._replace(waited=0),)
+    assert held.found(replace(held.problem, slice=200, asks=asks)) == ()
+    first = replace(held.problem, slice=30, asks=asks)
+    assert held.found(first) == ()
+    (found,) = held.found(replace(first, asks=(held.ask._replace(waited=1),)))
+    assert found.endswith("has waited 1 slices since slice 30")
+
+
+def test_one_of_several_asks_cannot_be_of_somebody_who_is_not_enrolled() -> None:
+    held = Held()
+    held.scene.asks(held.scene.ann, held.scene.ann_pc, at=SLICE)
+    problem = held.scene.problem(SLICE)
+    one, other = problem.asks
+    (found,) = held.found(replace(problem, asks=(one, other._replace(standing=Reason.NOT_ENROLLED))))
+    assert found.endswith("is enrolled in that slice")
+
+
+def test_of_an_enrolment_that_has_ended_nothing_is_said() -> None:
+    scene = Scene()
+    eve = scene.world.account("eve", enrol=False)
+    scene.world.enrol(eve, "eve", periods=1)
+    length = scene.world.charter.period_slices
+    scene.asks(eve, scene.world.node(eve, "eve"), at=length - 10, deadline=length + 10)
+    problem = scene.problem(length)
+    (user,) = problem.applicants
+    facts = Facts(scene.world.ledger, scene.world.history)
+    for said in (problem, replace(problem, applicants=(user._replace(newcomer=True),))):
+        assert contradictions(said, scene.cid_pc.public, facts) == ((), 0)
+
+
 def test_a_request_that_is_not_here_says_nothing_of_its_account(held: Held) -> None:
     """It may have been before one that is here, on another branch, after another enrolment."""
     scene = Held().scene
@@ -153,3 +203,6 @@ def test_a_few_contradictions_are_named_and_the_others_counted() -> None:
     found = held.found(replace(problem, asks=asks))
     assert len(asks) == WORDS_MAX + 3
     assert (len(found), found[-1]) == (WORDS_MAX + 1, "and 3 more")
+    exactly = replace(problem, asks=(*asks[:WORDS_MAX], *problem.asks[WORDS_MAX:]))
+    assert len(held.found(exactly)) == WORDS_MAX
+    assert all("urgency" in words for words in held.found(exactly))
