@@ -151,7 +151,7 @@ class Node:
         from ubcp_p2p.peer.serving.service import Service
 
         try:
-            return Service(ledger, self.keeper, self.config.serving, self.key.public)
+            return Service(ledger, self.keeper, self.config.serving, self.key.public, self.profile.seen_file)
         except ConfigError as error:  # training goes on; `ubcp status` says it
             log.error("no requests are served: %s; %s", error.message, error.hint)
             self._serving_words = f"{error.message}; {error.hint}"
