@@ -56,4 +56,5 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 	@echo "Installing into $(VENV) (a few minutes, once) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[peer,light,dev]'
+	@$(BIN)/python -m compileall -q ubcp_p2p || true  # a trainer, in its sandbox, may not write what it has compiled
 	@touch $@

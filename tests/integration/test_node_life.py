@@ -108,6 +108,21 @@ def test_what_is_wrong_is_said_and_loses_nothing(swarm: Swarm, tmp_path: Path) -
     assert peer.status()["runs"] == []
 
 
+def test_status_says_what_keeps_the_trainer_in(swarm: Swarm, tmp_path: Path) -> None:
+    peer = swarm.add("a").start(swarm.seeds)
+    stray = tmp_path / "stray.toml"
+    base = load_recipe("fashion-cnn")
+    stray.write_text(base.model_copy(update={"data": base.data.model_copy(update={"path": "/root"})}).to_toml())
+    refused(ubcp(peer, "train", str(stray), "--run", "s"), 2, "takes its data from /root", "read_dirs")
+    peer.train(tiny(100_000)).wait("committed")
+    layers = peer.run()["sandbox"]
+    assert [layer["name"] for layer in layers] == ["limits", "privileges", "files", "calls"]
+    assert all(layer["words"] for layer in layers)
+    told = ubcp(peer, "status").stdout
+    assert "\nsandbox    run: " in told
+    assert all(layer["name"] in told for layer in layers)
+
+
 def test_peers_with_another_recipe_are_named(swarm: Swarm) -> None:
     a, b = swarm.add("a").start(swarm.seeds), swarm.add("b").start(swarm.seeds)
     a.train(tiny(100_000)).wait("committed")
@@ -143,7 +158,11 @@ def test_peers_with_other_data_are_named(swarm: Swarm, tmp_path: Path) -> None:
         data = base.data.model_copy(update={"path": str(path), "fallback": "digits"})
         return base.model_copy(update={"data": data, "rounds": tiny(10_000).rounds})
 
-    a, b, c = (swarm.add(name).start(swarm.seeds) for name in "abc")
+    peers = [swarm.add(name) for name in "abc"]
+    for peer in peers:
+        text = peer.profile.config_file.read_text()
+        peer.profile.config_file.write_text(text.replace("[training]\n", f'[training]\nread_dirs = ["{tmp_path}"]\n'))
+    a, b, c = (peer.start(swarm.seeds) for peer in peers)
     theirs, ours = recipe(images(tmp_path / "images")), recipe(tmp_path / "nowhere")
     assert theirs.hash() == ours.hash()
     a.train(theirs).wait("committed")

@@ -32,7 +32,7 @@ def memory():
 DONE = '{"type": "done", "seq": hear()["seq"]}'
 
 
-def start(code: str) -> Link:
+def start(code: str, silent_s: float = 0) -> Link:
     """A link to a child that runs `code`."""
     ours, theirs = channel.pair()
     output, output_theirs = os.pipe()
@@ -44,7 +44,50 @@ def start(code: str) -> Link:
     )
     theirs.close()
     os.close(output_theirs)
-    return Link(process, os.pidfd_open(process.pid), ours, output)
+    return Link(process, os.pidfd_open(process.pid), ours, output, silent_s)
+
+
+@pytest.mark.asyncio
+async def test_a_child_that_owes_an_answer_and_is_silent_is_ended() -> None:
+    link = start("hear(); time.sleep(600)", silent_s=0.1)
+    with pytest.raises(TrainerCrashed, match=r"said nothing for 0\.1 s \(training\.silent_minutes\) and was ended"):
+        await commit(link)
+    await link.stop()
+
+
+def alarm(link: Link) -> asyncio.TimerHandle | None:
+    """What would end the child."""
+    return link._alarm
+
+
+@pytest.mark.asyncio
+async def test_progress_begins_the_time_anew_and_an_answer_ends_it() -> None:
+    code = """
+seq = hear()["seq"]
+say({"type": "progress", "seq": seq, "round": 0, "step": 1, "steps": 2, "loss": 1.0})
+hear()
+say({"type": "failed", "seq": seq, "kind": "training", "message": "enough", "hint": None})
+hear()
+"""
+    link = start(code, silent_s=600.0)
+    assert alarm(link) is None  # nobody has asked it anything
+    told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    asked = asyncio.ensure_future(
+        link.ask(
+            messages.Train, {"round": 0, "members": ()}, messages.Offered, lambda reply, buffer: None,
+            on_progress=lambda progress: told.set_result(None),
+        )
+    )  # fmt: skip
+    await asyncio.sleep(0)  # it is sent
+    first = alarm(link)
+    await told
+    second = alarm(link)
+    assert first is not None and second is not None and first.cancelled() and not second.cancelled()
+    link.finish()
+    with pytest.raises(TrainingError, match="enough"):
+        await asked
+    assert second.cancelled() and alarm(link) is None
+    await link.stop()
 
 
 async def commit(link: Link) -> str:

@@ -279,12 +279,13 @@ async def test_memory_that_runs_out_is_told_and_survived(shared: TrainerProcess)
 async def test_a_disk_that_refuses_is_told_and_survived(shared: TrainerProcess) -> None:
     first = await shared.checkpoint({})
     await one_round(shared)
-    resource.prlimit(shared.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    limits = resource.prlimit(shared.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(shared.pid, resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         with pytest.raises(LocalIOError, match="cannot write the checkpoint") as caught:
             await shared.checkpoint({"certificate": "ab"})
     finally:
-        resource.prlimit(shared.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        resource.prlimit(shared.pid, resource.RLIMIT_FSIZE, limits)
     assert "intact" in (caught.value.hint or "")
     assert [path.name for path in first.parent.iterdir()] == [first.name]
     with pytest.raises(ConfigError):

@@ -1058,6 +1058,16 @@ class Ledger:
                 final = dict(map(tuple, close.body[1]))
                 if any(paid > final.get(c, 0) for c, paid in self.paid(close.body[0]).items()):
                     found.append(Fault("close-voucher", close.id, close.author))
+        decided: dict[tuple[bytes, int], list[Entry]] = {}
+        for entry in self.entries.values():
+            if entry.kind == DECISION:
+                decided.setdefault((entry.author, entry.body[0]), []).append(entry)
+        for (author, _), told in decided.items():  # §6.4
+            numbers = [entry.seq for entry in self.by_author[author]]
+            if len(set(numbers)) == len(numbers):  # no fork
+                first, *others = sorted(told, key=lambda e: e.seq)
+                rest = [e for e in others if [*e.body[:3], *e.body[4:]] != [*first.body[:3], *first.body[4:]]]
+                found += [Fault("decision-twice", e.id, e.author) for e in rest]
         enrolled: dict[bytes, list[Entry]] = {}
         for entry in self.entries.values():
             if entry.kind == ENROL:

@@ -43,6 +43,8 @@ VIOLATIONS = [
     ("decisions-are-pure", "charter/dangers.py", "import time"),
     ("torch-places", "training/process.py", "import torch"),
     ("torch-places", "codec.py", "import torch.nn"),
+    ("data-is-no-code", "training/checkpoint.py", "import pickle"),
+    ("data-is-no-code", "models/recipe.py", "def late():\n    import yaml"),
     ("hivemind-place", "peer/config.py", "import hivemind"),
     ("hivemind-place", "training/process.py", "from hivemind.p2p import P2P"),
     ("layers", "light/replica.py", "import ubcp_p2p.swarm"),  # between siblings: hivemind and libp2p exclude each other
@@ -142,6 +144,27 @@ def test_the_base_commands_load_no_heavy_module() -> None:
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
     )
     assert result.stderr.strip() == ""
+
+
+# What makes code of data: of Python, and of torch and numpy, whose `load` takes pickles.
+_MAKES_CODE = re.compile(r"(.*\.)?(eval|exec|compile|__import__|import_module|run_path|(torch|np|numpy|jit)\.load)")
+_MAKES_NONE = re.compile(r".*\.eval|re\.compile")  # a network's mode; a pattern
+
+
+def _code_makers(source: str) -> list[str]:
+    calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [call for call in calls if _MAKES_CODE.fullmatch(call) and not _MAKES_NONE.fullmatch(call)]
+
+
+def test_no_call_in_models_or_training_makes_code_of_data() -> None:
+    planted = (
+        "eval(x); exec(x); compile(x, '', 'exec'); __import__(x); importlib.import_module(x); torch.load(f); np.load(f)"
+    )
+    assert len(_code_makers(planted)) == 7
+    assert _code_makers("model.eval(); re.compile('x'); load_recipe(x)") == []
+    files = [path for name in ("models", "training") for path in (REPOSITORY / "ubcp_p2p" / name).rglob("*.py")]
+    assert len(files) > 20
+    assert {path.name: found for path in files if (found := _code_makers(path.read_text()))} == {}
 
 
 def _private_names(path: Path) -> tuple[set[str], set[str]]:

@@ -71,7 +71,7 @@ def test_the_files_of_a_profile() -> None:
     first_cells = "".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE))
     documented = set(re.findall(r"`([a-z.]+)/?`", first_cells))
     files = {place.account_key, place.node_key, place.owner_file, place.config_file, place.peers_file}
-    files |= {place.ports_file, place.lock_file, place.new_file, place.pause_file}
+    files |= {place.ports_file, place.lock_file, place.new_file, place.pause_file, place.seen_file}
     assert documented == {path.name for path in files | {place.runs, place.log}}
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ubcp_p2p.allocator.bounds import Instance, instance_of
-from ubcp_p2p.allocator.problem import CLEANER_PERCENT, Ask, Grid, Problem, Reason, grid
+from ubcp_p2p.allocator.problem import Ask, Grid, Problem, Reason, grid
 from ubcp_p2p.allocator.shares import standings
 from ubcp_p2p.allocator.solver import Solution, solve
 from ubcp_p2p.allocator.utility import Worth, worths
+from ubcp_p2p.carbon.choose import CLEANER_PERCENT
 
 
 class Entry(NamedTuple):

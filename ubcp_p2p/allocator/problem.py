@@ -28,7 +28,6 @@ SPAN_MAX: Final = 2**20  # slices of a half-life or of ageing: 30 years of quart
 RESERVE_PERMILLE_MAX: Final = 500  # above, the largest request that is sure to fit is smaller than the reserve
 URGENCY_MIN, URGENCY_MAX = 1000, 2000  # per mille
 CARBON_MAX: Final = 10**5  # g CO₂ per kWh; coal has 1000
-CLEANER_PERCENT: Final = 20  # a slice must be so much cleaner to be waited for
 GRANULES_MAX: Final = 10_000
 
 

@@ -8,7 +8,9 @@ from typing import Final
 
 from ubcp_p2p.carbon.values import Slot, gram_seconds
 
-CLEANER_PERCENT: Final = 20  # work is held only for a slice at least so much cleaner: forecasts err by as much
+# Work is held only for a slice at least so much cleaner: forecasts err by as much. It is a rule of the allocator too,
+# by which decisions are replayed: with another number, those of before come out otherwise.
+CLEANER_PERCENT: Final = 20
 SLICES_MAX: Final = 10_000  # that are looked at: fourteen weeks of quarters of an hour
 _JOULES_OF_KWH: Final = 3_600_000
 

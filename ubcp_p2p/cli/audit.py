@@ -126,7 +126,8 @@ def synth(
     11  price, device
     12  close, close-again, close-voucher
     13  checkpoint-falls, checkpoint-root, checkpoint-state
-    14  decision, decision-inputs
+    14  decision, decision-twice, decision-inputs,
+        decision-claims
     15  freeze, freeze-proof
     """
     from ubcp_p2p.cli.decisions import synthetic
@@ -240,6 +241,7 @@ def _print(report: Report) -> None:
         ("later", counts.later, "after the slice of --as-of: left out"),
         ("checkpoints", counts.uncheckable, "of nodes whose order this is not: not checkable here"),
         ("decisions", counts.replayed, "decided again from their inputs"),
+        ("requests", counts.unknown_asks, "in those inputs are not in the file: nothing can be said of them"),
         ("blobs", report.blobs_missing, "that decisions name are not in the file"),
         ("resumed", report.resumed, "were audited before, as the snapshot says"),
     ):

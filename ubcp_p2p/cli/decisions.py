@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ubcp_p2p.allocator.allocation import allocate
-from ubcp_p2p.allocator.blob import encode_problem, inputs_hash
+from ubcp_p2p.allocator.blob import MalformedProblem, decode_problem, encode_problem, inputs_hash
 from ubcp_p2p.allocator.decide import refusals
-from ubcp_p2p.allocator.problem import Applicant, Ask, UnitUse, problem_of
 from ubcp_p2p.allocator.replay import Claim, disagreements
-from ubcp_p2p.charter.values import Charter
-from ubcp_p2p.ledger.activity import Asked
+from ubcp_p2p.ledger.activity import Activity
 from ubcp_p2p.ledger.decisions import Decided
 from ubcp_p2p.ledger.entry import Decision
-from ubcp_p2p.peer.serving.rules import rules_of
+from ubcp_p2p.ledger.facts import Facts, Judged
+from ubcp_p2p.ledger.state import Ledger
+from ubcp_p2p.peer.serving.held import contradictions
+from ubcp_p2p.peer.serving.problem import Offer, assemble
 
 ASKED_PER_BUDGET = 2  # so many times what a synthetic node has room for is asked of it
 
 
-def replay(blob: bytes, decided: Decided) -> tuple[str, ...]:
-    """A ledger.decisions.Replay."""
-    _, _, slice_, budget, granule, accepted, refused, inputs = decided
-    return disagreements(blob, Claim(slice_, budget, granule, accepted, refused, inputs))
+def replay(blob: bytes, decided: Decided, facts: Facts) -> Judged:
+    """A ledger.facts.Replay."""
+    found = disagreements(blob, Claim(*decided.body))
+    try:
+        problem = decode_problem(blob)
+    except MalformedProblem:
+        return Judged(found)
+    return Judged(found, *contradictions(problem, decided.node, facts))
 
 
-def synthetic(slice_: int, charter: Charter, asked: Sequence[Asked]) -> tuple[Decision, bytes]:
-    """A ledger.synth.Deciding: a real decision on these requests, by a node that has room for half of them."""
-    unit = charter.units[0].name
-    problem = problem_of(
-        slice=slice_,
-        rules=rules_of(charter),
-        budget=sum(one.body.units for one in asked) // ASKED_PER_BUDGET,
-        units=[UnitUse(unit, 1, 0)],
-        applicants=[Applicant(author, unit, False, 0) for author in {one.author for one in asked}],
-        asks=[
-            Ask(one.id, one.author, one.body.purpose, one.body.units, 1, max(0, slice_ - one.slice), one.body.urgency)
-            for one in asked
-        ],
-    )
+def synthetic(slice_: int, ledger: Ledger, activity: Activity, node: bytes) -> tuple[Decision, bytes]:
+    """A ledger.synth.Deciding: a real decision by a node that has room for half of what is asked."""
+    budget = sum(one.body.units for one in activity.requests.values()) // ASKED_PER_BUDGET
+    problem = assemble(ledger, activity, slice_, Offer(node, budget, budget))
     allocation = allocate(problem)
     blob = encode_problem(problem)
     body = Decision(

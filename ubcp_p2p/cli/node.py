@@ -72,7 +72,7 @@ def bootstrap(
 
 
 def status(profile: ProfileOption = None, json: JsonOption = False) -> None:
-    """Say what the running node is doing, and what is still loading."""
+    """Say what the running node is doing, what is still loading, and what shuts each run's trainer in."""
     from ubcp_p2p.peer.control import call
 
     document = call(profile_at(profile), "status", timeout_s=10.0)
@@ -94,6 +94,8 @@ def status(profile: ProfileOption = None, json: JsonOption = False) -> None:
             print(f"owner      {printable(line)}")
     for run in document["runs"]:
         print(f"run        {printable(describe_run(run))}")
+        for line in describe_sandbox(run["sandbox"]):
+            print(f"sandbox    {printable(run['name'] + ': ' + line)}")
     for line in describe_ledger(document["ledger"], document["ledger_words"]):
         print(f"ledger     {printable(line)}")
     for line in describe_serving(document["serving"], document["serving_words"]):
@@ -120,6 +122,22 @@ def describe_run(run: dict[str, Any]) -> str:
         f"{run['name']} ({run['recipe']}): round {run['round']} of {run['rounds']}, {run['phase']}, "
         f"{run['peers']} peers{loss}, {run['retries']} retries{resumed}{trouble}{going}"
     )
+
+
+def describe_sandbox(layers: list[dict[str, Any]] | None) -> list[str]:
+    """What keeps a run's trainer from the rest of this machine, and what does not; nothing while it has no trainer."""
+    if not layers:
+        return []
+    holding = [f"{layer['name']} ({layer['words']})" for layer in layers if layer["active"]]
+    missing: dict[str, list[str]] = {}  # why → which: "switched off" is said once
+    for layer in layers:
+        if not layer["active"]:
+            why = f"{layer['words']}; {layer['remedy']}" if layer["remedy"] else layer["words"]
+            missing.setdefault(why, []).append(layer["name"])
+    return [
+        *([f"holds: {'; '.join(holding)}"] if holding else []),
+        *(f"NOT THERE: {', '.join(names)}: {why}" for why, names in missing.items()),
+    ]
 
 
 def describe_ledger(ledger: dict[str, Any] | None, words: str) -> list[str]:

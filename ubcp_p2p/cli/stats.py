@@ -59,7 +59,7 @@ def stats(
             )
         found = read(source, charters.first.slice_at(time.time()), activity.add)
     span = _span(wanted, found, place)
-    result = statistics(activity, charters, span, found.ledger.slice)
+    result = statistics(activity, found.ledger, span)
     is_own = path is None
     if json:
         emit_json({**document(result, charters), "source": _source(place, found, is_own)})

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ubcp_p2p.ledger.decisions import Decided
 from ubcp_p2p.ledger.entry import (
     Allot,
     Close,
@@ -33,24 +34,6 @@ class Asked(NamedTuple):
     author: bytes
     slice: int
     body: Request
-
-
-class Decided(NamedTuple):
-    """One DECISION of one node. told: the slice of the entry; body.slice: the one that it decides on."""
-
-    id: bytes
-    node: bytes
-    told: int
-    body: Decision
-
-
-class Lease(NamedTuple):
-    """One REQUEST accepted by one node for one slice. decision: the id of the entry."""
-
-    request: bytes
-    node: bytes
-    slice: int
-    decision: bytes
 
 
 class Work(NamedTuple):
@@ -82,7 +65,6 @@ class Activity:
     decisions: dict[bytes, Decided] = field(default_factory=dict)
     owners: dict[bytes, bytes] = field(default_factory=dict)  # node → account; of several OPENs that of the least id
     closed: dict[bytes, int] = field(default_factory=dict)  # REQUEST → the slice of its first CLOSE
-    _leases: dict[bytes, set[Lease]] = field(default_factory=lambda: defaultdict(set))  # by REQUEST
     _paid: dict[bytes, dict[tuple[bytes, bytes], set[_Paid]]] = field(default_factory=dict)  # REQUEST → (node, ALLOT)
     _contributors: dict[bytes, bytes] = field(default_factory=dict)  # ALLOT → OPEN of the contributor
     _openings: dict[bytes, bytes] = field(default_factory=dict)  # node → the least id of its OPENs
@@ -97,9 +79,7 @@ class Activity:
             case Request() as body:
                 self.requests[entry.id] = Asked(entry.id, entry.author, entry.slice, body)
             case Decision() as body:
-                self.decisions[entry.id] = Decided(entry.id, entry.author, entry.slice, body)
-                for request in body.accepted:
-                    self._leases[request].add(Lease(request, entry.author, body.slice, entry.id))
+                self.decisions[entry.id] = Decided.of(entry, body)
             case Receipt(voucher=voucher):
                 row = _Paid(entry.slice, voucher.units, voucher.device)
                 self._paid.setdefault(voucher.request, {}).setdefault((entry.author, voucher.allot), set()).add(row)
@@ -112,15 +92,6 @@ class Activity:
             case OpenNode() as body:
                 if entry.id <= self._openings.get(entry.author, entry.id):
                     self._openings[entry.author], self.owners[entry.author] = entry.id, body.owner.author
-
-    def leases(self, request: bytes) -> list[Lease]:
-        """All of one REQUEST, by (slice, node); of two decisions of one node on one slice both."""
-        return sorted(self._leases.get(request, ()), key=lambda lease: (lease.slice, lease.node, lease.decision))
-
-    def all_leases(self) -> Iterator[Lease]:
-        """Of every REQUEST, in no order."""
-        for leases in self._leases.values():
-            yield from leases
 
     def work(self) -> Iterator[Work]:
         """What each RECEIPT adds to those before, in no order of REQUESTs; nothing for one that adds nothing."""
@@ -142,16 +113,22 @@ class Activity:
         The nearest before it on its own branch; where that branch has none, because a HEAL brought it from another,
         the first of the author by (slice, seq, id).
         """
+        if (on_branch := self.enrolled_before(request, period)) is not None:
+            return on_branch
+        author = self.requests[request].author
+        others = ((*row[:2], id_) for id_, row in self._enrols.items() if row[2] == author)
+        found = [self._enrols[id_][-1] for _, _, id_ in sorted(others)]
+        return next((body for body in found if body.first <= period < body.until), None)
+
+    def enrolled_before(self, request: bytes, period: int) -> Enrol | None:
+        """The nearest ENROL before a REQUEST on its own branch that covers the period, whatever else is known."""
         place = self._enrol_before(request)
         while place is not None:
             body = self._enrols[place][-1]
             if body.first <= period < body.until:
                 return body
             place = self._enrol_before(self._before[place])
-        author = self.requests[request].author
-        others = ((*row[:2], id_) for id_, row in self._enrols.items() if row[2] == author)
-        found = [self._enrols[id_][-1] for _, _, id_ in sorted(others)]
-        return next((body for body in found if body.first <= period < body.until), None)
+        return None
 
     def _receipts(self, request: bytes) -> Iterator[tuple[bytes, set[_Paid]]]:
         """(node, RECEIPTs) of one REQUEST, by OPEN: an ALLOT that was raised has another id."""

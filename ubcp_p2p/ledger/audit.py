@@ -8,7 +8,7 @@ from pathlib import Path
 from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.ledger import snapshot
 from ubcp_p2p.ledger.auditor import Auditor
-from ubcp_p2p.ledger.decisions import Replay
+from ubcp_p2p.ledger.facts import Replay
 from ubcp_p2p.ledger.report import Report
 from ubcp_p2p.ledger.sources import Source
 from ubcp_p2p.ledger.state import Ledger

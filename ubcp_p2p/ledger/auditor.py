@@ -18,9 +18,10 @@ from typing import Final
 from ubcp_p2p.ledger import rules
 from ubcp_p2p.ledger.balances import Balance, balances, balances_root, debts, entries_root
 from ubcp_p2p.ledger.blame import Authorship, in_words, is_authors
-from ubcp_p2p.ledger.decisions import Decided, Replay, joined
+from ubcp_p2p.ledger.decisions import Decided, joined, told_twice
 from ubcp_p2p.ledger.entry import Checkpoint, Decision, Entry, Kind
 from ubcp_p2p.ledger.export import Place, Record, Roots
+from ubcp_p2p.ledger.facts import Facts, Judged, Replay
 from ubcp_p2p.ledger.faults import LedgerError, Pending
 from ubcp_p2p.ledger.merkle import Frontier
 from ubcp_p2p.ledger.report import Counts, Fault, Report, Totals
@@ -203,6 +204,7 @@ class Auditor:
         faults = list(self.faults)
         faults += self._proof_faults()
         faults += [Fault(*finding) for finding in self.ledger.findings()]
+        faults += [Fault(*finding) for finding in told_twice(self.decisions, self.ledger)]
         frozen = set(self.ledger.frozen())
         for account in self.source.frozen():
             if account not in frozen:
@@ -217,9 +219,12 @@ class Auditor:
             faults.append(Fault(error.code, b"", b"", error.message))
             rows, roots = [], Roots(entries_root(self.ledger), b"")
         blobs: set[bytes] = set()
-        replayed = list(self._replayed(blobs, replay))
-        self.counts.replayed = len(replayed)
-        faults += [fault for fault in replayed if fault is not None]
+        judged = list(self._judged(blobs, replay))
+        self.counts.replayed, self.counts.unknown_asks = len(judged), sum(found.unknown for _, found in judged)
+        for one, found in judged:
+            for code, words in (("decision-inputs", found.inputs), ("decision-claims", found.claims)):
+                if words:
+                    faults.append(Fault(code, one.id, one.node, "; ".join(words)))
         faults += self._end_faults(roots, bool(faults))
         return Report(
             network=self.ledger.network, counts=self.counts, accounts=len(self.ledger.accounts()),
@@ -227,23 +232,23 @@ class Auditor:
             debts=tuple((row.account, row.debt) for row in rows if row.debt),
             is_open=any(version.charter.threshold == 0 for version in self.ledger.charters.versions),
             totals=Totals.of(rows), blobs=len(blobs), resumed=self.resumed,
-            blobs_missing=len({one.inputs for one in self.decisions} - blobs),
+            blobs_missing=len({one.body.inputs for one in self.decisions} - blobs),
             seconds=time.monotonic() - self.started_s, signatures=self.counts.signatures - self.signatures_before,
         )  # fmt: skip
 
-    def _replayed(self, blobs: set[bytes], replay: Replay | None) -> Iterator[Fault | None]:
-        """§12, 14: each decision whose inputs are here follows from them; None for one that does. Notes all blobs."""
+    def _judged(self, blobs: set[bytes], replay: Replay | None) -> Iterator[tuple[Decided, Judged]]:
+        """§12.1: each decision whose inputs are here, held against them, and they against the entries. Notes blobs."""
+        facts = Facts(self.ledger, self.history)
         decided: dict[bytes, list[Decided]] = {}
         for one in joined(self.decisions):
-            decided.setdefault(one.inputs, []).append(one)
+            decided.setdefault(one.body.inputs, []).append(one)
         for blob in self.source.blobs():
             hash_ = hashlib.sha256(blob).digest()
             blobs.add(hash_)
             if replay is None:
                 continue
             for one in decided.get(hash_, ()):
-                found = replay(blob, one)
-                yield Fault("decision-inputs", one.entry, one.node, "; ".join(found)) if found else None
+                yield one, replay(blob, one, facts)
 
     def _proof_faults(self) -> Iterator[Fault]:
         """§7.2: every proof holds; one that does not is held against the export, whoever's entries it shows."""

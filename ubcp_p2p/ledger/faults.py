@@ -64,7 +64,9 @@ FAULTS: Final[dict[str, FaultClass]] = {
     "checkpoint-root": FaultClass(13, "9.3", "a CHECKPOINT whose root is not that of the entries before it"),
     "checkpoint-state": FaultClass(13, "9.3", "a CHECKPOINT whose state hash does not recompute"),
     "decision": FaultClass(14, "6.4", "a DECISION about another time than its own, or of an expired REQUEST"),
-    "decision-inputs": FaultClass(14, "12", "a DECISION that does not follow from its inputs"),
+    "decision-twice": FaultClass(14, "6.4", "a second DECISION of one node on one slice, and no part of the first"),
+    "decision-inputs": FaultClass(14, "12.1", "a DECISION that does not follow from its inputs"),
+    "decision-claims": FaultClass(14, "12.1", "inputs of a DECISION that contradict what is signed"),
     "freeze": FaultClass(15, "7.2", "an account named frozen without a fork proof that holds"),
 }  # fmt: skip
 

@@ -43,6 +43,7 @@ class Counts:
 
     dependent: not judged, as they refer to a faulty or missing entry. later: after the slice of --as-of. uncheckable:
     CHECKPOINTs of other nodes, whose append order is not here. replayed: decisions held against their inputs.
+    unknown_asks: requests in these inputs that are not here, so that nothing can be said of them.
     """
 
     read: int = 0
@@ -54,6 +55,7 @@ class Counts:
     checkpoints: int = 0
     uncheckable: int = 0
     replayed: int = 0
+    unknown_asks: int = 0
 
 
 class Totals(NamedTuple):
@@ -116,6 +118,7 @@ class Report:
             "later": self.counts.later,
             "checkpoints": {"checked": self.counts.checkpoints, "not_checkable_here": self.counts.uncheckable},
             "decisions_replayed": self.counts.replayed,
+            "requests_not_here": self.counts.unknown_asks,
             "blobs": {"present": self.blobs, "missing": self.blobs_missing},
             "frozen": [account.hex() for account in self.frozen],
             "debts": [{"account": account.hex(), "debt": debt} for account, debt in self.debts],

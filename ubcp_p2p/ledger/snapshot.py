@@ -21,7 +21,7 @@ from ubcp_p2p.files import open_atomic, open_input
 from ubcp_p2p.ledger.auditor import Auditor
 from ubcp_p2p.ledger.chain import AccountChain, Chain, Enrolment, Income, NodeChain, Paid, Powers
 from ubcp_p2p.ledger.decisions import Decided
-from ubcp_p2p.ledger.entry import Position
+from ubcp_p2p.ledger.entry import Decision, Position
 from ubcp_p2p.ledger.faults import LedgerError
 from ubcp_p2p.ledger.forks import Fork, Forks, Healing, Place
 from ubcp_p2p.ledger.merkle import Frontier
@@ -38,7 +38,7 @@ _IDENTITY_BYTES_MAX: Final = 1 << 20  # 1024 charters by their ids take 35 kB, t
 _BLOCK_BYTES: Final = 1 << 20
 _ROWS: Final = (
     Position, Enrolment, Paid, Powers, Vintage, Reserve, RequestFact, AllotFact, CloseFact, OpeningFact, Place, Fork,
-    Healing, Fault, Decided,
+    Healing, Fault, Decision, Decided,
 )  # fmt: skip
 _OBJECTS: Final[tuple[Callable[[], object], ...]] = (
     Income, Purse, Counts, Forks, lambda: AccountChain(b"", b""), lambda: NodeChain(b"", b""),

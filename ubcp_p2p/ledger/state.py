@@ -135,6 +135,15 @@ class Ledger:
         chain = self.index.holder(position.id) if chains else None
         return chain if chain is not None and chain.has(position) else None
 
+    def is_enrolled(self, account: bytes, period: int) -> bool:
+        """Whether an ENROL on any branch of an account covers the period."""
+        return any(
+            enrolment.covers(period)
+            for chain in self.chains.get(account, ())
+            if isinstance(chain, AccountChain)
+            for enrolment in chain.enrolments
+        )
+
     def contains(self, author: bytes, seq: int, id_: bytes) -> bool:
         return self.branch_through(Position(author, seq, id_)) is not None
 

@@ -13,7 +13,10 @@ from typing import Final, NamedTuple
 
 from ubcp_p2p.charter.prices import price_of
 from ubcp_p2p.charter.values import Charters
-from ubcp_p2p.ledger.activity import Activity, Asked, Lease
+from ubcp_p2p.ledger.activity import Activity, Asked
+from ubcp_p2p.ledger.decisions import joined
+from ubcp_p2p.ledger.leases import Lease, Leases
+from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.units import MICROCREDITS
 
 ACCOUNTS_MIN: Final = 5  # that a row by purpose or community rests on, lest it tell of one person
@@ -122,18 +125,19 @@ class Statistics(NamedTuple):
     other_refusals: int
 
 
-def statistics(activity: Activity, charters: Charters, span: Span, slice_: int) -> Statistics:
-    """Everything. slice_: the newest of all valid entries (`Ledger.slice`)."""
+def statistics(activity: Activity, ledger: Ledger, span: Span) -> Statistics:
+    """Everything; both of the same entries."""
+    charters, leases = ledger.charters, Leases(activity, ledger)
     slices = span.slices(charters.first.period_slices)
-    facts = list(_facts(activity, charters, slices, slice_))
-    refusals, other_refusals = _refusals(activity, slices)
+    facts = list(_facts(activity, leases, charters, slices, ledger.slice))
+    refusals, other_refusals = _refusals(leases, slices)
     return Statistics(
         span,
-        slice_,
+        ledger.slice,
         _figures(facts, charters),
         _table(facts, charters, lambda fact: fact.purpose),
         _table(facts, charters, lambda fact: fact.community),
-        _nodes(activity, slices),
+        _nodes(activity, leases, slices),
         refusals,
         other_refusals,
     )
@@ -184,7 +188,7 @@ class _Fact(NamedTuple):
         return sum(units for _, units in self.work)
 
 
-def _facts(activity: Activity, charters: Charters, slices: range, slice_: int) -> Iterator[_Fact]:
+def _facts(activity: Activity, leases: Leases, charters: Charters, slices: range, slice_: int) -> Iterator[_Fact]:
     """Of each REQUEST that was asked, leased or worked for in these slices."""
     period_slices = charters.first.period_slices
     done: dict[bytes, Counter[str]] = defaultdict(Counter)
@@ -192,8 +196,8 @@ def _facts(activity: Activity, charters: Charters, slices: range, slice_: int) -
         if work.slice in slices:
             done[work.request][work.device] += work.units
     for id_, request in activity.requests.items():
-        leases = activity.leases(id_)
-        given = len({(lease.node, lease.slice) for lease in leases if lease.slice in slices})
+        of_it = leases.of(id_)
+        given = sum(lease.slice in slices for lease in of_it)
         if request.slice not in slices and not given and id_ not in done:
             continue
         period = request.slice // period_slices
@@ -201,7 +205,7 @@ def _facts(activity: Activity, charters: Charters, slices: range, slice_: int) -
         served = waiting = None
         unserved = False
         if request.slice in slices:
-            at = served_at(request, leases)
+            at = served_at(request, of_it)
             if at is not None:
                 served = max(0, at - request.slice)
             elif slice_ > request.body.expiry:
@@ -284,9 +288,9 @@ def _table(facts: Collection[_Fact], charters: Charters, name_of: Callable[[_Fac
 # -- the DECISIONs ----------------------------------------------------------------------------------------------------
 
 
-def _nodes(activity: Activity, slices: range) -> Nodes:
-    """Several DECISIONs of one node about one slice are one: the greatest budget, and all leases, each once."""
-    found = [decided for decided in activity.decisions.values() if decided.body.slice in slices]
+def _nodes(activity: Activity, leases: Leases, slices: range) -> Nodes:
+    """Parts of one decision are one, with all their leases; so are those on branches, with the greatest budget."""
+    found = [decided for decided in leases.decided if decided.body.slice in slices]
     budgets: dict[tuple[bytes, int], int] = {}
     accepted: dict[tuple[bytes, int], set[bytes]] = defaultdict(set)
     for decided in found:
@@ -301,11 +305,11 @@ def _nodes(activity: Activity, slices: range) -> Nodes:
     return Nodes(len(found), len(nodes), len(owners), sum(budgets.values()), leased)
 
 
-def _refusals(activity: Activity, slices: range) -> tuple[tuple[Refusal, ...], int]:
-    """The most frequent reasons, and the sum of the counts of all others."""
+def _refusals(leases: Leases, slices: range) -> tuple[tuple[Refusal, ...], int]:
+    """The most frequent reasons, and the sum of the counts of all others. Parts of one decision count once."""
     counts: Counter[str] = Counter()
     decisions: Counter[str] = Counter()
-    for decided in activity.decisions.values():
+    for decided in joined(leases.decided):
         if decided.body.slice in slices:
             for reason, count in decided.body.refused:
                 counts[reason] += count

@@ -9,22 +9,22 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from ubcp_p2p.charter.values import Charter
 from ubcp_p2p.codec import encode
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.keys import AccountKey, NodeKey
 from ubcp_p2p.ledger import rules
-from ubcp_p2p.ledger.activity import Asked
+from ubcp_p2p.ledger.activity import Activity
 from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.balances import balances, balances_root, entries_root, statement
-from ubcp_p2p.ledger.chain import AccountChain
-from ubcp_p2p.ledger.entry import CLAIMS_MAX, Checkpoint, Close, Decision, Request, Rotate, recovery_hash
+from ubcp_p2p.ledger.chain import AccountChain, NodeChain
+from ubcp_p2p.ledger.entry import CLAIMS_MAX, Checkpoint, Close, Decision, Entry, Rotate, recovery_hash
 from ubcp_p2p.ledger.export import Roots
 from ubcp_p2p.ledger.merkle import Frontier
+from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.wire import Signed
 from ubcp_p2p.ledger.world import CHARTER, World, secret
 from ubcp_p2p.units import MICROCREDITS
@@ -66,8 +66,8 @@ class _Enough(Exception):
     """The ledger has as many entries as were asked for."""
 
 
-# (slice, charter, requests) → a decision on them, and the blob that its inputs name.
-Deciding: TypeAlias = Callable[[int, Charter, Sequence[Asked]], tuple[Decision, bytes]]
+# (slice, ledger, requests and who asks, node) → its decision on these requests, and the blob that its inputs name.
+Deciding: TypeAlias = Callable[[int, Ledger, Activity, bytes], tuple[Decision, bytes]]
 
 
 class Community(World):
@@ -263,10 +263,21 @@ class _Simulation:
             inputs = hashlib.sha256(blob).digest()
             body = Decision(world.now, 10**9, 10**6, tuple(entry.id for entry in chosen), refused, inputs)
         else:
-            asked = [Asked(e.id, e.author, e.slice, e.body) for e in chosen if isinstance(e.body, Request)]
-            body, blob = world.deciding(world.now, world.charter, asked)
+            body, blob = world.deciding(world.now, world.ledger, self._asked(chosen, node), node.public)
         world.blobs.append(blob)
         world.write(node, body)
+
+    def _asked(self, chosen: Iterable[Entry], node: Author) -> Activity:
+        """These REQUESTs, and what their accounts have written; whose the node is."""
+        entries, activity = {entry.id: entry for entry in chosen}, Activity()
+        for author in {entry.author for entry in entries.values()}:
+            for signed in self.world.history(author):
+                activity.add(signed.entry)
+        activity.requests = {id_: activity.requests[id_] for id_ in entries}
+        chain = self.world.ledger.chains[node.public][0]
+        assert isinstance(chain, NodeChain)
+        activity.owners[node.public] = chain.owner
+        return activity
 
     def _rotate(self, index: int) -> None:
         """Somebody's key is replaced by a new one."""

@@ -225,6 +225,10 @@ class Recipe(_Section):
             return self.model.parameters()
         return self.model.parameters(IMAGE_SIDE[self.data.source])
 
+    def data_path(self) -> Path | None:
+        """The folder on this machine that it names for its data, if it names one."""
+        return Path(self.data.path) if isinstance(self.data, FashionData) else None
+
     def learning_rate(self, step: int) -> float:
         """The inner learning rate at global step `step` = round × local_steps + local step; constant after the end."""
         inner = self.inner

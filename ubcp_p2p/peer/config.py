@@ -34,9 +34,14 @@ from ubcp_p2p.keys import from_base58, public_of
 from ubcp_p2p.multiaddr import parse_address, peer_id_text
 from ubcp_p2p.owner.hours import WINDOWS_MAX, parse_window
 from ubcp_p2p.owner.values import PERMILLE, SHARE_MIN, Rules
+from ubcp_p2p.training.limits import MEMORY_MB_MAX, READ_DIRS_MAX
+from ubcp_p2p.training.sandbox.values import SandboxSpec
 
 CONFIG_BYTES_MAX: Final = 64 << 10
 _ADDRESSES_MAX: Final = 32
+MEMORY_MB_MIN: Final = (
+    512  # the shipped recipes allocate up to 320 MiB with one thread (measured), and threads take some
+)
 
 
 def _own_address(text: str) -> str:
@@ -83,6 +88,19 @@ def _url(text: str) -> str:
     return text
 
 
+def _folder(text: str) -> str:
+    if not Path(text).is_absolute():
+        raise ValueError("should be a whole path, from / on")
+    return text
+
+
+def _memory(megabytes: int) -> int:
+    if 0 < megabytes < MEMORY_MB_MIN:
+        raise ValueError(f"should be 0 or at least {MEMORY_MB_MIN}: torch and a small model need that")
+    return megabytes
+
+
+Folder = Annotated[str, Field(max_length=1024), AfterValidator(_folder)]
 Window = Annotated[str, AfterValidator(_window)]
 Word = Annotated[str, Field(min_length=1, max_length=128)]
 Words = Annotated[tuple[Word, ...], Field(max_length=100, strict=False)]
@@ -114,6 +132,16 @@ class TrainingConfig(_Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = "auto"
     threads: Annotated[int, Field(ge=0, le=1024)] = 0  # 0: as many as torch chooses
     checkpoints_kept: Annotated[int, Field(ge=1, le=100)] = 3
+    sandbox: Literal["auto", "required", "off"] = "auto"  # "auto": every layer that this machine's kernel has
+    memory_mb: Annotated[int, Field(ge=0, le=MEMORY_MB_MAX), AfterValidator(_memory)] = (
+        0  # of the trainer; 0: most of the machine's
+    )
+    read_dirs: Annotated[tuple[Folder, ...], Field(max_length=READ_DIRS_MAX, strict=False)] = ()  # for recipes' data
+    silent_minutes: Annotated[int, Field(ge=0, le=10_000)] = 30  # a trainer at work that says nothing; 0: never ended
+
+    def confinement(self) -> SandboxSpec:
+        """The sandbox as the trainer takes it."""
+        return SandboxSpec(self.sandbox, self.memory_mb, tuple(Path(folder) for folder in self.read_dirs))
 
 
 class OwnerConfig(_Section):

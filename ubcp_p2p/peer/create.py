@@ -33,6 +33,10 @@ CONFIG_TEMPLATE: Final = """\
 # device = "auto"                      # "auto", "cpu", "cuda", "cuda:0"
 # threads = 0                          # 0: as many as torch chooses
 # checkpoints_kept = 3                 # 1 to 100, for each run
+# sandbox = "auto"                     # of the trainer: "auto", "required" (else it does not train), "off"
+# memory_mb = 0                        # what the trainer may allocate; 0: 80 % of this machine's
+# read_dirs = []                       # folders beside /usr/share that a recipe may take data from
+# silent_minutes = 30                  # a trainer at work that says nothing for so long is ended; 0: never
 
 [owner]
 # hours = []                           # when it works: "Mon-Fri 22:00-06:00", "Sat,Sun 00:00-24:00"; empty: always

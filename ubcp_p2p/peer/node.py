@@ -171,7 +171,9 @@ class Node:
 
         try:
             on_held = self.paying[1].obey if self.paying is not None else None
-            return Service(ledger, self.keeper, self.config.serving, self.key.public, on_held=on_held)
+            return Service(
+                ledger, self.keeper, self.config.serving, self.key.public, self.profile.seen_file, on_held=on_held
+            )
         except ConfigError as error:  # training goes on; `ubcp status` says it
             log.error("no requests are served: %s; %s", error.message, error.hint)
             self._serving_words = f"{error.message}; {error.hint}"

@@ -60,6 +60,11 @@ class Profile:
         return self.root / "pause.json"
 
     @property
+    def seen_file(self) -> Path:
+        """When requests came here, as far as that is later than they say."""
+        return self.root / "seen.json"
+
+    @property
     def lock_file(self) -> Path:
         return self.root / "lock"
 

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from ubcp_p2p.errors import UbcpError
@@ -152,6 +152,7 @@ class Run:
             "retries": member.retries if member else None,
             "trainer_pid": self.trainer.pid if self.trainer else None,
             "device": self.trainer.ready.device if self.trainer else None,
+            "sandbox": [asdict(layer) for layer in self.trainer.ready.sandbox] if self.trainer else None,
             "evaluation": self.evaluation,
             "checkpoint_trouble": self.checkpoint_trouble,
             "error": {"message": self.error.message, "hint": self.error.hint} if self.error else None,

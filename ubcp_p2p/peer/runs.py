@@ -27,6 +27,7 @@ from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.swarm.run import Event, Observer, RunMember, RunSettings
 from ubcp_p2p.training.process import TrainerProcess, TrainerSpec
+from ubcp_p2p.training.sandbox.reach import data_folders, within
 
 __all__ = ["OtherData", "Run", "Runs", "known_runs"]
 
@@ -78,9 +79,11 @@ class Runs:
         """Join or begin a run, and keep it for the node's next start.
 
         While the owner's rules say no it is paused. Raises ConfigError when the name is bad, taken here, or used with
-        another recipe, or when the owner refuses it; LocalIOError when the profile cannot be written.
+        another recipe, when the owner refuses it, or when its data lies where recipes may not read; LocalIOError when
+        the profile cannot be written.
         """
         check_name(name)
+        self._refuse_far_data(recipe)
         refused = refusal(self._rules, name, run_id(name, recipe.hash()))
         if refused is not None:
             raise ConfigError(refused, hint="see refuse_runs under [owner] in config.toml")
@@ -201,6 +204,17 @@ class Runs:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), CLAIM_EVERY_S if self._network.connected else 2.0)
 
+    def _refuse_far_data(self, recipe: Recipe) -> None:
+        """A recipe may come from a stranger: where on this machine it reads is the owner's to say."""
+        path = recipe.data_path()
+        folders = data_folders(self._config.confinement().read_dirs)
+        if path is not None and not within(path, folders):
+            raise ConfigError(
+                f"the recipe {recipe.name} takes its data from {path}, which is in none of "
+                f"{', '.join(map(str, folders))}",
+                hint="name its folder in read_dirs under [training] in config.toml, or change data.path",
+            )
+
     async def _refuse_other_recipe(self, name: str, recipe: Recipe) -> None:
         try:
             entries = await directory.lookup(self._network)
@@ -253,6 +267,7 @@ class Runs:
             self._failed(run, TrainingError(f"a bug: {error!r}", hint="the node's log has the traceback"))
 
     async def _take_part(self, run: Run) -> None:
+        self._refuse_far_data(run.recipe)  # the owner may have changed his mind since the run began
         spec = TrainerSpec(
             recipe_toml=run.recipe.to_toml(),
             run_id=run.run_id,
@@ -261,6 +276,8 @@ class Runs:
             threads=self._config.threads,
             checkpoint_dir=self._profile.runs / run.run_id.hex()[:32],
             checkpoints_kept=self._config.checkpoints_kept,
+            sandbox=self._config.confinement(),
+            silent_s=self._config.silent_minutes * 60.0,
         )
         async with await TrainerProcess.start(spec, resume=True) as trainer:
             run.trainer = trainer

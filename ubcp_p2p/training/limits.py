@@ -12,3 +12,7 @@ EXTRA_CHARS_MAX = 32 * 1024  # a checkpoint's extra strings, keys and values tog
 EXTRA_KEYS_MAX = 16
 PERMILLE = 1000  # the whole of a device
 WORDS_CHARS_MAX = 4096  # of a message for people
+MEMORY_MB_MAX = 2**24  # 16 TiB, above any machine
+READ_DIRS_MAX = 16
+NOTES_MAX = 16  # facts that a trainer tells at its start
+LAYERS_MAX = 8  # of the sandbox, which has four

@@ -10,15 +10,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
-import ubcp_p2p
 from ubcp_p2p.buffers import SharedBuffer
 from ubcp_p2p.errors import ConfigError, LocalIOError, TrainingError, UbcpError
 from ubcp_p2p.training import channel, messages
@@ -68,62 +65,16 @@ class _Call:
     finishing: bool = False
 
 
-def spawn_worker() -> Link:
-    """Start the trainer's program, which says nothing until it is asked to start. Raises LocalIOError.
-
-    The kernel kills the child when the calling thread ends.
-    """
-    # The working folder has no say in what the child imports (-P), unless it is the very source that runs here.
-    isolated = [] if _is_working_folder(Path(ubcp_p2p.__file__).resolve().parent.parent) else ["-P"]
-    opened: list[int] = []
-    try:
-        ours, theirs = channel.pair()
-        with theirs:
-            try:
-                output, output_theirs = os.pipe()
-                opened += [output, output_theirs]
-                module = [*isolated, "-m", "ubcp_p2p.training.worker"]
-                process = subprocess.Popen(
-                    [sys.executable, *module, str(theirs.fileno()), str(os.getpid())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output_theirs,
-                    stderr=output_theirs,
-                    pass_fds=[theirs.fileno()],
-                    start_new_session=True,  # Ctrl-C in the terminal is for the daemon alone
-                )
-                opened.remove(output_theirs)
-                os.close(output_theirs)
-                try:
-                    pidfd = os.pidfd_open(process.pid)
-                except OSError:
-                    process.kill()
-                    process.wait()
-                    raise
-            except BaseException:
-                ours.close()
-                channel.close_all(opened)
-                raise
-    except OSError as error:
-        raise LocalIOError(
-            f"cannot start the trainer process: {error.strerror or error}",
-            hint="look at this machine's limits on memory, processes and open files",
-        ) from None
-    return Link(process, pidfd, ours, output)
-
-
-def _is_working_folder(path: Path) -> bool:
-    try:
-        return Path.cwd() == path
-    except OSError:  # it was deleted
-        return False
-
-
 class Link:
     """The parent's end. exited: resolves with words when the child ends unasked; not after `stop`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], pidfd: int, end: socket.socket, output: int) -> None:
-        """Takes over all four."""
+    def __init__(
+        self, process: subprocess.Popen[bytes], pidfd: int, end: socket.socket, output: int, silent_s: float = 0
+    ) -> None:
+        """Takes over the four. silent_s: a child that owes an answer and says nothing so long is ended; 0: never."""
         self._loop = asyncio.get_running_loop()
+        self._silent_s = silent_s
+        self._alarm: asyncio.TimerHandle | None = None
         self._process, self._pidfd, self._end, self._output = process, pidfd, end, output
         self.pid = process.pid
         self.exited: asyncio.Future[str] = self._loop.create_future()
@@ -189,6 +140,7 @@ class Link:
         before()
         call = self._call = _Call(request, on_reply, on_error, on_progress, self._loop.create_future())
         self._send(data, fds)
+        self._watch()
         try:
             return await result
         except asyncio.CancelledError:
@@ -271,6 +223,7 @@ class Link:
             if call is None or reply.seq != call.request.seq:
                 raise MalformedTrainerMessage(f"a {reply.type} reply that nothing asked for")
             if isinstance(reply, messages.Progressed):
+                self._watch()
                 if call.on_progress is not None:
                     self._loop.call_soon(call.on_progress, reply)  # an error in there is the loop's to report
                 return
@@ -279,6 +232,7 @@ class Link:
             else:
                 call.on_reply(reply, buffer)
             self._call = None
+            self._watch()
             call.answered.set_result(None)
         except BaseException:
             if buffer is not None:
@@ -309,10 +263,20 @@ class Link:
         self._reaped.set_result(None)
         if self._call is not None:
             call, self._call = self._call, None
+            self._watch()
             call.on_error(TrainerStopped("the trainer was stopped") if self._stopping else self._crash())
             call.answered.set_result(None)
         if not self._stopping:
             self.exited.set_result(self._reason)
+
+    def _watch(self) -> None:
+        """It has just said something, or been asked: the time that it may be silent begins anew, or nothing is owed."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._call is not None and self._silent_s:
+            words = f"said nothing for {self._silent_s:g} s (training.silent_minutes) and was ended"
+            self._alarm = self._loop.call_later(self._silent_s, self._break, words)
 
     def _break(self, reason: str) -> None:
         """Kill a child that cannot be trusted any more, unless it has ended."""

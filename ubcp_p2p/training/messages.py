@@ -16,15 +16,20 @@ from ubcp_p2p.training.errors import MalformedTrainerMessage
 from ubcp_p2p.training.limits import (
     EXTRA_CHARS_MAX,
     EXTRA_KEYS_MAX,
+    LAYERS_MAX,
     MEMBERS_MAX,
+    MEMORY_MB_MAX,
     MESSAGE_BYTES_MAX,
+    NOTES_MAX,
     OFFERS_MAX,
     PERMILLE,
     PROMPT_CHARS_MAX,
+    READ_DIRS_MAX,
     SAMPLE_BYTES_MAX,
     WEIGHT_MAX,
     WORDS_CHARS_MAX,
 )
+from ubcp_p2p.training.sandbox.values import Mode
 
 U53_MAX = 2**53 - 1  # JSON numbers up to here survive every parser
 
@@ -64,6 +69,9 @@ class Start(_Message):
     checkpoint_dir: PathBytes
     checkpoints_kept: int = Field(ge=1, le=1000)
     resume: bool
+    sandbox: Mode
+    memory_mb: int = Field(ge=0, le=MEMORY_MB_MAX)
+    read_dirs: tuple[PathBytes, ...] = Field(max_length=READ_DIRS_MAX)
 
 
 class Train(_Message):
@@ -156,6 +164,15 @@ class Checkpoint(_Message):
 # --- from the trainer
 
 
+class LayerMade(_Message):
+    """A layer of the sandbox, within ReadyMade. See sandbox.values.Layer."""
+
+    name: str = Field(max_length=32)
+    active: bool
+    words: Words
+    remedy: Words
+
+
 class ReadyMade(_Message):
     """The trainer is ready; the state is the descriptor. See values.Ready for the fields."""
 
@@ -169,9 +186,10 @@ class ReadyMade(_Message):
     device: str = Field(max_length=200)
     resumed_from: PathBytes | None
     extra: Extra
-    notes: tuple[Words, ...] = Field(max_length=16)
+    notes: tuple[Words, ...] = Field(max_length=NOTES_MAX)
     data_name: str = Field(max_length=400)
     data_sha256: str = Field(max_length=64)
+    sandbox: tuple[LayerMade, ...] = Field(default=(), max_length=LAYERS_MAX)
 
 
 class Progressed(_Message):

@@ -16,7 +16,9 @@ from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.models.evaluation import Evaluation
 from ubcp_p2p.training import messages
 from ubcp_p2p.training.errors import MalformedTrainerMessage, TrainerStopped
-from ubcp_p2p.training.link import Link, spawn_worker
+from ubcp_p2p.training.link import Link
+from ubcp_p2p.training.sandbox.values import Layer
+from ubcp_p2p.training.spawn import spawn_worker
 from ubcp_p2p.training.values import Candidate, Offer, Progress, Ready, TrainerSpec
 
 __all__ = ["Candidate", "Evaluation", "Offer", "Progress", "Ready", "TrainerProcess", "TrainerSpec"]
@@ -47,7 +49,7 @@ class TrainerProcess:
         Raises ConfigError (recipe, device, data, a checkpoint of another run, a missing extra), LocalIOError,
         TrainingError, TrainerCrashed. Nothing is left behind then, nor after a cancel.
         """
-        trainer = cls(spawn_worker())
+        trainer = cls(spawn_worker(spec.silent_s))
         try:
             await trainer._link.ask(
                 messages.Start,
@@ -60,6 +62,9 @@ class TrainerProcess:
                     "checkpoint_dir": os.fsencode(spec.checkpoint_dir.absolute()),
                     "checkpoints_kept": spec.checkpoints_kept,
                     "resume": resume,
+                    "sandbox": spec.sandbox.mode,
+                    "memory_mb": spec.sandbox.memory_mb,
+                    "read_dirs": tuple(os.fsencode(folder.absolute()) for folder in spec.sandbox.read_dirs),
                 },
                 messages.ReadyMade,
                 trainer._on_ready,
@@ -252,6 +257,7 @@ class TrainerProcess:
             notes=reply.notes,
             data_name=reply.data_name,
             data_sha256=reply.data_sha256,
+            sandbox=tuple(Layer(made.name, made.active, made.words, made.remedy) for made in reply.sandbox),
         )
         self._adopt(reply.round, reply.state_hash, _sized(buffer, reply.state_bytes))
 

@@ -22,6 +22,7 @@ from ubcp_p2p.models.task import build_task
 from ubcp_p2p.training import channel, inner
 from ubcp_p2p.training.checkpoint import Checkpoint, newest, write
 from ubcp_p2p.training.errors import StateMismatch
+from ubcp_p2p.training.limits import NOTES_MAX
 from ubcp_p2p.training.messages import CandidateMade, Loaded, Offered, ReadyMade, Start
 from ubcp_p2p.training.outer import OuterRule, outer_step
 from ubcp_p2p.training.state import ITEM_BYTES, Vector, is_finite, offer_hash, state_hash, vector
@@ -75,7 +76,7 @@ class Session:
             device=inner.describe(device),
             resumed_from=os.fsencode(path) if path else None,
             extra=dict(found.extra) if found else {},
-            notes=tuple(note[:400] for note in (*facts, *task.notes)[:16]),
+            notes=tuple(note[:400] for note in (*facts, *task.notes)[:NOTES_MAX]),
             data_name=task.data_name,
             data_sha256=task.data_sha256,
         )

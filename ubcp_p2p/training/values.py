@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ubcp_p2p.buffers import SharedBuffer
+from ubcp_p2p.training.sandbox.values import Layer, SandboxSpec
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class TrainerSpec:
     """What a trainer needs to know at its start.
 
     device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N". threads: of the CPU; 0 = as torch finds good.
+    silent_s: it is ended when it is at work and says nothing for so long; 0 = never.
     """
 
     recipe_toml: str
@@ -23,6 +25,8 @@ class TrainerSpec:
     threads: int
     checkpoint_dir: Path
     checkpoints_kept: int
+    sandbox: SandboxSpec = field(default_factory=SandboxSpec)
+    silent_s: float = 1800.0
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Ready:
     """A trainer that is ready. parameters: P. resumed_from: the checkpoint's path; extra: the strings saved in it.
 
     notes: facts that a person should be told (a damaged checkpoint, a fallback data set). data_sha256: names the data.
+    sandbox: what became of each layer.
     """
 
     round: int
@@ -43,6 +48,7 @@ class Ready:
     notes: tuple[str, ...] = ()
     data_name: str = ""
     data_sha256: str = ""
+    sandbox: tuple[Layer, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The trainer process: `python -m ubcp_p2p.training.worker FD PARENT_PID` serves the daemon's commands until FD closes.
 
-One thread, one command at a time. It dies with its parent, ignores Ctrl-C (the daemon decides), and ends itself after
-any error that it does not understand: the daemon starts a fresh one from the last checkpoint.
+One thread, one command at a time, in a sandbox (sandbox/). It dies with its parent, ignores Ctrl-C (the daemon
+decides), and ends itself after any error that it does not understand: the daemon starts a fresh one from the last
+checkpoint.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ubcp_p2p.errors import ConfigError, LocalIOError, TrainingError, UbcpError
 from ubcp_p2p.processes import die_with_parent
 from ubcp_p2p.training import channel
 from ubcp_p2p.training.errors import Diverged, MalformedTrainerMessage, OutOfMemory, RoundFailed, StateMismatch
-from ubcp_p2p.training.limits import PERMILLE, WORDS_CHARS_MAX
+from ubcp_p2p.training.limits import NOTES_MAX, PERMILLE, WORDS_CHARS_MAX
 from ubcp_p2p.training.messages import (
     Apply,
     Cancel,
@@ -37,9 +39,11 @@ from ubcp_p2p.training.messages import (
     Failed,
     FailureKind,
     Finish,
+    LayerMade,
     Load,
     Pace,
     Progressed,
+    ReadyMade,
     Reply,
     Sample,
     Sampled,
@@ -51,6 +55,9 @@ from ubcp_p2p.training.messages import (
     decode_start,
     encode,
 )
+from ubcp_p2p.training.sandbox.enter import enter
+from ubcp_p2p.training.sandbox.reach import unused_gpu
+from ubcp_p2p.training.sandbox.values import SandboxSpec
 
 if TYPE_CHECKING:
     from ubcp_p2p.training.inner import AfterStep
@@ -94,10 +101,11 @@ def main(arguments: list[str]) -> int:
         try:
             start = _receive_start(end)
             seq = start.seq
+            layers = _confine(start)
             session = _open(start)
             gc.freeze()
             gc.enable()
-            channel.send(end, encode(session.ready), [session.state.fd])
+            channel.send(end, encode(_ready(start, session.ready, layers)), [session.state.fd])
             seq = 0
             _Server(end, session).serve()
         except (_ParentGone, BrokenPipeError, ConnectionResetError):
@@ -116,6 +124,20 @@ def _receive_start(end: socket.socket) -> Start:
     data, fds = got
     channel.close_all(fds)
     return decode_start(data)
+
+
+def _confine(start: Start) -> tuple[LayerMade, ...]:
+    """Enter the sandbox: before torch has threads, and before the recipe and any data are read."""
+    spec = SandboxSpec(start.sandbox, start.memory_mb, tuple(Path(os.fsdecode(folder)) for folder in start.read_dirs))
+    layers = enter(spec, Path(os.fsdecode(start.checkpoint_dir)), start.device)
+    return tuple(LayerMade(name=made.name, active=made.active, words=made.words, remedy=made.remedy) for made in layers)
+
+
+def _ready(start: Start, ready: ReadyMade, layers: tuple[LayerMade, ...]) -> ReadyMade:
+    """The session's word that it is ready, with what it does not know: where it is."""
+    note = unused_gpu(start.device, ready.device) if start.sandbox != "off" else None
+    notes = ready.notes if note is None else (note, *ready.notes[: NOTES_MAX - 1])
+    return ready.model_copy(update={"sandbox": layers, "notes": notes})
 
 
 def _open(start: Start) -> Session:
@@ -283,7 +305,8 @@ def _failed(seq: int, error: BaseException) -> Failed:
     if not isinstance(error, UbcpError) and _is_out_of_memory(error):
         error = OutOfMemory(
             f"memory ran out: {_first_line(error)}",
-            hint="train a smaller model or batch, or close other programs; the run's state is unharmed",
+            hint="train a smaller model or batch, close other programs, or let it have more (training.memory_mb); the "
+            "run's state is unharmed",
         )
     kind: FailureKind = "internal"
     hint = None

@@ -18,7 +18,7 @@ from tests.support.processes import until
 from tests.support.swarm import STEP_S, Peer, Swarm
 from ubcp_p2p.keys import AccountKey, NodeKey
 from ubcp_p2p.ledger.author import Author
-from ubcp_p2p.ledger.entry import URGENCY_MIN, ZERO, OpenAccount, OpenNode, Request
+from ubcp_p2p.ledger.entry import URGENCY_MIN, ZERO, Enrol, OpenAccount, OpenNode, Request
 from ubcp_p2p.ledger.world import CHARTER, World
 from ubcp_p2p.units import MICROCREDITS
 
@@ -44,14 +44,17 @@ def community() -> World:
 
 
 def open_chains(peer: Peer, world: World) -> None:
-    """Open the chains of the profile's account and node, as its owner does with the account key."""
+    """Open the chains of the profile's account and node, and enrol, as its owner does with the account key."""
     network = world.charters.network
     account = Author(network, AccountKey.load(peer.profile.account_key))
     node = Author(network, NodeKey.load(peer.profile.node_key))
     first = account.write(world.now, OpenAccount(ZERO))
     assert account.head is not None
-    entries = [first, node.write(world.now, OpenNode(account.head), [account.key])]
-    assert [result["outcome"] for result in hand_in(peer, entries)] == ["added", "added"]
+    now = world.ledger.period(world.now)
+    enrol = Enrol(False, world.charter.units[0].name, now, now + 1, account.public)
+    enrolled = account.write(world.now, enrol, world.stewards[: world.charter.threshold])
+    entries = [first, enrolled, node.write(world.now, OpenNode(account.head), [account.key])]
+    assert [result["outcome"] for result in hand_in(peer, entries)] == ["added"] * 3
 
 
 def serving(peer: Peer) -> dict[str, Any]:
@@ -120,7 +123,7 @@ def test_two_nodes_serve_what_fits_and_the_audit_replays_it(swarm: Swarm, tmp_pa
     done = subprocess.run([*ubcp, "audit", str(export), "--json"], capture_output=True, text=True, timeout=60)
     report = json.loads(done.stdout)
     assert (done.returncode, report["faults"]) == (0, [])
-    assert report["decisions_replayed"] >= 1
+    assert report["decisions_replayed"] >= 1 and report["requests_not_here"] == 0
     decided: dict[tuple[bytes, int], int] = {}
     from ubcp_p2p.ledger.entry import Decision
     from ubcp_p2p.ledger.sources import ExportSource

@@ -37,7 +37,7 @@ def _span(story: Story, rng: random.Random) -> Span:
 
 
 def _stats(story: Story, activity: Activity, span: Span) -> Statistics:
-    return statistics(activity, story.scene.charters, span, story.scene.ledger.slice)
+    return statistics(activity, story.scene.ledger, span)
 
 
 @SOME
@@ -59,7 +59,7 @@ def test_any_order_gives_the_same_document(steps: list[int], seed: int) -> None:
     for chains in peer.ledger.chains.values():
         for signed in peer.history(chains[0].author):
             activity.add(signed.entry)
-    assert document(statistics(activity, charters, span, peer.ledger.slice), charters) == document(stats, charters)
+    assert document(statistics(activity, peer.ledger, span), charters) == document(stats, charters)
 
 
 @SOME
@@ -94,7 +94,7 @@ def test_every_request_was_of_an_enrolled_account(steps: list[int]) -> None:
 def test_periods_have_all_requests_and_leases_once(steps: list[int]) -> None:
     story = Story(steps)
     activity, ledger = _activity(story), story.scene.ledger
-    last = ledger.period(max([ledger.slice, *(lease.slice for lease in activity.all_leases())]))
+    last = ledger.period(max([ledger.slice, *(one.body.slice for one in activity.decisions.values())]))
     each = [_stats(story, activity, Span(n, n)) for n in range(last + 1)]
     whole = _stats(story, activity, Span(0, last))
     asked = sum(isinstance(signed.entry.body, Request) for signed in story.scene.entries)

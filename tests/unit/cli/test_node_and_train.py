@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ubcp_p2p.cli import main as cli
-from ubcp_p2p.cli.node import describe_run
+from ubcp_p2p.cli.node import describe_run, describe_sandbox
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.keys import AccountKey, NodeKey, Ownership
 from ubcp_p2p.peer.control import ControlServer, Emit
@@ -23,7 +23,7 @@ RUN: dict[str, Any] = {
     "name": "r", "recipe": "digits-tiny", "run_id": "ab" * 32, "stage": "done", "resumed": False, "resting": "",
     "phase": "done", "round": 50, "rounds": 50,
     "step": 4, "steps": 4, "peers": 3, "loss": 0.25, "state_hash": "cd" * 32, "retries": 1, "trainer_pid": 7,
-    "device": "cpu", "evaluation": None, "checkpoint_trouble": None, "error": None,
+    "device": "cpu", "sandbox": None, "evaluation": None, "checkpoint_trouble": None, "error": None,
 }  # fmt: skip
 FAILED = RUN | {"error": {"message": "the trainer was killed", "hint": "start it again"}}
 OWNER: dict[str, Any] = {
@@ -373,6 +373,20 @@ def test_stop_waits_for_the_end(node: FakeNode, capsys: pytest.CaptureFixture[st
 def test_one_line_on_a_run(run: dict[str, Any], words: str) -> None:
     assert words in describe_run(run)
     assert "\n" not in describe_run(run)
+
+
+def test_the_lines_on_a_sandbox() -> None:
+    def layer(name: str, active: bool, words: str, remedy: str = "") -> dict[str, Any]:
+        return {"name": name, "active": active, "words": words, "remedy": remedy}
+
+    held, bare = layer("limits", True, "at most 9 MiB"), layer("files", False, "no Landlock", "a newer Linux")
+    assert describe_sandbox(None) == describe_sandbox([]) == []
+    assert describe_sandbox([held, bare]) == [
+        "holds: limits (at most 9 MiB)",
+        "NOT THERE: files: no Landlock; a newer Linux",
+    ]
+    off = [layer(name, False, "switched off") for name in ("limits", "files")]
+    assert describe_sandbox(off) == ["NOT THERE: limits, files: switched off"]
 
 
 def test_the_error_class_of_a_missing_node_is_usage() -> None:

@@ -6,9 +6,11 @@ import random
 from collections.abc import Iterable
 
 from tests.vectors.ledger.scene import Scene
-from ubcp_p2p.ledger.activity import Activity, Lease, Work
+from ubcp_p2p.ledger.activity import Activity, Work
 from ubcp_p2p.ledger.author import Author
+from ubcp_p2p.ledger.decisions import told_twice
 from ubcp_p2p.ledger.entry import Allot, Close, Heal, OpenNode, Request
+from ubcp_p2p.ledger.leases import Lease, Leases
 from ubcp_p2p.ledger.wire import Signed
 
 
@@ -39,18 +41,73 @@ def test_requests_and_leases() -> None:
     other = s.node(s.names["p"], "other")
     late = s.decide(other, [request], slice_=3)
     early = s.decide(node, [request], slice_=1)
-    again = s.decide(node, [request], slice_=1, budget=5)
     id_ = request.entry.id
-    twice = sorted((early.entry.id, again.entry.id))
     for activity in _orders(s):
+        leases = Leases(activity, s.ledger)
         assert activity.requests[id_].body == request.entry.body
-        assert activity.leases(id_) == [
-            *(Lease(id_, node.public, 1, decision) for decision in twice),
-            Lease(id_, other.public, 3, late.entry.id),
-        ]
-        assert set(activity.all_leases()) == set(activity.leases(id_))
-        assert activity.decisions.keys() == {early.entry.id, again.entry.id, late.entry.id}
-        assert activity.leases(bytes(32)) == []
+        assert leases.of(id_) == [Lease(id_, node.public, 1), Lease(id_, other.public, 3)]
+        assert activity.decisions.keys() == {early.entry.id, late.entry.id}
+        assert leases.of(bytes(32)) == []
+        assert Leases(activity, s.ledger, since=2).of(id_) == leases.of(id_)[1:]
+
+
+def test_the_first_decision_on_a_slice_counts_in_all_its_parts() -> None:
+    """The first of the chain, whatever its id and whenever it comes."""
+    s, _, pay, node, request = _paid()
+    second, third = s.request(s.names["a"], pay, 100), s.request(s.names["b"], pay, 100)
+    first = s.decide(node, [request], slice_=1, refused={"full": 2})
+    again = s.decide(node, [third], slice_=1, budget=5)
+    part = s.decide(node, [second], slice_=1, refused={"full": 2})
+    on_another = s.decide(node, [third], slice_=2)
+    for activity in _orders(s):
+        leases = Leases(activity, s.ledger)
+        assert [one.id for one in leases.decided] == [signed.entry.id for signed in (first, part, on_another)]
+        for signed, slices in ((request, [1]), (second, [1]), (third, [2])):
+            assert [lease.slice for lease in leases.of(signed.entry.id)] == slices
+        (found,) = told_twice(activity.decisions.values(), s.ledger)
+        assert found[:3] == ("decision-twice", again.entry.id, node.public)
+        assert first.entry.id.hex()[:16] in found.message
+
+
+def test_decisions_count_of_nodes_whose_owner_is_enrolled_in_that_slice() -> None:
+    s, _, pay, node, _ = _paid()
+    s.now = 5
+    stranger, late = s.account("stranger", enrol=False), s.account("late", enrol=False)
+    nodes = [s.node(stranger, "strange"), s.node(late, "later")]
+    s.enrol(late, "late", first=1, periods=1)
+    long = s.request(s.names["a"], pay, 100, slices=20)
+    for slice_ in (9, 10, 19, 20):
+        s.now = max(s.now, slice_ - 9)
+        for author in (node, *nodes):
+            s.decide(author, [long], slice_=slice_)
+    enrolled = [Lease(long.entry.id, nodes[1].public, slice_) for slice_ in (10, 19)]
+    for activity in _orders(s):
+        leases = Leases(activity, s.ledger)
+        assert [lease for lease in leases.of(long.entry.id) if lease.node != node.public] == enrolled
+        assert len(leases.of(long.entry.id)) == 4 + len(enrolled)
+
+
+def test_a_second_owner_takes_no_decision_back() -> None:
+    """A node that is opened once more, for somebody who is not enrolled, has charged what it has charged."""
+    s, _, _, node, request = _paid()
+    s.decide(node, [request], slice_=1)
+    stranger = s.account("stranger", enrol=False)
+    twin = Author(node.network, node.key)
+    assert stranger.head is not None
+    s.write(twin, OpenNode(stranger.head), [stranger.key])
+    for activity in _orders(s):
+        assert [lease.node for lease in Leases(activity, s.ledger).of(request.entry.id)] == [node.public]
+
+
+def test_of_a_node_that_has_forked_all_decisions_count() -> None:
+    """It is named for its fork, and takes nothing back that its first branch has charged to people."""
+    s, _, _, node, request = _paid()
+    twin = s.back(node, 0)
+    for author, budget in ((node, 1), (node, 2), (twin, 3)):
+        s.decide(author, [request], slice_=1, budget=budget)
+    for activity in _orders(s):
+        assert len(Leases(activity, s.ledger).decided) == 3
+        assert list(told_twice(activity.decisions.values(), s.ledger)) == []
 
 
 def test_work_is_what_a_receipt_adds() -> None:

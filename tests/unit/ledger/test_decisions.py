@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from ubcp_p2p.charter.values import Charter
 from ubcp_p2p.cli.decisions import replay, synthetic
-from ubcp_p2p.ledger.activity import Asked
+from ubcp_p2p.ledger.activity import Activity
 from ubcp_p2p.ledger.audit import audit
 from ubcp_p2p.ledger.decisions import Decided, joined
 from ubcp_p2p.ledger.entry import Decision
 from ubcp_p2p.ledger.plant import write_synthetic
 from ubcp_p2p.ledger.report import Report
 from ubcp_p2p.ledger.sources import ExportSource
+from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.synth import Deciding
 
 LATE = 2**31
@@ -37,8 +37,8 @@ def test_real_decisions_follow_from_their_inputs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lie", ["accepts nobody", "refuses more", "another budget", "other inputs"])
 def test_whoever_decides_otherwise_than_by_the_rules_is_named(tmp_path: Path, lie: str) -> None:
-    def deciding(slice_: int, charter: Charter, asked: list[Asked]) -> tuple[Decision, bytes]:
-        body, blob = synthetic(slice_, charter, asked)
+    def deciding(slice_: int, ledger: Ledger, activity: Activity, node: bytes) -> tuple[Decision, bytes]:
+        body, blob = synthetic(slice_, ledger, activity, node)
         changed = {
             "accepts nobody": body._replace(accepted=(), refused=(*body.refused,)),
             "refuses more": body._replace(refused=(("full", 9),)),
@@ -47,7 +47,7 @@ def test_whoever_decides_otherwise_than_by_the_rules_is_named(tmp_path: Path, li
         }[lie]
         return changed, b"no problem of a slice" if lie == "other inputs" else blob
 
-    report = report_of(tmp_path / "ledger", deciding)  # type: ignore[arg-type]
+    report = report_of(tmp_path / "ledger", deciding)
     if lie == "other inputs":  # the blob that is there is not the one that was named: nothing can be said
         assert (report.counts.replayed, report.faults) == (0, ())
         assert report.blobs_missing > 0
@@ -65,9 +65,10 @@ def test_junk_instead_of_inputs_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_several_entries_are_one_decision() -> None:
-    first = Decided(b"2" * 32, b"n" * 32, 5, 100, 1, (b"a" * 32, b"c" * 32), (("full", 1),), b"i" * 32)
-    second = first._replace(entry=b"1" * 32, accepted=(b"b" * 32,))
-    other = first._replace(entry=b"3" * 32, slice=6)
-    one, two = joined([first, other, second])
-    assert one == second._replace(accepted=(b"a" * 32, b"b" * 32, b"c" * 32))
+    body = Decision(5, 100, 1, (b"a" * 32, b"c" * 32), (("full", 1),), b"i" * 32)
+    first = Decided(b"2" * 32, b"n" * 32, 1, 5, body)
+    second = first._replace(id=b"1" * 32, seq=2, body=body._replace(accepted=(b"b" * 32,)))
+    other = first._replace(id=b"3" * 32, seq=3, body=body._replace(slice=6))
+    one, two = joined([second, other, first])
+    assert one == first._replace(body=body._replace(accepted=(b"a" * 32, b"b" * 32, b"c" * 32)))
     assert two == other

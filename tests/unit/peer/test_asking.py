@@ -76,7 +76,7 @@ class Scene:
             Known(
                 world.charter, world.now, self.funds(), node, standing(world.ledger, node, world.history),
                 open_requests(world.ledger, activity, world.now),
-                supply(activity, world.charter, world.now, self.ann.public, frozenset(world.ledger.frozen())),
+                supply(world.ledger, activity, world.now, self.ann.public),
             ),
             **changes,  # type: ignore[arg-type]
         )  # fmt: skip

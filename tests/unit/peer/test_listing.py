@@ -7,6 +7,7 @@ import pytest
 from tests.unit.peer.test_asking import CREDIT, RECIPE, Scene
 from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.entry import Close
+from ubcp_p2p.ledger.leases import Leases
 from ubcp_p2p.models.recipe import run_id
 from ubcp_p2p.peer.asking.listing import closing, listed, row, with_waits
 from ubcp_p2p.peer.asking.prospect import Prospect
@@ -20,7 +21,9 @@ def scene() -> Scene:
 
 def runs(scene: Scene, now: int) -> list[tuple[str, str, bool]]:
     ledger, activity, me = scene.world.ledger, scene.activity(), scene.ann.public
-    found = [row(ledger, activity, asked, me, now) for asked in listed(ledger, activity, me, now)]
+    found = [
+        row(ledger, activity, Leases(activity, ledger), asked, me, now) for asked in listed(ledger, activity, me, now)
+    ]
     return [(one["run"], one["state"], one["mine"]) for one in found]
 
 
@@ -46,7 +49,7 @@ def test_leases_and_payments_of_a_request(scene: Scene) -> None:
     allot = world.allot(scene.ann_pc, asked, scene.ben_pc, 1000)
     world.receipt(scene.ben_pc, scene.ann_pc, allot, 300)
     ledger, activity, me = world.ledger, scene.activity(), scene.ann.public
-    found = row(ledger, activity, listed(ledger, activity, me, 42)[0], me, 42)
+    found = row(ledger, activity, Leases(activity, ledger), listed(ledger, activity, me, 42)[0], me, 42)
     assert (found["state"], found["paid"], found["reserved"]) == ("served", 300, 1000)
     assert found["leases"] == {"slice": 42, "nodes": [scene.ben_pc.public.hex()]}
     assert found["run_id"] == run_id("mine", RECIPE.hash()).hex()

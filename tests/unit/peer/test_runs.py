@@ -23,7 +23,8 @@ from ubcp_p2p.swarm.directory import KEY
 from ubcp_p2p.swarm.events import Event, Observer, RunSettings
 from ubcp_p2p.swarm.membership import Phase
 from ubcp_p2p.swarm.records import Claim
-from ubcp_p2p.training.process import TrainerProcess
+from ubcp_p2p.training.process import TrainerProcess, TrainerSpec
+from ubcp_p2p.training.sandbox.values import SandboxSpec
 
 ME, A, B = (key.public for key in KEYS[:3])
 RECIPE = load_recipe("digits-tiny")
@@ -57,7 +58,7 @@ class FakeTrainer:
 
     def __init__(self) -> None:
         self.ready = SimpleNamespace(
-            data_sha256=OURS.hex(), notes=(), round=0, extra={}, device="cpu", state_hash=bytes(32)
+            data_sha256=OURS.hex(), notes=(), round=0, extra={}, device="cpu", state_hash=bytes(32), sandbox=()
         )
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.stopped = False
@@ -113,12 +114,14 @@ class House:
         self.network = FakeNetwork()
         self.trainers: list[FakeTrainer] = []
         self.members: list[FakeMember] = []
+        self.specs: list[TrainerSpec] = []
         self.running = asyncio.Event()  # a member trains
         self.fails: UbcpError | None = None
         self.observe: Observer
         monkeypatch.setattr(TrainerProcess, "start", self._start)
 
-    async def _start(self, *_: object, **__: object) -> FakeTrainer:
+    async def _start(self, spec: TrainerSpec, **__: object) -> FakeTrainer:
+        self.specs.append(spec)
         if self.fails is not None:
             raise self.fails
         self.trainers.append(FakeTrainer())
@@ -132,9 +135,9 @@ class House:
         running.cancel()
         return run
 
-    def runs(self, rules: Rules = Rules()) -> Runs:  # noqa: B008  # frozen
+    def runs(self, rules: Rules = Rules(), training: TrainingConfig = TrainingConfig()) -> Runs:  # noqa: B008  # frozen
         network: Any = self.network
-        made = Runs(self.profile, TrainingConfig(), network, rules)
+        made = Runs(self.profile, training, network, rules)
 
         def member(settings: RunSettings, trainer: object, observe: Observer) -> Any:
             self.observe = observe
@@ -175,6 +178,74 @@ async def test_one_honest_peer_or_new_lets_it_in(house: House, honest: bool) -> 
     assert (claim.run_id, claim.data_hash) == (run.run_id, OURS)
     await runs.stop()
     assert house.trainers[0].stopped
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("path", "fine"),
+    [
+        ("/usr/share/datasets/fashion-mnist", True),
+        ("/usr/share", True),
+        ("{tmp}/data/fashion", True),
+        ("{tmp}/data", True),
+        ("{tmp}/database", False),
+        ("{tmp}/data/../secret", False),
+        ("{tmp}/data/link", False),
+        ("{tmp}/data/inner", True),
+        ("/", False),
+        ("/usr/share/../../etc", False),
+        ("relative", False),
+        (".", False),
+    ],
+)
+async def test_a_recipe_reads_where_the_owner_lets_recipes_read(
+    house: House, tmp_path: Path, path: str, fine: bool
+) -> None:
+    for name in ("data", "secret"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "secret")
+    (tmp_path / "data" / "inner").symlink_to(tmp_path / "data")
+    base = load_recipe("fashion-cnn")
+    data = base.data.model_copy(update={"path": path.format(tmp=tmp_path)})
+    recipe = base.model_copy(update={"data": data})
+    runs = house.runs(training=TrainingConfig(read_dirs=(str(tmp_path / "data"),)))
+    if fine:
+        assert (await house.begun(await runs.start("r", recipe, RunOptions()))).stage == "running"
+        await runs.stop()
+    else:
+        with pytest.raises(ConfigError, match="takes its data from") as caught:
+            await runs.start("r", recipe, RunOptions())
+        assert "read_dirs" in str(caught.value.hint)
+        assert not house.trainers
+        assert not list(house.profile.runs.iterdir())
+
+
+@pytest.mark.asyncio
+async def test_what_the_owner_says_of_the_sandbox_reaches_the_trainer(house: House, tmp_path: Path) -> None:
+    said = TrainingConfig(sandbox="required", memory_mb=600, read_dirs=(str(tmp_path),), silent_minutes=2)
+    for training in (TrainingConfig(), said):
+        runs = house.runs(training=training)
+        await house.begun(await runs.start("r", RECIPE, RunOptions()))
+        await runs.stop()
+    assert [(spec.sandbox, spec.silent_s) for spec in house.specs] == [
+        (SandboxSpec("auto", 0, ()), 1800.0),
+        (SandboxSpec("required", 600, (tmp_path,)), 120.0),
+    ]
+
+
+@pytest.mark.asyncio
+async def test_a_kept_run_is_refused_once_the_owner_takes_its_folder_back(house: House, tmp_path: Path) -> None:
+    base = load_recipe("fashion-cnn")
+    recipe = base.model_copy(update={"data": base.data.model_copy(update={"path": str(tmp_path)})})
+    before = house.runs(training=TrainingConfig(read_dirs=(str(tmp_path),)))
+    await house.begun(await before.start("r", recipe, RunOptions()))
+    await before.stop()
+    after = house.runs()
+    after.resume()
+    run = await house.begun(after.get("r"))
+    assert run.stage == "failed"
+    assert run.error is not None and "takes its data from" in run.error.message
+    assert len(house.trainers) == 1
 
 
 # -- over a restart of the node --------------------------------------------------------------------------------------

@@ -2,72 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.support.serving import CREDIT, SLICE, Scene
 from ubcp_p2p.allocator.blob import decode_problem, encode_problem
 from ubcp_p2p.allocator.decide import decide
-from ubcp_p2p.allocator.problem import Ask, Problem, Reason
+from ubcp_p2p.allocator.problem import Reason
 from ubcp_p2p.carbon.values import Slot
 from ubcp_p2p.charter.draft import COSTS
 from ubcp_p2p.charter.values import CostBasis
 from ubcp_p2p.errors import ConfigError
-from ubcp_p2p.ledger.activity import Activity, Lease
+from ubcp_p2p.ledger.activity import Activity
 from ubcp_p2p.ledger.author import Author
-from ubcp_p2p.ledger.entry import URGENCY_MIN, ZERO, Decision, Request
-from ubcp_p2p.ledger.leases import holders, rank, turn_permille
+from ubcp_p2p.ledger.entry import Decision, Request
+from ubcp_p2p.ledger.leases import Lease, holders, rank, turn_permille
 from ubcp_p2p.ledger.store import Store
-from ubcp_p2p.ledger.wire import Signed
 from ubcp_p2p.ledger.world import World
 from ubcp_p2p.peer.config import ServingConfig
 from ubcp_p2p.peer.serving import problem as serving_problem
 from ubcp_p2p.peer.serving.book import Book
-from ubcp_p2p.peer.serving.problem import Offer, assemble
 from ubcp_p2p.peer.serving.savings import CarbonBook, joules_of
 from ubcp_p2p.peer.serving.service import speed_of
-from ubcp_p2p.units import MICROCREDITS
-
-CREDIT = MICROCREDITS
-SLICE = 40
-
-
-class Scene:
-    """Ann and Ben ask; Cid's machine serves."""
-
-    def __init__(self) -> None:
-        self.world = World(5)
-        self.ann, self.ben, self.cid = (self.world.account(name) for name in ("ann", "ben", "cid"))
-        self.ann_pc, self.ben_pc, self.cid_pc = (
-            self.world.node(owner, name) for owner, name in ((self.ann, "ann"), (self.ben, "ben"), (self.cid, "cid"))
-        )
-        self.offer = Offer(self.cid_pc.public, 1000 * CREDIT, 1000 * CREDIT)
-
-    def asks(
-        self, author: Author, paymaster: Author, *, units: int = 100 * CREDIT, at: int = 0,
-        peers: tuple[int, int] = (1, 2), deadline: int = 200, purpose: str = "education",
-    ) -> Signed:  # fmt: skip
-        self.world.now = at
-        body = Request(
-            f"run of {author.public.hex()[:4]}", bytes(32), purpose, *peers, units, 1000 * CREDIT, deadline, deadline,
-            URGENCY_MIN, paymaster.public, (), (),
-        )  # fmt: skip
-        return self.world.write(author, body)
-
-    def decides(self, node: Author, slice_: int, *accepted: Signed) -> None:
-        self.world.now = slice_
-        ids = tuple(sorted(signed.entry.id for signed in accepted))
-        self.world.write(node, Decision(slice_, 500 * CREDIT, 1, ids, (), ZERO))
-
-    def problem(self, slice_: int = SLICE, **changes: object) -> Problem:
-        activity = Activity()
-        for signed in self.world.entries:
-            activity.add(signed.entry)
-        return assemble(self.world.ledger, activity, slice_, replace(self.offer, **changes))  # type: ignore[arg-type]
-
-    def ask_of(self, signed: Signed, slice_: int = SLICE, **changes: object) -> Ask | None:
-        return next((ask for ask in self.problem(slice_, **changes).asks if ask.id == signed.entry.id), None)
 
 
 @pytest.fixture
@@ -141,6 +100,43 @@ def test_enough_peers_are_enough(scene: Scene) -> None:
     scene.decides(scene.ben_pc, SLICE, request)
     assert scene.ask_of(request) is None
     assert scene.ask_of(request, SLICE + 1) is not None
+
+
+def test_nodes_of_strangers_take_up_no_places_and_are_no_peers(scene: Scene) -> None:
+    request = scene.asks(scene.ann, scene.ann_pc, peers=(1, 1))
+    several = scene.asks(scene.ann, scene.ann_pc, peers=(2, 2))
+    eve = scene.world.account("eve", enrol=False)
+    eve_pc = scene.world.node(eve, "eve")
+    scene.decides(eve_pc, SLICE, request, several)
+    problem = scene.problem()
+    assert problem.capacity == 1000 * CREDIT
+    assert [ask.standing for ask in problem.asks if ask.id == request.entry.id] == [None]
+    assert [ask.standing for ask in problem.asks if ask.id == several.entry.id] == [Reason.TOO_FEW_PEERS]
+    after = scene.problem(SLICE + 1)
+    assert all(user.use == 0 for user in after.applicants)
+    assert {ask.waited for ask in after.asks} == {SLICE + 1}
+    scene.world.enrol(eve, "eve")
+    assert scene.ask_of(request) is None
+    assert scene.problem(SLICE + 1).capacity > 1000 * CREDIT
+
+
+def test_frozen_nodes_hold_nothing_in_the_slice_under_way(scene: Scene, tmp_path: Path) -> None:
+    request = scene.asks(scene.ann, scene.ann_pc, peers=(2, 2))
+    scene.decides(scene.cid_pc, SLICE, request)
+    scene.decides(scene.ben_pc, SLICE, request)
+    book = Book(scene.cid_pc.public)
+    with Store.create(tmp_path / "store", scene.world.charters) as store:
+        store.append(scene.world.entries)
+        assert book.held(store, SLICE) == [request.entry.id]
+        twin = copy.copy(scene.ben_pc)
+        assert scene.ben_pc.head is not None
+        for inputs in (b"1", b"2"):
+            scene.world.write(copy.copy(twin), Decision(SLICE + 1, 0, 1, (), (), inputs * 32))
+        store.append(scene.world.entries[-2:])
+        assert store.ledger.frozen() == [scene.ben_pc.public]
+        assert book.held(store, SLICE) == []  # it is one peer, where two are needed
+    found = {user.id: user for user in scene.problem(SLICE + 1).applicants}
+    assert found[scene.ann.public].use > 0  # what was charged stays charged
 
 
 def test_a_request_for_more_peers_than_there_are_is_out(scene: Scene) -> None:
@@ -274,7 +270,7 @@ def test_leases_hold_by_rank_alone() -> None:
     assert isinstance(signed.entry.body, Request)
     asked = asked._replace(body=signed.entry.body._replace(peers_min=2, peers_max=3))
     nodes = [bytes([n]) * 32 for n in range(5)]
-    leases = [Lease(asked.id, node, 7, bytes(32)) for node in nodes]
+    leases = [Lease(asked.id, node, 7) for node in nodes]
     assert holders(asked, 7, leases[:1]) == ()
     assert holders(asked, 8, leases) == ()
     chosen = holders(asked, 7, reversed(leases))

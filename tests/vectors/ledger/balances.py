@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.vectors.ledger.files import Vectors
+from tests.vectors.ledger.files import Vectors, forked
 from tests.vectors.ledger.scene import Scene
 from ubcp_p2p.charter.values import Allowance
 from ubcp_p2p.ledger.author import Author
@@ -20,6 +20,7 @@ def vectors() -> Vectors:
     _earning(file)
     _closing(file)
     _nullifiers(file)
+    _decisions(file)
     return file
 
 
@@ -195,3 +196,34 @@ def _nullifiers(file: Vectors) -> None:
         file.state("6.2", f"one person enrolled twice, the second {83 - seed} slices later",
                    "the later by slice; in one slice, by author", s, {"one": P, "two": P},
                    findings=[("nullifier", at_fault, at_fault.entry.author.hex())])  # fmt: skip
+
+
+def _decisions(file: Vectors) -> None:
+    s = Scene(84)
+    a, p = s.account("a"), s.account("p")
+    pay = s.node(p, "pay")
+    requests = [s.request(a, pay, 100) for _ in range(3)]
+    rows = {"a": (700, 300, 0, 0), "p": P}
+    s.decide(pay, [requests[0]], budget=10, refused={"full": 1})
+    s.decide(pay, [requests[1]], budget=10, refused={"full": 1})
+    s.decide(pay, [requests[2]], slice_=1, budget=20)
+    file.state("6.4", "one decision in two parts", "equal but for what is accepted; the third is on another slice", s,
+               rows)  # fmt: skip
+    found = []
+    for shows, changes in (
+        ("another budget", {"budget": 9, "refused": {"full": 1}}), ("other refusals", {"budget": 10}),
+        ("told for a later slice before", {"slice_": 1, "budget": 10}),
+    ):  # fmt: skip
+        second = s.decide(pay, **changes)
+        found.append(("decision-twice", second, pay.public.hex()))
+        file.state("6.4", f"a second decision: {shows}", "valid, and a fault; what follows it is judged on its own", s,
+                   rows, findings=found)  # fmt: skip
+    s.decide(pay, [requests[2]], budget=10, refused={"full": 1})
+    file.state("6.4", "a part of the first decision after the second", "no fault", s, rows, findings=found)
+
+    s = Scene(85)
+    pay = s.node(s.account("p"), "pay")
+    twin = s.back(pay, 0)
+    ids = [s.decide(author, budget=budget) for author, budget in ((pay, 1), (pay, 2), (twin, 3))]
+    file.state("6.4", "two decisions of a node that has forked", "the fork alone is a fault", s, {"p": P},
+               frozen=[pay.public], findings=[forked(ids[0], ids[2])])  # fmt: skip

@@ -10,7 +10,7 @@ from tests.support.ledgers import MemoryLedger
 from tests.vectors.ledger.files import FORMAT
 from ubcp_p2p import codec, keys
 from ubcp_p2p.charter.values import CharterError, Charters, SignedCharter
-from ubcp_p2p.ledger import balances, entry, merkle, parse, rules, stats, stats_document, sync, wire
+from ubcp_p2p.ledger import balances, decisions, entry, merkle, parse, rules, stats, stats_document, sync, wire
 from ubcp_p2p.ledger.activity import Activity
 from ubcp_p2p.ledger.faults import LedgerError, Pending
 from ubcp_p2p.ledger.state import Ledger
@@ -172,17 +172,20 @@ def _entry(document: Json, vector: Json) -> None:
 
 
 def _state(document: Json, vector: Json) -> None:
-    replica = Replica(document, vector)
+    replica, activity = Replica(document, vector), Activity()
     ledger = replica.ledger
     for name in vector["entries"]:
-        replica.take(_bytes(document["entries"][name]))
+        data = _bytes(document["entries"][name])
+        replica.take(data)
+        activity.add(wire.decode_signed(data).entry)
     for proof in vector["proofs"]:
         assert set(proof) == {"bytes", "expected"}
         assert _outcome(functools.partial(replica.prove, _bytes(proof["bytes"]))) == proof["expected"]
     rows = balances.balances(ledger, replica.history, vector["as_of"])
     assert [[row.account.hex(), *row[1:]] for row in rows] == vector["rows"]
     assert [author.hex() for author in ledger.frozen()] == vector["frozen"]
-    found = [*ledger.findings(), *balances.debts(ledger, rows)]
+    twice = decisions.told_twice(activity.decisions.values(), ledger)
+    found = [*ledger.findings(), *balances.debts(ledger, rows), *twice]
     named = sorted([finding.code, (finding.entry or entry.ZERO).hex(), finding.author.hex()] for finding in found)
     assert named == vector["findings"]
     assert balances.entries_root(ledger).hex() == vector["entries_root"]
@@ -209,7 +212,7 @@ def _stats(document: Json, vector: Json) -> None:
         replica.take(data)
         activity.add(wire.decode_signed(data).entry)
     ledger = replica.ledger
-    found = stats.statistics(activity, ledger.charters, stats.Span(*vector["periods"]), ledger.slice)
+    found = stats.statistics(activity, ledger, stats.Span(*vector["periods"]))
     said = stats_document.document(found, ledger.charters)
     assert {key: said[key] for key in vector["figures"]} == vector["figures"]
     assert said.keys() - vector["figures"].keys() == {"network", "name", "periods", "slice_seconds", "accounts_min"}

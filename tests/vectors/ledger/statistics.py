@@ -19,6 +19,7 @@ def vectors() -> Vectors:
     file = Vectors("stats")
     _waits(file)
     _changes(file)
+    _counting(file)
     return file
 
 
@@ -97,7 +98,7 @@ def _waits(file: Vectors) -> None:
                           new=(1, 1, 300), gco2_mg=10, gco2_units_unknown=300),
             "by_purpose": _table({"education": lab}, (1, 1, None)),
             "by_community": _table({"lab": lab}, (1, 1, None)),
-            "nodes": _nodes(7, 2, 1, 500, 300),
+            "nodes": _nodes(6, 2, 1, 500, 300),
             "refusals": [{"reason": "full", "times": 3, "decisions": 2},
                          {"reason": "frozen", "times": 1, "decisions": 1}],
             "other_refusals": 0,
@@ -121,7 +122,7 @@ def _waits(file: Vectors) -> None:
                           new=(1, 1, 300), gco2_mg=16, gco2_units_unknown=300),
             "by_purpose": _table({"education": lab}, (1, 1, None)),
             "by_community": _table({"lab": lab}, (1, 1, None)),
-            "nodes": _nodes(8, 2, 1, 550, 300),
+            "nodes": _nodes(7, 2, 1, 550, 300),
             "refusals": [{"reason": "full", "times": 3, "decisions": 2},
                          {"reason": "frozen", "times": 1, "decisions": 1}],
             "other_refusals": 0,
@@ -175,6 +176,34 @@ def _changes(file: Vectors) -> None:
             "by_purpose": _table({"education": before, "research": after}),
             "by_community": _table({"lab": before, "village": after}),
             "nodes": _nodes(2, 1, 1, 2000, 110), "refusals": [], "other_refusals": 0,
+        },
+    )  # fmt: skip
+
+
+def _counting(file: Vectors) -> None:
+    s = Scene(93)
+    people = [_enrolled(s, f"a{n}", "lab") for n in range(5)]
+    b, stranger, short = s.account("b"), s.account("stranger", enrol=False), _enrolled(s, "short", "lab", periods=1)
+    node, strange, shorter = s.node(b, "node"), s.node(stranger, "strange"), s.node(short, "shorter")
+    asked = [s.write(who, s.ask(node, 100, units=10, expiry=20, deadline=20)) for who in people]
+    s.decide(strange, asked, budget=100, refused={"full": 7})
+    s.decide(node, asked[:1], budget=100, refused={"full": 2})
+    s.decide(node, asked[1:2], budget=100, refused={"full": 2})
+    s.decide(node, asked, budget=999, refused={"full": 9})
+    s.now = 5
+    s.decide(shorter, asked[2:3], slice_=9, budget=50)
+    s.decide(shorter, asked[3:4], slice_=10, budget=50)
+    s.now = 12
+    s.decide(strange, asked[4:], budget=100)
+    row = _row(5, [3, 0, 9, 9, 9], [2, 12, 12, 12, 12], leases=3, overdue=2)
+    file.stats(
+        "decisions that count",
+        "not of a node whose owner is not enrolled, or no more; of a node's own, not the second; parts together", s,
+        (0, 1),
+        {
+            "slice": 12, "total": row, "by_purpose": _table({"education": row}), "by_community": _table({"lab": row}),
+            "nodes": _nodes(3, 2, 2, 150, 30), "refusals": [{"reason": "full", "times": 2, "decisions": 1}],
+            "other_refusals": 0,
         },
     )  # fmt: skip
 

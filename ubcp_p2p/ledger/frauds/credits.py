@@ -6,13 +6,18 @@ import copy
 import hashlib
 from typing import Any
 
+from ubcp_p2p.codec import Value, encode
 from ubcp_p2p.keys import AccountKey
+from ubcp_p2p.ledger import entry as form
 from ubcp_p2p.ledger.author import Author
+from ubcp_p2p.ledger.chain import AccountChain
 from ubcp_p2p.ledger.entry import Allot, Checkpoint, Close, Decision, OpenAccount
 from ubcp_p2p.ledger.frauds.scene import CREDITS, SLICES, Head, Planted, Scene, fraud
 from ubcp_p2p.ledger.synth import Community
 from ubcp_p2p.ledger.wire import ForkProof
 from ubcp_p2p.ledger.world import PEAK, secret
+
+_OWNER_REFUSED = 3  # of an ask in a decision's inputs
 
 # -- 6: sums ----------------------------------------------------------------------------------------------------------
 
@@ -261,6 +266,14 @@ def _decision(scene: Scene) -> Planted:
     return scene.bad(till, Decision(scene.world.now - 1, 1, 1, (), (), hashlib.sha256(b"").digest()))
 
 
+@fraud("decision-twice", "a second DECISION of one node on one slice")
+def _decision_twice(scene: Scene) -> Planted:
+    _, till = scene.person("payer")
+    scene.world.decide(till, budget=1)
+    entry = scene.world.decide(till, budget=2).entry
+    return Planted(entry.id, entry.author)
+
+
 @fraud("decision-inputs", "a DECISION whose inputs are nothing that anybody could decide on")
 def _decision_inputs(scene: Scene) -> Planted:
     _, till = scene.person("payer")
@@ -268,6 +281,31 @@ def _decision_inputs(scene: Scene) -> Planted:
     scene.world.blobs.append(blob)
     entry = scene.world.write(till, Decision(scene.world.now, 1, 1, (), (), hashlib.sha256(blob).digest())).entry
     return Planted(entry.id, entry.author)
+
+
+@fraud("decision-claims", "a DECISION whose inputs say another purpose than the REQUEST")
+def _decision_claims(scene: Scene) -> Planted:
+    """The inputs are encoded as the allocator has them (docs/allocator.md): one request, that the owner refuses."""
+    world = scene.world
+    payer, till = scene.person("payer")
+    _, rig = scene.person("worker")
+    request = world.request(payer, till, CREDITS)
+    fact, chain = world.ledger.requests[request.entry.id], world.ledger.chains[payer.public][0]
+    assert isinstance(chain, AccountChain)
+    charter, (enrolment,) = world.charter, chain.enrolments
+    purposes: list[Value] = list(charter.purposes)
+    blob = encode(
+        [
+            1, world.now,
+            [charter.newcomer_permille, charter.half_life_slices, charter.ageing_slices, charter.slice_s, purposes],
+            1, 1, 1, 0, [], [[unit.name, unit.weight, 0, 0] for unit in charter.units],
+            [[payer.public, enrolment.unit, int(enrolment.newcomer), 0, 0]],
+            [[fact.id, payer.public, charter.purposes[1], 1, 1, 0, form.URGENCY_MIN, 1, [], _OWNER_REFUSED]],
+        ]
+    )  # fmt: skip
+    world.blobs.append(blob)
+    body = Decision(world.now, 1, 1, (), (("owner-refused", 1),), hashlib.sha256(blob).digest())
+    return Planted(world.write(rig, body).entry.id, rig.public)
 
 
 def _payer(world: Community) -> bytes:

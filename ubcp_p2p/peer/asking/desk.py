@@ -20,6 +20,7 @@ from ubcp_p2p.ledger.balances import StandingReport, standing
 from ubcp_p2p.ledger.chain import NodeChain
 from ubcp_p2p.ledger.entry import Body, Close, Request
 from ubcp_p2p.ledger.funds import Funds, funds
+from ubcp_p2p.ledger.leases import Leases
 from ubcp_p2p.ledger.parse import make
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.wire import Signed, decode_signed
@@ -92,9 +93,10 @@ class Desk:
             self._book.read(store, now)
             ledger, activity = store.ledger, self._book.activity
             asked = listed(ledger, activity, self._account, now)
-            offered = supply(activity, ledger.charter_at(now), now, self._account, frozenset(ledger.frozen()))
+            offered = supply(ledger, activity, now, self._account)
+            leased = Leases(activity, ledger, since=max(0, now - ledger.charter_at(now).period_slices))
             problems = self._problems(store, now, offered) if asked else []
-            return [row(ledger, activity, one, self._account, now) for one in asked], asked, problems
+            return [row(ledger, activity, leased, one, self._account, now) for one in asked], asked, problems
 
         rows, asked, problems = await self._ledger.read(look)
         if (run := request.get("run")) is not None:  # the recipes of one run alone: they may have to be asked for
@@ -176,7 +178,7 @@ class Desk:
         return Known(
             charter, now, found, self._node, self._paymaster(store),
             tuple(pair for pair in open_requests(ledger, activity, now) if pair[0].author not in frozen),
-            supply(activity, charter, now, self._account, frozen),
+            supply(ledger, activity, now, self._account),
         )  # fmt: skip
 
     def _now(self, store: Store) -> int:

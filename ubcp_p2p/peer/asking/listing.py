@@ -11,7 +11,7 @@ from typing import Any, Final
 from ubcp_p2p.ledger.activity import Activity, Asked
 from ubcp_p2p.ledger.entry import Close
 from ubcp_p2p.ledger.funds import open_reserves
-from ubcp_p2p.ledger.leases import holders
+from ubcp_p2p.ledger.leases import Leases, holders
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.models.recipe import run_id
 from ubcp_p2p.peer.asking.prospect import Prospect
@@ -32,11 +32,11 @@ def listed(ledger: Ledger, activity: Activity, account: bytes, now: int) -> list
     return [*sorted(mine, key=_age), *in_order]
 
 
-def row(ledger: Ledger, activity: Activity, asked: Asked, account: bytes, now: int) -> dict[str, Any]:
+def row(ledger: Ledger, activity: Activity, leased: Leases, asked: Asked, account: bytes, now: int) -> dict[str, Any]:
     """One REQUEST. leases: who holds it, in the newest slice in which somebody did; null before the first."""
     body, charter = asked.body, ledger.charter_at(now)
     paid = sum(ledger.paid.get(asked.id, {}).values())
-    leases = _newest_leases(activity, asked, now)
+    leases = _newest_leases(leased, asked, now)
     return {
         "request": asked.id.hex(), "run": body.run, "run_id": run_id(body.run, body.recipe).hex(),
         "recipe_hash": body.recipe.hex(), "recipe": None, "account": asked.author.hex(),
@@ -102,8 +102,8 @@ def _closable(ledger: Ledger, asked: Asked) -> int:
     return asked.body.expiry + ledger.charter_at(asked.slice).grace_slices + 1
 
 
-def _newest_leases(activity: Activity, asked: Asked, now: int) -> dict[str, Any] | None:
-    leases = [lease for lease in activity.leases(asked.id) if lease.slice <= now]
+def _newest_leases(leased: Leases, asked: Asked, now: int) -> dict[str, Any] | None:
+    leases = [lease for lease in leased.of(asked.id) if lease.slice <= now]
     for slice_ in sorted({lease.slice for lease in leases}, reverse=True):
         if nodes := holders(asked, slice_, leases):
             return {"slice": slice_, "nodes": [node.hex() for node in nodes]}

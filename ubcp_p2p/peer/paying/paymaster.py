@@ -21,7 +21,7 @@ from ubcp_p2p.files import atomic_write, read_limited
 from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.ledger.chain import NodeChain
 from ubcp_p2p.ledger.entry import TEXT_BYTES_MAX, Allot, Close, Request, Voucher, voucher_digest
-from ubcp_p2p.ledger.leases import holders
+from ubcp_p2p.ledger.leases import Leases, holders
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.models.cost import cost_of
 from ubcp_p2p.models.recipe import Recipe, run_id
@@ -236,7 +236,7 @@ class Paymaster:
             raise BillRefused(f"the request expired in slice {fact.expiry}")
         self._book.read(store, now)
         asked_ = self._book.activity.requests[job.request]
-        leases = self._book.activity.leases(job.request)
+        leases = Leases(self._book.activity, ledger, since=now - LEASED_SLICES).of(job.request)
         recent = range(now - LEASED_SLICES, now + 1)
         leased = frozenset(node for slice_ in recent for node in holders(asked_, slice_, leases))
         if peer not in leased:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from ubcp_p2p.allocator.problem import Problem
 from ubcp_p2p.ledger.activity import Activity, Asked
 from ubcp_p2p.ledger.balances import Standing, standing
+from ubcp_p2p.ledger.decisions import again, by_slice
 from ubcp_p2p.ledger.entry import Decision, Request
-from ubcp_p2p.ledger.leases import holders
+from ubcp_p2p.ledger.leases import Leases, counts, holders
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.wire import decode_signed
@@ -20,11 +22,15 @@ CATCH_UP_SLICES: Final = 4
 
 
 class Book:
-    """What one node goes by. first_seen: in which slice a REQUEST came here, of those that came while this ran."""
+    """What one node goes by. first_seen: in which slice a REQUEST came here, of those that came while a node ran.
 
-    def __init__(self, node: bytes) -> None:
+    Where that is the slice which it says itself, it is not noted.
+    """
+
+    def __init__(self, node: bytes, first_seen: Mapping[bytes, int] = MappingProxyType({})) -> None:
+        """first_seen: what an earlier Book has noted."""
         self.activity = Activity()
-        self.first_seen: dict[bytes, int] = {}
+        self.first_seen = dict(first_seen)
         self._node = node
         self._of: Ledger | None = None  # a store that judges anew, or reads its disk again, begins another one
         self._position = 0
@@ -42,7 +48,7 @@ class Book:
             for row in rows:
                 entry = decode_signed(row.data).entry
                 self.activity.add(entry)
-                if isinstance(entry.body, Request) and is_news:
+                if isinstance(entry.body, Request) and is_news and slice_ > entry.slice:
                     self.first_seen.setdefault(entry.id, slice_)
             self._position = rows[-1].position
         over = [id_ for id_ in self.first_seen if self._is_over(id_, slice_)]
@@ -74,20 +80,25 @@ class Book:
         return assemble(store.ledger, self.activity, slice_, offer.knowing(self.first_seen, owing), considered)
 
     def decided(self, store: Store, slice_: int) -> list[Decision]:
-        """This node's own decisions on `slice_`: after a restart it may have made them already."""
+        """This node's own decision on `slice_`, in its parts: after a restart it may have made it already."""
         self.read(store, slice_)
-        return [
-            decided.body
-            for decided in self.activity.decisions.values()
-            if decided.node == self._node and decided.body.slice == slice_
-        ]
+        own = [one for one in self.activity.decisions.values() if one.node == self._node and one.body.slice == slice_]
+        return [one.body for rows in by_slice(own) for one in rows if one not in again(rows, store.ledger)]
+
+    def counts(self, store: Store, slice_: int) -> bool:
+        """Whether what this node decides on `slice_` counts; while its chain is not open, nobody can say."""
+        return self._node not in store.ledger.chains or counts(self._node, slice_, store.ledger)
 
     def held(self, store: Store, slice_: int) -> list[bytes]:
         """The REQUESTs on which this node's lease of `slice_` holds, by id."""
         self.read(store, slice_)
+        leases = Leases(self.activity, store.ledger, since=slice_)
+        frozen = set(store.ledger.frozen())
+        own = [one.body for one in leases.decided if one.node == self._node and one.body.slice == slice_]
+        accepted = {id_ for body in own for id_ in body.accepted}
         found = []
-        for asked in self.activity.requests.values():
-            leases = [lease for lease in self.activity.leases(asked.id) if lease.slice == slice_]
-            if any(lease.node == self._node for lease in leases) and self._node in holders(asked, slice_, leases):
-                found.append(asked.id)
+        for id_ in accepted:
+            of_it = [lease for lease in leases.of(id_) if lease.node not in frozen]
+            if self._node in holders(self.activity.requests[id_], slice_, of_it):
+                found.append(id_)
         return sorted(found)

@@ -30,9 +30,10 @@ from ubcp_p2p.allocator.usage import Receipt as Credited
 from ubcp_p2p.carbon.choose import cleanest
 from ubcp_p2p.carbon.values import Slot
 from ubcp_p2p.charter.values import Charter
-from ubcp_p2p.ledger.activity import Activity, Asked, Lease
+from ubcp_p2p.ledger.activity import Activity, Asked
 from ubcp_p2p.ledger.chain import AccountChain, Enrolment
-from ubcp_p2p.ledger.leases import holders
+from ubcp_p2p.ledger.entry import Request
+from ubcp_p2p.ledger.leases import Lease, Leases, holders
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.models.recipe import run_id
 from ubcp_p2p.peer.serving.rules import rules_of
@@ -86,23 +87,30 @@ def assemble(
     Of more than the allocator takes, the oldest come first. Raises BadProblem for what cannot be in a ledger.
     """
     charter = ledger.charter_at(slice_)
-    served = _last_served(activity, charter, slice_)
+    leases = Leases(activity, ledger, since=_oldest(charter, slice_))
+    served = _last_served(activity, leases, charter, slice_)
     frozen = frozenset(ledger.frozen())
     known = (asked for asked in activity.requests.values() if asked.id in ledger.requests)
     wanted = _in_turn(
-        [asked for asked in (*known, *considered) if _is_open(ledger, activity, asked, slice_, offer, frozen)],
+        [asked for asked in (*known, *considered) if _is_open(ledger, activity, leases, asked, slice_, offer, frozen)],
         offer,
     )[:ASKS_MAX]
-    use = _use(activity, charter, slice_)
+    use = _use(activity, leases, charter, slice_)
     people = {asked.author for asked in wanted} | {user for user, amount in use.items() if amount}
-    places = {user: _place(ledger, charter, user, ledger.period(slice_)) for user in _first(people, wanted, use)}
+    asking: dict[bytes, list[bytes]] = defaultdict(list)
+    for asked in wanted:
+        asking[asked.author].append(asked.id)
+    places = {
+        user: _place(ledger, activity, charter, user, asking.get(user, ()), ledger.period(slice_))
+        for user in _first(people, wanted, use)
+    }
     wanted = [asked for asked in wanted if asked.author in places]
     rules = rules_of(charter)
     reserve = rules.newcomer_permille
-    others = budgets(activity, charter, slice_, frozen | {offer.node})
+    others = budgets(leases, charter, slice_, frozen | {offer.node})
     view = _View(
         activity, slice_, charter, offer, served, places, frozen, 1 + len(others),
-        max(1, grid(offer.budget_max, reserve).fits),
+        largest(offer.budget_max, reserve),
     )  # fmt: skip
     asks = [_ask(view, asked) for asked in wanted]
     firsts = _waiting_since(asks, slice_)
@@ -161,7 +169,13 @@ def _since(asked: Asked, offer: Offer) -> int:
 
 
 def _is_open(
-    ledger: Ledger, activity: Activity, asked: Asked, slice_: int, offer: Offer, frozen: frozenset[bytes]
+    ledger: Ledger,
+    activity: Activity,
+    leases: Leases,
+    asked: Asked,
+    slice_: int,
+    offer: Offer,
+    frozen: frozenset[bytes],
 ) -> bool:
     """Whether it still wants a peer like this one in this slice."""
     body = asked.body
@@ -174,14 +188,14 @@ def _is_open(
         return False  # a receipt between nodes of one owner is void
     if activity.done(asked.id) >= body.credits:
         return False
-    others = {lease.node for lease in activity.leases(asked.id) if lease.slice == slice_ and lease.node != offer.node}
+    others = {lease.node for lease in leases.of(asked.id) if lease.slice == slice_ and lease.node != offer.node}
     return len(others - frozen) < body.peers_max
 
 
 def _ask(view: _View, asked: Asked) -> Ask:
     body, slice_ = asked.body, view.slice
     left = body.credits - view.activity.done(asked.id)
-    slices_left = min(-(-left // (min(body.units, view.fits) * body.peers_min)), SLICE_MAX)
+    slices_left = slices_for(left, body, view.fits)
     since = max(_since(asked, view.offer), view.served.get(asked.id, -1) + 1)
     last_start = body.deadline - slices_left + 1
     if last_start not in view.cleaner:
@@ -198,6 +212,16 @@ def _ask(view: _View, asked: Asked) -> Ask:
         cleaner=view.cleaner[last_start],
         standing=_standing(view, asked),
     )
+
+
+def slices_for(left: int, body: Request, fits: int) -> int:
+    """How many slices a REQUEST needs for the units that are left, where quanta of `fits` are the largest."""
+    return min(-(-left // (min(body.units, fits) * body.peers_min)), SLICE_MAX)
+
+
+def largest(budget_max: int, reserve_permille: int) -> int:
+    """The largest quantum that fits a node's best slice."""
+    return max(1, grid(budget_max, reserve_permille).fits)
 
 
 def _standing(view: _View, asked: Asked) -> Reason | None:
@@ -234,15 +258,28 @@ def _first(people: Iterable[bytes], wanted: Iterable[Asked], use: Mapping[bytes,
     return sorted(people, key=lambda user: (user not in asking, -use.get(user, 0), user))[:USERS_MAX]
 
 
-def _place(ledger: Ledger, charter: Charter, account: bytes, period: int) -> _Place:
-    """By the enrolment now, else by the last one there was; who was never enrolled counts to the charter's first."""
+def unit_in(charter: Charter, name: str) -> str:
+    """A unit that a later version of the charter has no more is its first."""
+    return name if charter.has_unit(name) else charter.units[0].name
+
+
+def _place(
+    ledger: Ledger, activity: Activity, charter: Charter, account: bytes, asks: Iterable[bytes], period: int
+) -> _Place:
+    """By the enrolment now, else by the last one there was; who was never enrolled counts to the charter's first.
+
+    asks: its REQUESTs. What is before one of them goes first: whoever audits knows that too (SPEC §12.1).
+    """
+    for id_ in sorted(asks):
+        if (known := activity.enrolled_before(id_, period)) is not None:
+            return _Place(unit_in(charter, known.unit), known.newcomer, True)
     enrolments: list[Enrolment] = []
     for chain in ledger.chains.get(account, ()):
         if isinstance(chain, AccountChain):
             enrolments += chain.enrolments
     now = next((one for one in reversed(enrolments) if one.covers(period)), None)
     last = now or max(enrolments, key=lambda one: one.until, default=None)
-    unit = last.unit if last is not None and charter.has_unit(last.unit) else charter.units[0].name
+    unit = unit_in(charter, last.unit if last is not None else "")
     return _Place(unit, now is not None and now.newcomer, now is not None)
 
 
@@ -290,37 +327,42 @@ def _stalled(slice_: int, first: int | None, served: int | None) -> int:
 # -- use --------------------------------------------------------------------------------------------------------------
 
 
-def _recent(activity: Activity, charter: Charter, slice_: int) -> Iterator[tuple[Asked, list[Lease]]]:
+def _oldest(charter: Charter, slice_: int) -> int:
+    """The first of the slices whose leases can still matter."""
+    return slice_ - HALF_LIVES_MAX * charter.half_life_slices
+
+
+def _recent(activity: Activity, leases: Leases, charter: Charter, slice_: int) -> Iterator[tuple[Asked, list[Lease]]]:
     """Requests whose leases can still matter, with those before `slice_`: what is older has decayed to nothing."""
-    oldest = slice_ - HALF_LIVES_MAX * charter.half_life_slices
+    oldest = _oldest(charter, slice_)
     for asked in activity.requests.values():
         if asked.body.deadline >= oldest:
-            leases = [lease for lease in activity.leases(asked.id) if oldest <= lease.slice < slice_]
-            if leases:
-                yield asked, leases
+            of_it = [lease for lease in leases.of(asked.id) if oldest <= lease.slice < slice_]
+            if of_it:
+                yield asked, of_it
 
 
-def _last_served(activity: Activity, charter: Charter, slice_: int) -> dict[bytes, int]:
+def _last_served(activity: Activity, leases: Leases, charter: Charter, slice_: int) -> dict[bytes, int]:
     """REQUEST → the last slice before this one in which it had leases; account → … in which leases of it held.
 
     A request whose leases were freed, as too few peers took it, does not grow on what it has wasted.
     """
     last: dict[bytes, int] = {}
-    for asked, leases in _recent(activity, charter, slice_):
-        last[asked.id] = max(lease.slice for lease in leases)
-        for then in sorted({lease.slice for lease in leases}, reverse=True):
-            if holders(asked, then, leases):
+    for asked, of_it in _recent(activity, leases, charter, slice_):
+        last[asked.id] = max(lease.slice for lease in of_it)
+        for then in sorted({lease.slice for lease in of_it}, reverse=True):
+            if holders(asked, then, of_it):
                 last[asked.author] = max(last.get(asked.author, then), then)
                 break
     return last
 
 
-def _use(activity: Activity, charter: Charter, slice_: int) -> dict[bytes, int]:
+def _use(activity: Activity, leases: Leases, charter: Charter, slice_: int) -> dict[bytes, int]:
     """Decayed use of every account that has any, from leases that held and from receipts."""
     charged = []
-    for asked, leases in _recent(activity, charter, slice_):
-        for then in {lease.slice for lease in leases}:
-            for node in holders(asked, then, leases):
+    for asked, of_it in _recent(activity, leases, charter, slice_):
+        for then in {lease.slice for lease in of_it}:
+            for node in holders(asked, then, of_it):
                 charged.append(Charged(asked.author, asked.id, node, then, asked.body.units, asked.body.urgency))
     credited = [Credited(work.request, work.node, work.slice, work.units) for work in activity.work()]
     found = charges(charged, credited, now=slice_, grace=charter.grace_slices)

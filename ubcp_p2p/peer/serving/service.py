@@ -8,34 +8,37 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
 
 from ubcp_p2p.allocator.blob import decode_problem, encode_problem
 from ubcp_p2p.allocator.decide import Decision, Outcome, decide
 from ubcp_p2p.allocator.problem import Ask, Problem
 from ubcp_p2p.allocator.words import explain
 from ubcp_p2p.carbon.values import CarbonUnknown, Slot
-from ubcp_p2p.charter.values import Charter
+from ubcp_p2p.charter.values import Charter, Charters
 from ubcp_p2p.errors import ConfigError, UbcpError
 from ubcp_p2p.ledger.activity import Asked
 from ubcp_p2p.ledger.database import StoreError
-from ubcp_p2p.ledger.entry import ACCEPTED_MAX
+from ubcp_p2p.ledger.entry import ACCEPTED_MAX, Body
 from ubcp_p2p.ledger.entry import Decision as DecisionBody
 from ubcp_p2p.ledger.leases import SETTLE_S, turn_permille
+from ubcp_p2p.ledger.store import Store
+from ubcp_p2p.ledger.wire import Signed
 from ubcp_p2p.peer.config import ServingConfig
 from ubcp_p2p.peer.owner import Keeper
 from ubcp_p2p.peer.serving.book import Book
 from ubcp_p2p.peer.serving.problem import Offer
 from ubcp_p2p.peer.serving.savings import CarbonBook
+from ubcp_p2p.peer.serving.seen import keep_seen, read_seen
 from ubcp_p2p.units import AMOUNT_MAX
 
-if TYPE_CHECKING:
-    from ubcp_p2p.swarm.ledger import LiveLedger
-
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 RETRY_S: Final = 10.0
 TURNS_PERMILLE: Final = 600  # of the first minute; the rest is for the last decisions to get around
@@ -56,25 +59,49 @@ def speed_of(config: ServingConfig, charter: Charter) -> int:
     return min(config.gflops or (cost.sustained if cost is not None else peak), peak)
 
 
+class ServedLedger(Protocol):
+    """What serving needs of a node's ledger: swarm/ledger.py has the methods in full."""
+
+    @property
+    def charters(self) -> Charters: ...
+
+    async def read(self, function: Callable[[Store], T], /) -> T: ...
+
+    async def may_write(self) -> bool: ...
+
+    async def write(self, body: Body, /) -> Signed | None: ...
+
+    async def keep(self, blob: bytes, /) -> bytes: ...
+
+    async def forget(self, blobs: Iterable[bytes], /) -> None: ...
+
+
 class Service:
-    """One node's serving. clock: Unix seconds."""
+    """One node's serving. seen_file: where it keeps when requests came. clock: Unix seconds; sleep: for that long."""
 
     def __init__(
         self,
-        ledger: LiveLedger,
+        ledger: ServedLedger,
         keeper: Keeper,
         config: ServingConfig,
         node: bytes,
+        seen_file: Path,
         *,
         on_held: Callable[[list[Asked]], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """on_held: told in each slice on which REQUESTs this node's leases hold. Raises ConfigError."""
         self._ledger, self._keeper, self._config, self._node = ledger, keeper, config, node
-        self._clock, self._on_held = clock, on_held
+        self._clock, self._sleep, self._seen_file, self._on_held = clock, sleep, seen_file, on_held
         self._charter = ledger.charters.first  # epoch and slice length never change
         speed_of(config, ledger.charters.newest)  # say at once what is wrong with the configuration
-        self._book = Book(node)
+        try:
+            self._kept = read_seen(seen_file, ledger.charters.network)
+        except UbcpError as error:  # requests are served all the same
+            self._kept = {}
+            log.error("%s; %s", error.message, error.hint)
+        self._book = Book(node, self._kept)
         self._carbon_book = CarbonBook(ledger.charters.newest, config.device_class)
         self._slice = -1
         self._last: tuple[Problem, Decision] | None = None
@@ -95,6 +122,7 @@ class Service:
                 await self._until(begins_s + settle_s)
                 if slice_ == self._slice:
                     self._held = await self._ledger.read(partial(self._book.held, slice_=slice_))
+                    await self._keep_seen()
                     if self._on_held is not None:
                         requests = self._book.activity.requests
                         await self._on_held([requests[id_] for id_ in self._held if id_ in requests])
@@ -103,12 +131,23 @@ class Service:
                 self._last, self._held = None, None
                 self._words = f"nothing is decided: {error.message if isinstance(error, UbcpError) else repr(error)}"
                 log.error("%s", self._words, exc_info=not isinstance(error, UbcpError))
-                await asyncio.sleep(min(RETRY_S, settle_s))
+                await self._sleep(min(RETRY_S, settle_s))
 
     async def _until(self, moment_s: float) -> None:
         """Sleep; in steps, because the clock may be set meanwhile."""
-        while (left_s := moment_s - self._clock()) > 0:  # noqa: ASYNC110  # no event tells of the time
-            await asyncio.sleep(min(left_s, CLOCK_S))
+        while (left_s := moment_s - self._clock()) > 0:  # no event tells of the time
+            await self._sleep(min(left_s, CLOCK_S))
+
+    async def _keep_seen(self) -> None:
+        """When requests came, for the next start. What cannot be written costs no slice."""
+        seen = await self._ledger.read(lambda _: dict(self._book.first_seen))
+        if seen == self._kept:
+            return
+        try:
+            await asyncio.to_thread(keep_seen, self._seen_file, self._ledger.charters.network, seen)
+            self._kept = seen
+        except UbcpError as error:
+            log.error("%s", error.message)
 
     async def _decide(self, slice_: int) -> None:
         """Once a slice, also over restarts: what this node has said of a slice stays said."""
@@ -123,6 +162,9 @@ class Service:
             verdict = self._keeper.verdict
             why = verdict.words if verdict is not None else "its owner's rules were not read yet"
             self._words = f"serves nobody now: {why}"
+            return
+        if not await self._ledger.read(partial(self._book.counts, slice_=slice_)):
+            self._words = "serves nobody now: its owner's account is not enrolled, so that its leases would not count"
             return
         whole = offer.carrying(carried)
         problem = await self._ledger.read(lambda store: self._book.problem(store, slice_, whole))
@@ -176,6 +218,9 @@ class Service:
         """Keep the inputs, sign and tell the decision; what became of it, in words."""
         if not await self._ledger.may_write():  # a draft would be signed when the slice is over
             return "decided, and not told: this node may not sign yet (see the ledger's words)"
+        # What was a draft a moment ago may be signed by now: a second decision would be a fault (SPEC §6.4).
+        if before := await self._ledger.read(partial(self._book.decided, slice_=decision.slice)):
+            return await self._go_on(before)
         await self._ledger.forget(await self._ledger.read(partial(self._book.outdated, slice_=decision.slice)))
         inputs = await self._ledger.keep(encode_problem(problem))
         await self._tell(decision, decision.accepted, inputs)

@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 
 from ubcp_p2p.charter.values import Charter
 from ubcp_p2p.ledger.activity import Activity
+from ubcp_p2p.ledger.leases import Leases
+from ubcp_p2p.ledger.state import Ledger
 
 RECENT_SLICES: Final = 4  # a node that decided in the last so many slices counts as part of the network's capacity
 
@@ -22,18 +24,19 @@ class Supply(NamedTuple):
     recent: bool
 
 
-def supply(activity: Activity, charter: Charter, slice_: int, author: bytes, frozen: Collection[bytes]) -> Supply:
+def supply(ledger: Ledger, activity: Activity, slice_: int, author: bytes) -> Supply:
     """Who could serve a REQUEST of `author`, written in `slice_`: own nodes do not, for they could not be paid."""
     own = {node for node, owner in activity.owners.items() if owner == author}
-    left_out = {*own, *frozen}
-    found = budgets(activity, charter, slice_, left_out)
+    left_out, charter = {*own, *ledger.frozen()}, ledger.charter_at(slice_)
+    leases = Leases(activity, ledger, since=max(0, slice_ - charter.period_slices))
+    found = budgets(leases, charter, slice_, left_out)
     if found or _was_asked(activity, slice_, author):
         return Supply(found, True)
-    return Supply(budgets(activity, charter, slice_, left_out, charter.period_slices), False)
+    return Supply(budgets(leases, charter, slice_, left_out, charter.period_slices), False)
 
 
 def budgets(
-    activity: Activity, charter: Charter, slice_: int, left_out: Collection[bytes], span: int = RECENT_SLICES
+    leases: Leases, charter: Charter, slice_: int, left_out: Collection[bytes], span: int = RECENT_SLICES
 ) -> dict[bytes, int]:
     """What nodes offered of late: the newest budget of each that decided in the last `span` slices.
 
@@ -41,7 +44,7 @@ def budgets(
     """
     most = max(device.peak for device in charter.devices) * charter.slice_s
     newest: dict[bytes, tuple[int, int]] = {}
-    for decided in activity.decisions.values():
+    for decided in leases.decided:
         if slice_ - span <= decided.body.slice <= slice_ and decided.node not in left_out:
             row = (decided.body.slice, min(decided.body.budget, most))
             newest[decided.node] = max(newest.get(decided.node, row), row)
