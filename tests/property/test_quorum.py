@@ -41,11 +41,11 @@ def formed(cards: list[bytes], **options: int) -> tuple[bytes, int]:
 # -- cards -------------------------------------------------------------------------------------------------------
 
 
-@given(hashes, st.integers(0, ROUND_MAX), hashes, st.integers(0, WEIGHT_MAX), hashes, st.integers(0, 2**48))
+@given(hashes, st.integers(0, ROUND_MAX), hashes, st.integers(0, WEIGHT_MAX), hashes, st.integers(0, 2**48), hashes)
 def test_a_card_survives_its_bytes(
-    run_id: bytes, round_: int, base: bytes, weight: int, offer: bytes, size: int
+    run_id: bytes, round_: int, base: bytes, weight: int, offer: bytes, size: int, trail: bytes
 ) -> None:
-    made = Card(run_id, round_, base, KEYS[0].public, weight, offer, size).signed(KEYS[0])
+    made = Card(run_id, round_, base, KEYS[0].public, weight, offer, size, trail).signed(KEYS[0])
     data = made.to_bytes()
     assert Card.from_bytes(data) == made
     assert len(data) <= CARD_BYTES_MAX

@@ -36,37 +36,40 @@ class Card:
     weight: int  # training samples behind the offer
     offer_hash: bytes
     offer_bytes: int
+    trail: bytes  # what the local steps led through: commits the peer before anybody knows what is checked
     signature: bytes = b""
 
     def digest(self) -> bytes:
         body: list[Value] = [
-            self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes
+            self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes,
+            self.trail,
         ]  # fmt: skip
-        return hashlib.sha256(b"ubcp/card/1\0" + encode(body)).digest()
+        return hashlib.sha256(b"ubcp/card/2\0" + encode(body)).digest()
 
     def signed(self, key: NodeKey) -> Card:
         return Card(
             self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes,
-            key.sign("card", self.digest()),
+            self.trail, key.sign("card", self.digest()),
         )  # fmt: skip
 
     def to_bytes(self) -> bytes:
         return encode(
             [
                 self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes,
-                self.signature,
+                self.trail, self.signature,
             ]
         )  # fmt: skip
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Card:
         """Parse and verify the signature. Raises MalformedMessage."""
-        run_id, round_, base_hash, peer, weight, offer_hash, offer_bytes, signature = fields(
-            decode(data, bytes_max=CARD_BYTES_MAX), 8
+        run_id, round_, base_hash, peer, weight, offer_hash, offer_bytes, trail, signature = fields(
+            decode(data, bytes_max=CARD_BYTES_MAX), 9
         )
         card = cls(
             hash_of(run_id), number(round_, ROUND_MAX), hash_of(base_hash), hash_of(peer),
-            number(weight, WEIGHT_MAX), hash_of(offer_hash), number(offer_bytes), signature_of(signature),
+            number(weight, WEIGHT_MAX), hash_of(offer_hash), number(offer_bytes), hash_of(trail),
+            signature_of(signature),
         )  # fmt: skip
         if not verify(card.peer, "card", card.digest(), card.signature):
             raise MalformedMessage("the card's signature is wrong")

@@ -246,7 +246,7 @@ class RunMember(Follower):
 
         card = Card(
             settings.run_id, self.round, self.base_hash, me, min(offer.weight, settings.weight_max), offer.digest,
-            offer_bytes
+            offer_bytes, offer.trail,
         ).signed(self._network.key)  # fmt: skip
         cards = [card.to_bytes()]
         self._say("matchmaking", wanted=len(companions) + 1)

@@ -11,4 +11,5 @@ PROMPT_CHARS_MAX = 4 * 1024
 EXTRA_CHARS_MAX = 32 * 1024  # a checkpoint's extra strings, keys and values together
 EXTRA_KEYS_MAX = 16
 PERMILLE = 1000  # the whole of a device
+BF16_PARAMETERS_MIN = 5_000_000  # a network below multiplies in float32 on every device
 WORDS_CHARS_MAX = 4096  # of a message for people

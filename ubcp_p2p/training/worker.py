@@ -27,6 +27,7 @@ from ubcp_p2p.training.limits import PERMILLE, WORDS_CHARS_MAX
 from ubcp_p2p.training.messages import (
     Apply,
     Cancel,
+    Check,
     Checkpoint,
     Command,
     Commit,
@@ -38,6 +39,7 @@ from ubcp_p2p.training.messages import (
     FailureKind,
     Finish,
     Load,
+    Open,
     Pace,
     Progressed,
     Reply,
@@ -184,7 +186,7 @@ class _Server:
 
     def _answer(self, command: Task, fds: list[int]) -> None:
         session = self._session
-        if fds and not isinstance(command, Apply | Load):
+        if fds and not isinstance(command, Apply | Load | Check):
             channel.close_all(fds)
             raise MalformedTrainerMessage(f"a {command.type} command takes no descriptors")
         match command:
@@ -207,6 +209,15 @@ class _Server:
             case Discard(seq=seq):
                 session.discard()
                 self._reply(Done(seq=seq))
+            case Open():
+                opened, buffer = session.open(command)
+                with buffer:
+                    self._reply(opened, buffer.fd)
+            case Check():
+                if len(fds) != 1:
+                    channel.close_all(fds)
+                    raise MalformedTrainerMessage(f"a check command takes one descriptor, not {len(fds)}")
+                self._reply(session.check(command, fds[0]))
             case Evaluate(seq=seq):
                 found = session.evaluate()
                 self._reply(

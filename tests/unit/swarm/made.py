@@ -32,7 +32,7 @@ KEYS = [key(number) for number in range(12)]
 
 
 def card(who: NodeKey, *, round_: int = 3, base: bytes = digest("base"), weight: int = 8, offer: str = "offer") -> Card:
-    return Card(RUN, round_, base, who.public, weight, digest(offer), OFFER_BYTES).signed(who)
+    return Card(RUN, round_, base, who.public, weight, digest(offer), OFFER_BYTES, digest("trail")).signed(who)
 
 
 def group(members: Iterable[bytes], *, round_: int = 3, base: bytes = digest("base")) -> Group:
