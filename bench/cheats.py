@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.models.recipe import Recipe, run_id
 from ubcp_p2p.models.task import Task, build_task
 from ubcp_p2p.training.inner import InnerLoop
@@ -25,7 +26,8 @@ from ubcp_p2p.training.state import InnerState, Vector, offer_hash, state_hash
 
 Go: TypeAlias = Callable[[InnerLoop, Point, int, int], None]
 CPU = torch.device("cpu")
-PEERS = tuple(sorted(hashlib.sha256(b"peer %d" % number).digest() for number in range(3)))
+KEYS = {key.public: key for key in (NodeKey(hashlib.sha256(b"peer %d" % number).digest()) for number in range(3))}
+PEERS = tuple(sorted(KEYS))
 CHEAT = PEERS[0]
 
 
