@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from bench.cheats import KEYS, PEERS, Swarm, Work
-from ubcp_p2p.swarm.quorum import Card, Certificate, Group, vote_digest
+from ubcp_p2p.swarm.quorum import Card, Certificate, Group, Seat, vote_digest
 from ubcp_p2p.training.opening import Claim, Opening, Point, Shape, make_opening
 from ubcp_p2p.training.state import FLOAT32_LE, InnerState, Vector, offer_hash, state_hash
 from ubcp_p2p.training.trail import Leaf, marks, memory_hash, parameters_hash, root_of, trail_hash
@@ -60,8 +60,9 @@ def certificate_of(swarm: Swarm) -> Certificate | None:
     """Of the state that the swarm's present round began from."""
     if swarm.round == 0:
         return None
-    rows = tuple((peer, 64, swarm.before[peer].claim.offer_hash) for peer in PEERS)
-    group = Group(swarm.run_id, swarm.round - 1, swarm.before[PEERS[0]].claim.base_hash, rows)
+    claims = {peer: work.claim for peer, work in swarm.before.items()}
+    rows = tuple(Seat(peer, 64, claims[peer].offer_hash, claims[peer].trail) for peer in PEERS)
+    group = Group(swarm.run_id, swarm.round - 1, claims[PEERS[0]].base_hash, rows)
     vote = vote_digest(group.digest, swarm.base_hash)
     return Certificate(group, swarm.base_hash, tuple((peer, KEYS[peer].sign("vote", vote)) for peer in PEERS[:2]))
 

@@ -278,7 +278,7 @@ class RunMember(Follower):
         lap("exchange_s")
 
         self._say("outer step")
-        candidate = await self._trainer.apply([(offers[peer], weight) for peer, weight, _ in group.members])
+        candidate = await self._trainer.apply([(offers[seat.peer], seat.weight) for seat in group.members])
         self._candidate_hash = candidate.state_hash
         for index in candidate.rejected:
             peer = group.peers[index]
