@@ -18,11 +18,12 @@ from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.models.recipe import Recipe, run_id
 from ubcp_p2p.models.task import Task, build_task
 from ubcp_p2p.training.inner import InnerLoop
-from ubcp_p2p.training.opening import Claim, Opening, Point
+from ubcp_p2p.training.opening import Opening, Point
 from ubcp_p2p.training.outer import OuterRule, outer_step
 from ubcp_p2p.training.recorder import Recorder, Trail, open_stretch, take
 from ubcp_p2p.training.redo import shape_of
 from ubcp_p2p.training.state import InnerState, Vector, offer_hash, state_hash
+from ubcp_p2p.training.verdict import Claim
 
 Go: TypeAlias = Callable[[InnerLoop, Point, int, int], None]
 CPU = torch.device("cpu")

@@ -23,11 +23,11 @@ from validators import bf16, in_process, save
 
 from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.models.task import build_task
-from ubcp_p2p.training.compare import PPM, distance_ppm, fades, is_memory_plausible, tolerance_ppm
+from ubcp_p2p.training.compare import distance_ppm, fades, is_memory_plausible, tolerance_ppm
 from ubcp_p2p.training.inner import InnerLoop, set_up_torch
 from ubcp_p2p.training.opening import Opening
 from ubcp_p2p.training.recorder import Recorder
-from ubcp_p2p.training.verdict import Finding
+from ubcp_p2p.training.verdict import PPM, Finding
 from ubcp_p2p.training.witness import Witness
 
 PAGE = BENCH.parent / "docs" / "verification.md"

@@ -12,10 +12,9 @@ from tests.unit.swarm.made import key
 from ubcp_p2p.swarm.frames import Unreachable
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.openings import Openings
-from ubcp_p2p.training.opening import Claim
 from ubcp_p2p.training.process import TrainerProcess
 from ubcp_p2p.training.redo import shape_of
-from ubcp_p2p.training.verdict import Finding
+from ubcp_p2p.training.verdict import Claim, Finding
 
 pytestmark = pytest.mark.slow
 

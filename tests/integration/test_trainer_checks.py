@@ -10,9 +10,8 @@ import pytest_asyncio
 
 from tests.support.trainer import ME, OTHER, ignore, one_round, recipe, spec_of
 from ubcp_p2p.errors import TrainingError
-from ubcp_p2p.training.opening import Claim
 from ubcp_p2p.training.process import Offer, TrainerProcess
-from ubcp_p2p.training.verdict import Finding
+from ubcp_p2p.training.verdict import Claim, Finding
 from ubcp_p2p.training.witness import TRAILS_KEPT
 
 pytestmark = pytest.mark.slow

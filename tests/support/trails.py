@@ -8,9 +8,10 @@ import numpy as np
 
 from bench.cheats import KEYS, PEERS, Swarm, Work
 from ubcp_p2p.swarm.quorum import Card, Certificate, Group, Seat, vote_digest
-from ubcp_p2p.training.opening import Claim, Opening, Point, Shape, make_opening
+from ubcp_p2p.training.opening import Opening, Point, Shape, make_opening
 from ubcp_p2p.training.state import FLOAT32_LE, InnerState, Vector, offer_hash, state_hash
 from ubcp_p2p.training.trail import Leaf, marks, memory_hash, parameters_hash, root_of, trail_hash
+from ubcp_p2p.training.verdict import Claim
 from ubcp_p2p.verification.evidence import Evidence
 
 SHAPE = Shape(3, 6, ("exp_avg", "exp_avg_sq"), 2)

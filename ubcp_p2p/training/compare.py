@@ -15,8 +15,8 @@ import numpy as np
 from ubcp_p2p.training.limits import BF16_PARAMETERS_MIN
 from ubcp_p2p.training.opening import Point
 from ubcp_p2p.training.state import Vector, blocks
+from ubcp_p2p.training.verdict import PPM
 
-PPM: Final = 10**6
 # Between what honest devices were measured to differ by and what cheats do (docs/verification.md): in float32, and
 # where the network is so large that some peers multiply in bfloat16.
 TOLERANCE_PPM: Final = 20_000

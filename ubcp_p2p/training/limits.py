@@ -13,3 +13,7 @@ EXTRA_KEYS_MAX = 16
 PERMILLE = 1000  # the whole of a device
 BF16_PARAMETERS_MIN = 5_000_000  # a network below multiplies in float32 on every device
 WORDS_CHARS_MAX = 4096  # of a message for people
+STEPS_MAX = 100_000  # the most local steps that a recipe can have in a round
+# Two devices drift apart with every step, and one skipped step weighs less among more (docs/verification.md).
+STRETCH_STEPS_MAX = 10
+LEAVES_MAX = STEPS_MAX // STRETCH_STEPS_MAX + 2  # of a trail

@@ -16,16 +16,17 @@ from ubcp_p2p.training.errors import MalformedTrainerMessage
 from ubcp_p2p.training.limits import (
     EXTRA_CHARS_MAX,
     EXTRA_KEYS_MAX,
+    LEAVES_MAX,
     MEMBERS_MAX,
     MESSAGE_BYTES_MAX,
     OFFERS_MAX,
     PERMILLE,
     PROMPT_CHARS_MAX,
     SAMPLE_BYTES_MAX,
+    STEPS_MAX,
     WEIGHT_MAX,
     WORDS_CHARS_MAX,
 )
-from ubcp_p2p.training.trail import LEAVES_MAX, STEPS_MAX
 
 U53_MAX = 2**53 - 1  # JSON numbers up to here survive every parser
 

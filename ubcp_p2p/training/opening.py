@@ -29,6 +29,7 @@ from ubcp_p2p.training.trail import (
     root_of,
     trail_hash,
 )
+from ubcp_p2p.training.verdict import PPM, Claim, Finding, Verdict
 
 _PEER_BYTES_MAX = 64
 _OVERHEAD_BYTES = 64 * 1024  # members, leaves and paths have 24 KiB at most
@@ -46,18 +47,6 @@ class Shape(NamedTuple):
         """Of an opening."""
         vectors = self.state_values + 2 * self.parameters * (1 + len(self.memory))
         return vectors * ITEM_BYTES + _OVERHEAD_BYTES
-
-
-class Claim(NamedTuple):
-    """What a card says of a peer's work. steps: samples behind the offer over the batch; trail: see `trail_hash`."""
-
-    run_id: bytes
-    round: int
-    peer: bytes
-    base_hash: bytes
-    steps: int
-    offer_hash: bytes
-    trail: bytes
 
 
 class Point(NamedTuple):
@@ -177,6 +166,18 @@ def require_committed(claim: Claim, opening: Opening, shape: Shape) -> None:
         pairs.append((parameters_hash(opening.after), after.name))
     if any(found != committed for found, committed in pairs):
         raise MalformedMessage("a state does not have the hash that was committed to")
+
+
+def fault_in_leaves(claim: Claim, opening: Opening, members: tuple[bytes, ...] | None) -> Verdict | None:
+    """The lie that the leaves of a committed opening show without any computing, or None. members: see `judge`."""
+    last = max(opening.leaves)
+    if opening.leaves[0][0].name != claim.base_hash:
+        return Verdict(Finding.BASE, PPM**2, "the trail begins at another state than the one that the card names")
+    if opening.leaves[last][0].name != claim.offer_hash:
+        return Verdict(Finding.OFFER, PPM**2, "the trail ends at another tensor than the one that the card names")
+    if members is not None and opening.members != members:
+        return Verdict(Finding.DATA, PPM**2, "the data was cut among others than the members that the base's group had")
+    return None
 
 
 def _memory_name(memory: InnerState) -> bytes:

@@ -17,9 +17,8 @@ from ubcp_p2p.models.evaluation import Evaluation
 from ubcp_p2p.training import messages
 from ubcp_p2p.training.errors import MalformedTrainerMessage, TrainerStopped
 from ubcp_p2p.training.link import Link, spawn_worker
-from ubcp_p2p.training.opening import Claim
 from ubcp_p2p.training.values import Candidate, Offer, Progress, Ready, TrainerSpec
-from ubcp_p2p.training.verdict import Finding, Verdict
+from ubcp_p2p.training.verdict import Claim, Finding, Verdict
 
 __all__ = ["Candidate", "Evaluation", "Offer", "Progress", "Ready", "TrainerProcess", "TrainerSpec"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.models.recipe import Recipe
-from ubcp_p2p.training.compare import PPM, distance_ppm, fades, is_memory_plausible, tolerance_ppm
+from ubcp_p2p.training.compare import distance_ppm, fades, is_memory_plausible, tolerance_ppm
 from ubcp_p2p.training.errors import Diverged
 from ubcp_p2p.training.inner import InnerLoop
-from ubcp_p2p.training.opening import Claim, Opening, Point, Shape
+from ubcp_p2p.training.opening import Opening, Point, Shape, fault_in_leaves
 from ubcp_p2p.training.recorder import take
 from ubcp_p2p.training.trail import marks, stretch_steps
-from ubcp_p2p.training.verdict import Finding, Verdict, fault_in_leaves
+from ubcp_p2p.training.verdict import PPM, Claim, Finding, Verdict
 
 
 def shape_of(recipe: Recipe) -> Shape:

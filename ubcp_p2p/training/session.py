@@ -23,9 +23,9 @@ from ubcp_p2p.training import channel, inner
 from ubcp_p2p.training.checkpoint import Checkpoint, newest, write
 from ubcp_p2p.training.errors import StateMismatch
 from ubcp_p2p.training.messages import CandidateMade, Check, Checked, Loaded, Offered, Open, Opened, ReadyMade, Start
-from ubcp_p2p.training.opening import Claim
 from ubcp_p2p.training.outer import OuterRule, outer_step
 from ubcp_p2p.training.state import ITEM_BYTES, Vector, is_finite, offer_hash, state_hash, vector
+from ubcp_p2p.training.verdict import Claim
 from ubcp_p2p.training.witness import Witness
 
 

@@ -15,14 +15,11 @@ from typing import Final
 
 from ubcp_p2p.codec import Value, encode, fields, hash_of, number
 from ubcp_p2p.ledger import merkle
+from ubcp_p2p.training.limits import LEAVES_MAX, STEPS_MAX, STRETCH_STEPS_MAX
 from ubcp_p2p.training.state import Vector
 
 # A check costs its validator one stretch, about a fifth of a round; a skipped stretch is found with probability 1/5.
 STRETCHES: Final = 5
-# Two devices drift apart with every step, and one skipped step weighs less among more (docs/verification.md).
-STRETCH_STEPS_MAX: Final = 10
-STEPS_MAX: Final = 100_000  # the most local steps that a recipe can have
-LEAVES_MAX: Final = STEPS_MAX // STRETCH_STEPS_MAX + 2
 PROOF_MAX: Final = LEAVES_MAX.bit_length()
 COUNT_MAX: Final = 2**48  # inner steps over a whole run
 

@@ -1,12 +1,23 @@
-"""What a check finds, and what shows in the committed leaves alone. Imports no torch."""
+"""What is checked, and what a check finds, as values. Imports neither torch nor numpy."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from ubcp_p2p.training.compare import PPM
-from ubcp_p2p.training.opening import Claim, Opening
+PPM: Final = 10**6
+
+
+class Claim(NamedTuple):
+    """What a card says of a peer's work. steps: samples behind the offer over the batch; trail: see `trail_hash`."""
+
+    run_id: bytes
+    round: int
+    peer: bytes
+    base_hash: bytes
+    steps: int
+    offer_hash: bytes
+    trail: bytes
 
 
 class Finding(StrEnum):
@@ -28,15 +39,3 @@ class Verdict(NamedTuple):
     finding: Finding
     distance_ppm: int
     words: str
-
-
-def fault_in_leaves(claim: Claim, opening: Opening, members: tuple[bytes, ...] | None) -> Verdict | None:
-    """The lie that the leaves of a committed opening show without any computing, or None. members: see `judge`."""
-    last = max(opening.leaves)
-    if opening.leaves[0][0].name != claim.base_hash:
-        return Verdict(Finding.BASE, PPM**2, "the trail begins at another state than the one that the card names")
-    if opening.leaves[last][0].name != claim.offer_hash:
-        return Verdict(Finding.OFFER, PPM**2, "the trail ends at another tensor than the one that the card names")
-    if members is not None and opening.members != members:
-        return Verdict(Finding.DATA, PPM**2, "the data was cut among others than the members that the base's group had")
-    return None

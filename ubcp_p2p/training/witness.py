@@ -14,10 +14,10 @@ from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.training.inner import InnerLoop
-from ubcp_p2p.training.opening import Claim, Opening, require_committed
+from ubcp_p2p.training.opening import Opening, require_committed
 from ubcp_p2p.training.recorder import Recorder, Trail, open_stretch
 from ubcp_p2p.training.redo import judge, shape_of
-from ubcp_p2p.training.verdict import Finding, Verdict
+from ubcp_p2p.training.verdict import Claim, Finding, Verdict
 
 # The last round's, asked for while the next one is trained, and that one's.
 TRAILS_KEPT: Final = 2

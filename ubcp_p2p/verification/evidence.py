@@ -12,9 +12,8 @@ from typing import Final
 from ubcp_p2p.codec import MalformedMessage, bytes_of, decode, encode, fields, number
 from ubcp_p2p.models.recipe import Recipe, run_id
 from ubcp_p2p.swarm.quorum import CARD_BYTES_MAX, CERTIFICATE_BYTES_MAX, Card, Certificate
-from ubcp_p2p.training.compare import PPM
-from ubcp_p2p.training.opening import Claim, Shape
-from ubcp_p2p.training.verdict import Finding, Verdict
+from ubcp_p2p.training.opening import Shape
+from ubcp_p2p.training.verdict import PPM, Claim, Finding, Verdict
 
 VERSION: Final = 1
 NAME_BYTES_MAX: Final = 256  # of a run's name

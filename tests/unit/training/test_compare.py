@@ -7,7 +7,6 @@ import pytest
 
 from tests.support.trails import values
 from ubcp_p2p.training.compare import (
-    PPM,
     TOLERANCE_BF16_PPM,
     TOLERANCE_PPM,
     distance_ppm,
@@ -18,6 +17,7 @@ from ubcp_p2p.training.compare import (
 from ubcp_p2p.training.limits import BF16_PARAMETERS_MIN
 from ubcp_p2p.training.opening import Point
 from ubcp_p2p.training.state import InnerState, Vector
+from ubcp_p2p.training.verdict import PPM
 
 N = 1000
 ADAM = fades("adamw", (0.9, 0.95))

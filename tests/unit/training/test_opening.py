@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.support.trails import SHAPE, made_up, values
 from ubcp_p2p.codec import MalformedMessage
-from ubcp_p2p.training.opening import Claim, Opening, require_committed
+from ubcp_p2p.training.opening import Opening, fault_in_leaves, require_committed
 from ubcp_p2p.training.state import InnerState
-from ubcp_p2p.training.verdict import Finding, fault_in_leaves
+from ubcp_p2p.training.verdict import Claim, Finding
 
 STEPS = 7  # stretches of 2, 2, 2 and 1
 stretches = st.integers(0, 3)

@@ -10,18 +10,8 @@ from hypothesis import strategies as st
 
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.ledger.merkle import is_included
-from ubcp_p2p.training.trail import (
-    LEAVES_MAX,
-    PROOF_MAX,
-    STEPS_MAX,
-    STRETCH_STEPS_MAX,
-    Leaf,
-    marks,
-    proof_of,
-    root_of,
-    stretch_steps,
-    trail_hash,
-)
+from ubcp_p2p.training.limits import LEAVES_MAX, STEPS_MAX, STRETCH_STEPS_MAX
+from ubcp_p2p.training.trail import PROOF_MAX, Leaf, marks, proof_of, root_of, stretch_steps, trail_hash
 
 hashes = st.binary(min_size=32, max_size=32)
 
