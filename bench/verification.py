@@ -170,6 +170,7 @@ def cheating(name: str, at: Sequence[int]) -> list[dict[str, Any]]:
             "rounds": 0,
             "stretches": 0,
             "found": 0,
+            "rounds_found": 0,
             "findings": {},
             "least_ppm": None,
         }
@@ -182,6 +183,7 @@ def cheating(name: str, at: Sequence[int]) -> list[dict[str, Any]]:
         for cheat, act in CHEATS.items():
             row, work = rows[cheat], act(swarm)
             row["rounds"] += 1
+            before = row["found"]
             for index in range(work.stretches()):
                 verdict = witness.check(work.claim, work.members, work.open(index).to_bytes())
                 row["stretches"] += 1
@@ -190,6 +192,7 @@ def cheating(name: str, at: Sequence[int]) -> list[dict[str, Any]]:
                     row["found"] += 1
                     least = row["least_ppm"]
                     row["least_ppm"] = verdict.distance_ppm if least is None else min(least, verdict.distance_ppm)
+            row["rounds_found"] += row["found"] > before
         say(f"{name}: cheats of round {round_} checked")
     return list(rows.values())
 
@@ -202,7 +205,7 @@ def cheats_table(rows: Sequence[dict[str, Any]]) -> Table:
         cells.append(
             (
                 row["recipe"], row["cheat"], str(row["rounds"]), f"{row['found']} of {row['stretches']}",
-                f"{chance:.2f}", f"{chance * Q_PPM / PPM:.4f}", "1.00" if row["found"] else "0.00", least,
+                f"{chance:.2f}", f"{chance * Q_PPM / PPM:.4f}", f"{row['rounds_found'] / row['rounds']:.2f}", least,
             )
         )  # fmt: skip
     return Table(
