@@ -75,7 +75,7 @@ class Oracle:
             for parameter, values in zip(self._parameters, theta, strict=True):
                 parameter.copy_(values)
         self._model.zero_grad()
-        self._task.loss(self._model, x, y).backward()
+        self._task.loss(self._model, x, y).backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._parameters]
         norm = math.sqrt(sum(float(g.square().sum()) for g in gradients))
         bound = self._recipe.inner.clip_norm
@@ -140,8 +140,9 @@ def main(folder: Path, recipe_toml: Path) -> None:
     shape, rule = shape_of(recipe), fades(recipe.inner.optimizer, recipe.inner.betas)
     loop = InnerLoop(recipe, build_task(recipe), CPU, bf16=False)
     for path in sorted(folder.glob("*.claim")):
-        fields = json.loads(path.read_text())
-        claim = Claim(**{k: bytes.fromhex(v) if isinstance(v, str) else v for k, v in fields.items()})
+        fields: dict[str, Any] = json.loads(path.read_text())
+        values: dict[str, Any] = {k: bytes.fromhex(v) if isinstance(v, str) else v for k, v in fields.items()}
+        claim = Claim(**values)
         opening = Opening.from_bytes(path.with_suffix(".opening").read_bytes(), shape)
         before, claimed = opening.ends(shape.parameters)
         print(json.dumps(distance_ppm(before, claimed, redo(loop, claim, opening, shape), rule)), flush=True)
