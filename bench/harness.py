@@ -249,11 +249,12 @@ class Table:
 
 
 def publish(
-    name: str, document: dict[str, Any], tables: Sequence[Table], *, markdown: bool, docs: bool = False
-) -> None:
+    name: str, document: dict[str, Any], tables: Sequence[Table], *, markdown: bool, docs: bool = False,
+    page: Path = MEASUREMENTS,
+) -> None:  # fmt: skip
     """Print the tables on stdout, write `document` to bench/results/<name>.json, and the tables into the docs if asked.
 
-    In docs/measurements.md they replace what is between the markers of `document["benchmark"]`. Raises BenchError when
+    In `page` they replace what is between the markers of `document["benchmark"]`. Raises BenchError when
     it has no such markers.
     """
     RESULTS.mkdir(exist_ok=True)
@@ -265,12 +266,12 @@ def publish(
     print(text if markdown else "\n\n".join([line, *(table.plain() for table in tables)]))
     if docs:
         begin, end = (f"<!-- {word}: bench/{document['benchmark']}.py -->" for word in ("begin", "end"))
-        old = MEASUREMENTS.read_text()
+        old = page.read_text()
         if not 0 <= old.find(begin) < old.find(end):
-            raise BenchError(f"{MEASUREMENTS} lacks the markers {begin!r} and {end!r}")
+            raise BenchError(f"{page} lacks the markers {begin!r} and {end!r}")
         before, after = old[: old.find(begin)], old[old.find(end) :]
-        MEASUREMENTS.write_text(f"{before}{begin}\n{text}\n{after}")
-        say(f"tables written into {MEASUREMENTS}")
+        page.write_text(f"{before}{begin}\n{text}\n{after}")
+        say(f"tables written into {page}")
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

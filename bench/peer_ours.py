@@ -62,7 +62,7 @@ class Rounds:
     async def one(self, number: int, members: int) -> dict[str, Any]:
         """One round: group, exchange, outer step. Seconds of each, when it began and ended, the state's hash."""
         started_s = time.monotonic()
-        card = Card(RUN_ID, number, BASE_HASH, self._network.public, 1, self._digest, self._size)
+        card = Card(RUN_ID, number, BASE_HASH, self._network.public, 1, self._digest, self._size, bytes(32))
         key = hashlib.sha256(f"{self._size}/{number}".encode()).digest()
         cards = await self._matchmaker.find(key, card.signed(self._network.key).to_bytes(), members, MATCH_S)
         group, refused = form_group(RUN_ID, number, BASE_HASH, cards, offer_bytes=self._size, weight_max=1)

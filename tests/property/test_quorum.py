@@ -21,6 +21,7 @@ from ubcp_p2p.swarm.quorum import (
     Ballot,
     Card,
     Certificate,
+    Group,
     form_group,
     is_majority,
     vote_digest,
@@ -41,11 +42,11 @@ def formed(cards: list[bytes], **options: int) -> tuple[bytes, int]:
 # -- cards -------------------------------------------------------------------------------------------------------
 
 
-@given(hashes, st.integers(0, ROUND_MAX), hashes, st.integers(0, WEIGHT_MAX), hashes, st.integers(0, 2**48))
+@given(hashes, st.integers(0, ROUND_MAX), hashes, st.integers(0, WEIGHT_MAX), hashes, st.integers(0, 2**48), hashes)
 def test_a_card_survives_its_bytes(
-    run_id: bytes, round_: int, base: bytes, weight: int, offer: bytes, size: int
+    run_id: bytes, round_: int, base: bytes, weight: int, offer: bytes, size: int, trail: bytes
 ) -> None:
-    made = Card(run_id, round_, base, KEYS[0].public, weight, offer, size).signed(KEYS[0])
+    made = Card(run_id, round_, base, KEYS[0].public, weight, offer, size, trail).signed(KEYS[0])
     data = made.to_bytes()
     assert Card.from_bytes(data) == made
     assert len(data) <= CARD_BYTES_MAX
@@ -118,7 +119,7 @@ def test_a_group_has_its_members_sorted_with_clamped_weights(chosen: set[int]) -
     made, refused = form_group(RUN, 3, digest("base"), cards, offer_bytes=OFFER_BYTES, weight_max=5)
     assert not refused
     assert made.peers == tuple(sorted(KEYS[n].public for n in chosen))
-    weights = {peer: weight for peer, weight, _ in made.members}
+    weights = {seat.peer: seat.weight for seat in made.members}
     assert weights == {KEYS[n].public: min(max(n, 1), 5) for n in chosen}
 
 
@@ -151,17 +152,22 @@ def test_a_leader_cannot_fill_a_group_beyond_its_seats() -> None:
     assert len(refused) <= MEMBERS_MAX
 
 
-@given(st.sampled_from(["run_id", "round", "base_hash", "peer", "weight", "offer"]))
+@given(st.sampled_from(["run_id", "round", "base_hash", "peer", "weight", "offer", "trail"]))
 def test_the_digest_of_a_group_covers_everything(field: str) -> None:
     made = group(k.public for k in KEYS[:3])
-    peer, weight, offer = made.members[0]
+    first, *others = made.members
+
+    def with_seat(**changes: Any) -> Group:
+        return replace(made, members=(first._replace(**changes), *others))
+
     changed = {
         "run_id": replace(made, run_id=OTHER_RUN),
         "round": replace(made, round=4),
         "base_hash": replace(made, base_hash=digest("x")),
-        "peer": replace(made, members=((KEYS[9].public, weight, offer), *made.members[1:])),
-        "weight": replace(made, members=((peer, weight + 1, offer), *made.members[1:])),
-        "offer": replace(made, members=((peer, weight, digest("x")), *made.members[1:])),
+        "peer": with_seat(peer=KEYS[9].public),
+        "weight": with_seat(weight=first.weight + 1),
+        "offer": with_seat(offer=digest("x")),
+        "trail": with_seat(trail=digest("x")),
     }
     assert changed[field].digest != made.digest
 

@@ -25,7 +25,7 @@ from ubcp_p2p.swarm.hivemind_parts import PeerID, averaging_pb2
 from ubcp_p2p.swarm.matchmaking import NoGroup
 from ubcp_p2p.swarm.membership import Beat
 from ubcp_p2p.swarm.network import Network
-from ubcp_p2p.swarm.quorum import ROUND_MAX, Certificate, Group, Standing, vote_digest
+from ubcp_p2p.swarm.quorum import ROUND_MAX, Certificate, Group, Seat, Standing, vote_digest
 from ubcp_p2p.swarm.run import Observer, RunMember, RunSettings
 from ubcp_p2p.swarm.states import CERTIFICATE, STATE, STATE_DOMAIN, States
 from ubcp_p2p.swarm.votes import Polls
@@ -106,7 +106,7 @@ class LyingStates(States):
         data = np.full(self._state_bytes // 4, self.modes.get("fill", 1.0), dtype="<f4").tobytes()
         me = self._network.public
         digest = hashlib.sha256(STATE_DOMAIN + self._run_id + round_.to_bytes(8, "big") + data).digest()
-        group = Group(self._run_id, round_ - 1, b"\1" * 32, ((me, 1, b"\2" * 32),))
+        group = Group(self._run_id, round_ - 1, b"\1" * 32, (Seat(me, 1, b"\2" * 32, b"\3" * 32),))
         signature = self._network.key.sign("vote", vote_digest(group.digest, digest))
         return Standing(digest, Certificate(group, digest, ((me, signature),))), data
 

@@ -23,6 +23,8 @@ VIOLATIONS = [
     ("layers", "swarm/frames.py", "import ubcp_p2p.training"),
     ("layers", "training/state.py", "import ubcp_p2p.peer.config"),
     ("layers", "simulation/engine.py", "import ubcp_p2p.light"),
+    ("layers", "swarm/quorum.py", "import ubcp_p2p.verification.draw"),  # up one layer
+    ("torch-free", "verification/evidence.py", "import ubcp_p2p.training.redo"),
     ("layers", "allocator/shares.py", "import ubcp_p2p.simulation"),
     ("layers", "stray.py", ""),  # a module that is in no layer
     ("verifiable-without-network", "keys.py", "import asyncio"),

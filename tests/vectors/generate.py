@@ -17,7 +17,7 @@ from ubcp_p2p.models.recipe import run_id
 from ubcp_p2p.swarm.exchange import OFFER_DOMAIN
 from ubcp_p2p.swarm.hivemind_parts import node, validation
 from ubcp_p2p.swarm.membership import Beat, Phase
-from ubcp_p2p.swarm.quorum import Card, Certificate, Group, vote_digest
+from ubcp_p2p.swarm.quorum import Card, Certificate, Group, Seat, vote_digest
 from ubcp_p2p.swarm.records import Ed25519Validator
 from ubcp_p2p.swarm.states import STATE_DOMAIN
 
@@ -25,6 +25,7 @@ FILE = Path(__file__).parent / "wire.json"
 SEEDS = [bytes([number]) * 32 for number in (1, 2, 3)]
 OFFER = bytes(range(64))
 STATE = bytes(range(128))
+TRAIL = hashlib.sha256(b"trail").digest()
 BASE = hashlib.sha256(b"base").digest()
 RECIPE_HASH = hashlib.sha256(b"recipe").digest()
 EXPIRES_S = 2_000_000_000.25
@@ -36,8 +37,8 @@ def document() -> dict[str, Any]:
     run = run_id("vectors", RECIPE_HASH)
     offer_hash = hashlib.sha256(OFFER_DOMAIN + OFFER).digest()
     state_hash = hashlib.sha256(STATE_DOMAIN + run + (8).to_bytes(8, "big") + STATE).digest()
-    card = Card(run, 7, BASE, keys[0].public, 32, offer_hash, len(OFFER)).signed(keys[0])
-    group = Group(run, 7, BASE, tuple((key.public, 32, offer_hash) for key in keys))
+    card = Card(run, 7, BASE, keys[0].public, 32, offer_hash, len(OFFER), TRAIL).signed(keys[0])
+    group = Group(run, 7, BASE, tuple(Seat(key.public, 32, offer_hash, TRAIL) for key in keys))
     vote = vote_digest(group.digest, state_hash)
     certificate = Certificate(group, state_hash, tuple((key.public, key.sign("vote", vote)) for key in keys[:2]))
     beat = Beat(run, 1_700_000_000_000, 7, Phase.ROUND, BASE, 4, 1234)
@@ -52,11 +53,14 @@ def document() -> dict[str, Any]:
         "state_hash": {"run_id": run.hex(), "round": 8, "state": STATE.hex(), "hash": state_hash.hex()},
         "card": {
             "run_id": run.hex(), "round": 7, "base_hash": BASE.hex(), "peer": keys[0].public.hex(), "weight": 32,
-            "offer_hash": offer_hash.hex(), "offer_bytes": len(OFFER), "digest": card.digest().hex(),
+            "offer_hash": offer_hash.hex(), "offer_bytes": len(OFFER), "trail": TRAIL.hex(),
+            "digest": card.digest().hex(),
             "bytes": card.to_bytes().hex(),
         },
         "group": {
-            "members": [[peer.hex(), weight, offer.hex()] for peer, weight, offer in group.members],
+            "members": [
+                [seat.peer.hex(), seat.weight, seat.offer.hex(), seat.trail.hex()] for seat in group.members
+            ],
             "digest": group.digest.hex(),
         },
         "vote": {"state_hash": state_hash.hex(), "digest": vote.hex(), "signature": keys[0].sign("vote", vote).hex()},

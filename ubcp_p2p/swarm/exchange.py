@@ -111,10 +111,10 @@ class AllGather:
         self._group, self._mine, self._offers = group, mine, {me: mine}
         self._changed.set()
         self._changed = asyncio.Event()
-        others = [member for member in group.members if member[0] != me]
+        others = [seat for seat in group.members if seat.peer != me]
         tasks = {
-            owner: asyncio.create_task(self._fetch(group, owner, offer_hash, deadline_s, stall_s))
-            for owner, _, offer_hash in others
+            seat.peer: asyncio.create_task(self._fetch(group, seat.peer, seat.offer, deadline_s, stall_s))
+            for seat in others
         }
         try:
             if tasks:

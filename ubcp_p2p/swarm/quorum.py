@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ubcp_p2p.codec import MalformedMessage, Value, decode, encode, fields, hash_of, items, number, signature_of
 from ubcp_p2p.keys import NodeKey, verify
@@ -25,6 +25,15 @@ WEIGHT_MAX = 2**40
 Place: TypeAlias = tuple[int, bytes]  # (round, state hash)
 
 
+class Seat(NamedTuple):
+    """A member of a group, as its card has it."""
+
+    peer: bytes
+    weight: int
+    offer: bytes  # the offer's hash
+    trail: bytes
+
+
 @dataclass(frozen=True)
 class Card:
     """One member's signed description of its offer in a round. Hashes are 32 bytes, `peer` a public key."""
@@ -36,37 +45,40 @@ class Card:
     weight: int  # training samples behind the offer
     offer_hash: bytes
     offer_bytes: int
+    trail: bytes  # what the local steps led through: commits the peer before anybody knows what is checked
     signature: bytes = b""
 
     def digest(self) -> bytes:
         body: list[Value] = [
-            self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes
+            self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes,
+            self.trail,
         ]  # fmt: skip
-        return hashlib.sha256(b"ubcp/card/1\0" + encode(body)).digest()
+        return hashlib.sha256(b"ubcp/card/2\0" + encode(body)).digest()
 
     def signed(self, key: NodeKey) -> Card:
         return Card(
             self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes,
-            key.sign("card", self.digest()),
+            self.trail, key.sign("card", self.digest()),
         )  # fmt: skip
 
     def to_bytes(self) -> bytes:
         return encode(
             [
                 self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes,
-                self.signature,
+                self.trail, self.signature,
             ]
         )  # fmt: skip
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Card:
         """Parse and verify the signature. Raises MalformedMessage."""
-        run_id, round_, base_hash, peer, weight, offer_hash, offer_bytes, signature = fields(
-            decode(data, bytes_max=CARD_BYTES_MAX), 8
+        run_id, round_, base_hash, peer, weight, offer_hash, offer_bytes, trail, signature = fields(
+            decode(data, bytes_max=CARD_BYTES_MAX), 9
         )
         card = cls(
             hash_of(run_id), number(round_, ROUND_MAX), hash_of(base_hash), hash_of(peer),
-            number(weight, WEIGHT_MAX), hash_of(offer_hash), number(offer_bytes), signature_of(signature),
+            number(weight, WEIGHT_MAX), hash_of(offer_hash), number(offer_bytes), hash_of(trail),
+            signature_of(signature),
         )  # fmt: skip
         if not verify(card.peer, "card", card.digest(), card.signature):
             raise MalformedMessage("the card's signature is wrong")
@@ -80,17 +92,17 @@ class Group:
     run_id: bytes
     round: int
     base_hash: bytes
-    members: tuple[tuple[bytes, int, bytes], ...]  # (public key, weight, offer hash), sorted
+    members: tuple[Seat, ...]  # sorted
 
     @property
     def digest(self) -> bytes:
-        """What makes two attempts the same: same run, round, base, members, weights and offers."""
-        rows: list[Value] = [[peer, weight, offer] for peer, weight, offer in self.members]
-        return hashlib.sha256(b"ubcp/group/1\0" + encode([self.run_id, self.round, self.base_hash, rows])).digest()
+        """What makes two attempts the same: same run, round, base, members, weights, offers and trails."""
+        rows: list[Value] = [list(seat) for seat in self.members]
+        return hashlib.sha256(b"ubcp/group/2\0" + encode([self.run_id, self.round, self.base_hash, rows])).digest()
 
     @property
     def peers(self) -> tuple[bytes, ...]:
-        return tuple(peer for peer, _, _ in self.members)
+        return tuple(seat.peer for seat in self.members)
 
 
 def form_group(
@@ -110,7 +122,7 @@ def form_group(
     never add up. Weights are clamped to [1, weight_max]; a second card of one peer is left out, and so is who comes
     after `members_max` others: each member costs everybody the memory of one offer.
     """
-    members: dict[bytes, tuple[bytes, int, bytes]] = {}
+    members: dict[bytes, Seat] = {}
     refused: list[str] = []
     for data in sorted(cards)[:MEMBERS_MAX]:
         try:
@@ -127,7 +139,8 @@ def form_group(
         elif len(members) >= members_max:
             refused.append(f"a card after the {members_max} that a group can have")
         else:
-            members[card.peer] = (card.peer, min(max(card.weight, 1), weight_max), card.offer_hash)
+            weight = min(max(card.weight, 1), weight_max)
+            members[card.peer] = Seat(card.peer, weight, card.offer_hash, card.trail)
     return Group(run_id, round_, base_hash, tuple(sorted(members.values()))), refused
 
 
@@ -176,7 +189,7 @@ class Certificate:
 
     def to_bytes(self) -> bytes:
         group = self.group
-        rows: list[Value] = [[peer, weight, offer] for peer, weight, offer in group.members]
+        rows: list[Value] = [list(seat) for seat in group.members]
         signatures: list[Value] = [[peer, signature] for peer, signature in self.signatures]
         return encode([group.run_id, group.round, group.base_hash, rows, self.state_hash, signatures])
 
@@ -186,8 +199,8 @@ class Certificate:
         run, round_, base_hash, rows, state_hash, signatures = fields(decode(data, bytes_max=CERTIFICATE_BYTES_MAX), 6)
         members = []
         for row in items(rows, members_max):
-            peer, weight, offer = fields(row, 3)
-            members.append((hash_of(peer), number(weight, WEIGHT_MAX), hash_of(offer)))
+            peer, weight, offer, trail = fields(row, 4)
+            members.append(Seat(hash_of(peer), number(weight, WEIGHT_MAX), hash_of(offer), hash_of(trail)))
         signed = []
         for row in items(signatures, members_max):
             peer, signature = fields(row, 2)

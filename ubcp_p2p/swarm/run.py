@@ -253,7 +253,7 @@ class RunMember(Follower):
 
         card = Card(
             settings.run_id, self.round, self.base_hash, me, min(offer.weight, settings.weight_max), offer.digest,
-            offer_bytes
+            offer_bytes, offer.trail,
         ).signed(self._network.key)  # fmt: skip
         cards = [card.to_bytes()]
         self._say("matchmaking", wanted=len(companions) + 1)
@@ -285,7 +285,7 @@ class RunMember(Follower):
         lap("exchange_s")
 
         self._say("outer step")
-        candidate = await self._trainer.apply([(offers[peer], weight) for peer, weight, _ in group.members])
+        candidate = await self._trainer.apply([(offers[seat.peer], seat.weight) for seat in group.members])
         self._candidate_hash = candidate.state_hash
         for index in candidate.rejected:
             peer = group.peers[index]

@@ -10,7 +10,10 @@ from ubcp_p2p.buffers import SharedBuffer
 
 
 class Offer(Protocol):
-    """A pseudo-gradient: `buffer` holds float32 values; `digest` is their hash, `weight` the samples behind them."""
+    """A pseudo-gradient: `buffer` holds float32 values; `digest` is their hash, `weight` the samples behind them.
+
+    `trail` is the hash of the states that the local steps led through.
+    """
 
     @property
     def round(self) -> int: ...
@@ -22,6 +25,8 @@ class Offer(Protocol):
     def seconds(self) -> float: ...
     @property
     def digest(self) -> bytes: ...
+    @property
+    def trail(self) -> bytes: ...
     @property
     def buffer(self) -> SharedBuffer: ...
 

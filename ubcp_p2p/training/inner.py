@@ -27,22 +27,15 @@ from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.models.shards import shard, step_indices
 from ubcp_p2p.models.task import Task
 from ubcp_p2p.training.errors import Diverged
+from ubcp_p2p.training.limits import BF16_PARAMETERS_MIN
+from ubcp_p2p.training.state import InnerState as InnerState
 from ubcp_p2p.training.state import Vector, is_finite
 
 _ADAM_EPS = 1e-8  # Kingma & Ba 2015
-BF16_PARAMETERS_MIN = 5_000_000
 _CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_'s
 
 
 AfterStep: TypeAlias = Callable[[int, int, Callable[[], float]], bool]
-
-
-@dataclass(frozen=True)
-class InnerState:
-    """An inner optimizer's memory on the CPU: the number of steps taken, and vectors of P values by name."""
-
-    steps: int
-    vectors: dict[str, Vector]
 
 
 @dataclass(frozen=True)
@@ -152,6 +145,17 @@ def set_up_torch(threads: int) -> None:
     assert torch.are_deterministic_algorithms_enabled()
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it would slow each step
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # convolutions in true float32: a validator on a CPU has nothing else
+
+
+def round_seed(run_id: bytes, round: int, peer: bytes) -> bytes:
+    """What a peer's draws in a round come from, 32 bytes."""
+    return hashlib.sha256(b"ubcp/train/1\0" + run_id + round.to_bytes(8, "big") + peer).digest()
+
+
+def rng(seed: bytes, step: int) -> np.random.Generator:
+    """What local step `step` draws from: a place of its own, so that a validator can begin at any step."""
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(seed[8:24], "big"), counter=step << 128))
 
 
 def release_memory() -> None:
@@ -254,8 +258,11 @@ class InnerLoop:
         peer: bytes,
         members: tuple[bytes, ...],
         after_step: AfterStep,
+        *,
+        first: int = 0,
+        last: int | None = None,
     ) -> InnerResult:
-        """Take the round's local steps from the present parameters.
+        """Take the round's local steps from the present parameters; or some of them again, `first` to `last` − 1.
 
         after_step(steps taken, steps in all, mean_loss) is called after each step and says whether to go on; it may
         raise. mean_loss is costly on a GPU, which must finish its queue to answer. Raises Diverged when the loss or the
@@ -268,9 +275,9 @@ class InnerLoop:
                 f"no data is left for this peer: {self._task.n_train_items} items among {len(members)} members",
                 hint="train a recipe with more data, or with fewer peers",
             )
-        seed = hashlib.sha256(b"ubcp/train/1\0" + run_id + round.to_bytes(8, "big") + peer).digest()
-        torch.manual_seed(int.from_bytes(seed[:8], "big"))
-        rng = np.random.Generator(np.random.Philox(key=int.from_bytes(seed[8:24], "big")))
+        seed = round_seed(run_id, round, peer)
+        torch.manual_seed(int.from_bytes(seed[:8], "big"))  # no network draws in its steps; one that did could not be
+        # begun in mid round, which test_redo would tell
         loss_sum = torch.zeros((), dtype=torch.float64, device=self._device)
         steps = samples = 0
 
@@ -284,8 +291,8 @@ class InnerLoop:
             return mean
 
         self._model.train()
-        for step in range(recipe.rounds.local_steps):
-            x, y = self._task.batch(step_indices(mine, step, recipe.inner.batch), rng)
+        for step in range(first, recipe.rounds.local_steps if last is None else last):
+            x, y = self._task.batch(step_indices(mine, step, recipe.inner.batch), rng(seed, step))
             x, y = x.to(self._device), y.to(self._device)
             self._gradient.zero_()
             with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._autocast):
@@ -298,7 +305,7 @@ class InnerLoop:
                 self._optimizer.step(self._theta, self._gradient, lr)
             steps += 1
             samples += len(x)
-            if not after_step(steps, recipe.rounds.local_steps, mean_loss):
+            if not after_step(step + 1, recipe.rounds.local_steps, mean_loss):
                 break
         loss_value = mean_loss()
         if not is_finite(self.read()):

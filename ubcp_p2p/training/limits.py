@@ -11,8 +11,13 @@ PROMPT_CHARS_MAX = 4 * 1024
 EXTRA_CHARS_MAX = 32 * 1024  # a checkpoint's extra strings, keys and values together
 EXTRA_KEYS_MAX = 16
 PERMILLE = 1000  # the whole of a device
+BF16_PARAMETERS_MIN = 5_000_000  # a network below multiplies in float32 on every device
 WORDS_CHARS_MAX = 4096  # of a message for people
 MEMORY_MB_MAX = 2**24  # 16 TiB, above any machine
 READ_DIRS_MAX = 16
 NOTES_MAX = 16  # facts that a trainer tells at its start
 LAYERS_MAX = 8  # of the sandbox, which has four
+STEPS_MAX = 100_000  # the most local steps that a recipe can have in a round
+# Two devices drift apart with every step, and one skipped step weighs less among more (docs/verification.md).
+STRETCH_STEPS_MAX = 10
+LEAVES_MAX = STEPS_MAX // STRETCH_STEPS_MAX + 2  # of a trail

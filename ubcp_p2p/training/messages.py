@@ -17,6 +17,7 @@ from ubcp_p2p.training.limits import (
     EXTRA_CHARS_MAX,
     EXTRA_KEYS_MAX,
     LAYERS_MAX,
+    LEAVES_MAX,
     MEMBERS_MAX,
     MEMORY_MB_MAX,
     MESSAGE_BYTES_MAX,
@@ -26,6 +27,7 @@ from ubcp_p2p.training.limits import (
     PROMPT_CHARS_MAX,
     READ_DIRS_MAX,
     SAMPLE_BYTES_MAX,
+    STEPS_MAX,
     WEIGHT_MAX,
     WORDS_CHARS_MAX,
 )
@@ -135,6 +137,32 @@ class Load(_Message):
     expected_hash: Digest
 
 
+class Open(_Message):
+    """Show one stretch of a trail that was committed to. → Opened with one descriptor."""
+
+    type: Literal["open"] = "open"
+    seq: Seq
+    trail: Digest
+    stretch: int = Field(ge=0, lt=LEAVES_MAX)
+
+
+class Check(_Message):
+    """Walk a stretch of another's trail again, by the opening that comes as a descriptor. → Checked.
+
+    See opening.Claim for the fields. members: whom the data is cut among, by the base's certificate, if it has one.
+    """
+
+    type: Literal["check"] = "check"
+    seq: Seq
+    round: Round
+    peer: Peer
+    base_hash: Digest
+    steps: int = Field(ge=1, le=STEPS_MAX)
+    offer_hash: Digest
+    trail: Digest
+    members: tuple[Peer, ...] | None = Field(max_length=MEMBERS_MAX)
+
+
 class Evaluate(_Message):
     """Measure the state on held-out data. → Evaluated."""
 
@@ -213,6 +241,7 @@ class Offered(_Message):
     loss: float
     seconds: float = Field(ge=0)
     digest: Digest
+    trail: Digest
 
 
 class CandidateMade(_Message):
@@ -238,6 +267,23 @@ class Done(_Message):
 
     type: Literal["done"] = "done"
     seq: Seq
+
+
+class Opened(_Message):
+    """The opening's bytes are the descriptor."""
+
+    type: Literal["opened"] = "opened"
+    seq: Seq
+
+
+class Checked(_Message):
+    """See verdict.Verdict."""
+
+    type: Literal["checked"] = "checked"
+    seq: Seq
+    finding: Literal["honest", "count", "base", "offer", "data", "memory", "steps", "unopened"]
+    distance_ppm: Count
+    words: Words
 
 
 class Evaluated(_Message):
@@ -282,11 +328,11 @@ class Failed(_Message):
     hint: Words | None
 
 
-Task: TypeAlias = Train | Apply | Commit | Discard | Load | Evaluate | Sample | Checkpoint
+Task: TypeAlias = Train | Apply | Commit | Discard | Load | Open | Check | Evaluate | Sample | Checkpoint
 Request: TypeAlias = Start | Task  # has a reply
 Command: TypeAlias = Task | Finish | Pace | Cancel
-WithBuffer: TypeAlias = ReadyMade | Offered | CandidateMade | Loaded  # replies that come with one descriptor
-Reply: TypeAlias = WithBuffer | Progressed | Done | Evaluated | Sampled | Saved | Failed
+WithBuffer: TypeAlias = ReadyMade | Offered | CandidateMade | Loaded | Opened  # replies that come with one descriptor
+Reply: TypeAlias = WithBuffer | Progressed | Done | Checked | Evaluated | Sampled | Saved | Failed
 
 _T = TypeVar("_T")
 

@@ -20,6 +20,7 @@ from ubcp_p2p.training.link import Link
 from ubcp_p2p.training.sandbox.values import Layer
 from ubcp_p2p.training.spawn import spawn_worker
 from ubcp_p2p.training.values import Candidate, Offer, Progress, Ready, TrainerSpec
+from ubcp_p2p.training.verdict import Claim, Finding, Verdict
 
 __all__ = ["Candidate", "Evaluation", "Offer", "Progress", "Ready", "TrainerProcess", "TrainerSpec"]
 
@@ -117,7 +118,7 @@ class TrainerProcess:
 
         def accept(reply: messages.Offered, buffer: SharedBuffer | None) -> Offer:
             sized = _sized(buffer, self.ready.offer_bytes)
-            return Offer(reply.round, reply.weight, reply.loss, reply.seconds, reply.digest, sized)
+            return Offer(reply.round, reply.weight, reply.loss, reply.seconds, reply.digest, reply.trail, sized)
 
         return await self._link.ask(
             messages.Train,
@@ -192,6 +193,37 @@ class TrainerProcess:
             accept,
             fds=[buffer.fd],
         )
+
+    async def open(self, trail: bytes, stretch: int) -> bytes:
+        """One stretch of a trail that an offer of the last two rounds committed to, as an opening's bytes.
+
+        Raises TrainingError for a trail or a stretch that is not there.
+        """
+
+        def accept(reply: messages.Opened, buffer: SharedBuffer | None) -> bytes:
+            assert buffer is not None  # the link has seen to it
+            with buffer:
+                return bytes(buffer.view)
+
+        return await self._link.ask(messages.Open, {"trail": trail, "stretch": stretch}, messages.Opened, accept)
+
+    async def check(self, claim: Claim, members: Sequence[bytes] | None, opening: bytes) -> Verdict:
+        """Walk an opened stretch of another's trail again and compare (redo.judge). The claim's run must be this one.
+
+        members: whom the data is cut among, by the certificate of the claim's base; None before the first one.
+        """
+        fields = claim._asdict()
+        del fields["run_id"]
+        with SharedBuffer.create(len(opening)) as buffer:
+            with buffer.view as view:
+                view[:] = opening
+            return await self._link.ask(
+                messages.Check,
+                {**fields, "members": None if members is None else tuple(members)},
+                messages.Checked,
+                lambda reply, none: Verdict(Finding(reply.finding), reply.distance_ppm, reply.words),
+                fds=[buffer.fd],
+            )
 
     async def evaluate(self) -> Evaluation:
         """Measure the committed state on the recipe's held-out data."""

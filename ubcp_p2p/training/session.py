@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,11 @@ from ubcp_p2p.training import channel, inner
 from ubcp_p2p.training.checkpoint import Checkpoint, newest, write
 from ubcp_p2p.training.errors import StateMismatch
 from ubcp_p2p.training.limits import NOTES_MAX
-from ubcp_p2p.training.messages import CandidateMade, Loaded, Offered, ReadyMade, Start
+from ubcp_p2p.training.messages import CandidateMade, Check, Checked, Loaded, Offered, Open, Opened, ReadyMade, Start
 from ubcp_p2p.training.outer import OuterRule, outer_step
 from ubcp_p2p.training.state import ITEM_BYTES, Vector, is_finite, offer_hash, state_hash, vector
+from ubcp_p2p.training.verdict import Claim
+from ubcp_p2p.training.witness import Witness
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Session:
         task = build_task(recipe)
         self._run_id, self._recipe_hash, self._peer = start.run_id, recipe.hash(), start.peer
         self._inner = inner.InnerLoop(recipe, task, device)
+        self._witness = Witness(recipe, self._inner)
         self._rule = OuterRule(recipe.outer.optimizer, recipe.outer.lr, recipe.outer.momentum)
         self._folder, self._kept = Path(os.fsdecode(start.checkpoint_dir)), start.checkpoints_kept
         self._values = self._rule.state_values(self._inner.parameters)
@@ -105,7 +108,13 @@ class Session:
         theta = self._parameters()
         try:
             self._inner.write(theta)
-            result = self._inner.run(self._run_id, round, self._peer, members, after_step)
+            recorder = self._witness.recorder()
+
+            def recorded(step: int, steps: int, mean_loss: Callable[[], float]) -> bool:
+                recorder.after_step(step)
+                return after_step(step, steps, mean_loss)
+
+            result = self._inner.run(self._run_id, round, self._peer, members, recorded)
             offer = SharedBuffer.create(self._inner.parameters * ITEM_BYTES)
         except BaseException:
             self._rewind()
@@ -113,13 +122,18 @@ class Session:
         delta = vector(offer)
         delta[:] = theta
         delta -= self._inner.read()
+        digest = offer_hash(offer.view)
+        trail = recorder.finish(
+            self._run_id, round, self._peer, members, vector(self._state.buffer), self._state.digest, digest
+        )
         message = Offered(
             seq=seq,
             round=round,
             weight=result.samples,
             loss=result.loss,
             seconds=time.monotonic() - began,
-            digest=offer_hash(offer.view),
+            digest=digest,
+            trail=self._witness.keep(trail),
         )
         return message, offer
 
@@ -189,6 +203,31 @@ class Session:
         self._adopt(_State(round, digest, buffer))
         return Loaded(seq=seq, state_hash=digest), buffer
 
+    def open(self, command: Open) -> tuple[Opened, SharedBuffer]:
+        """Open a stretch of one of the last trails; the buffer, an opening's bytes, is the caller's.
+
+        Raises TrainingError for a trail or stretch that is not there.
+        """
+        self._model_is_committed = False
+        return Opened(seq=command.seq), _filled(self._witness.open(command.trail, command.stretch))
+
+    def check(self, command: Check, fd: int) -> Checked:
+        """Judge a stretch of another's trail by the opening behind `fd`, which it closes."""
+        with ExitStack() as stack:
+            (source,) = _adopt_all([fd], stack)
+            if source.size > self._witness.shape.bytes_max():
+                raise TrainingError(f"an opening of {source.size} bytes; this run's have fewer")
+            data = bytes(source.view)
+        claim = Claim(
+            self._run_id, command.round, command.peer, command.base_hash, command.steps, command.offer_hash,
+            command.trail,
+        )  # fmt: skip
+        self._model_is_committed = False
+        verdict = self._witness.check(claim, command.members, data)
+        return Checked(
+            seq=command.seq, finding=verdict.finding.value, distance_ppm=verdict.distance_ppm, words=verdict.words
+        )
+
     def evaluate(self) -> Evaluation:
         """Measure the committed state on held-out data."""
         self._commit_model()
@@ -240,6 +279,13 @@ class Session:
         if not self._model_is_committed:
             self._inner.write(self._parameters())
             self._model_is_committed = True
+
+
+def _filled(data: bytes) -> SharedBuffer:
+    buffer = SharedBuffer.create(len(data))
+    with buffer.view as view:
+        view[:] = data
+    return buffer
 
 
 def _adopt_all(fds: Sequence[int], stack: ExitStack) -> list[SharedBuffer]:

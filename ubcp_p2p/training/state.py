@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -24,6 +25,14 @@ DIGEST_BYTES = 32
 ITEM_BYTES = 4
 FLOAT32_LE = np.dtype("<f4")
 BLOCK = 1 << 16  # elements: 256 KiB, so that a block of each operand stays in the second-level cache
+
+
+@dataclass(frozen=True)
+class InnerState:
+    """An inner optimizer's memory on the CPU: the number of steps taken, and vectors of P values by name."""
+
+    steps: int
+    vectors: dict[str, Vector]
 
 
 def vector(buffer: SharedBuffer) -> Vector:

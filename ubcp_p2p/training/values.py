@@ -65,6 +65,7 @@ class Progress:
 class Offer:
     """A round's pseudo-gradient. weight: samples that it is made of; loss: their mean in nats; digest: the offer hash.
 
+    trail: the hash of what the local steps led through, for the card (trail.py).
     buffer: P float32 values, the caller's to close.
     """
 
@@ -73,6 +74,7 @@ class Offer:
     loss: float
     seconds: float
     digest: bytes
+    trail: bytes
     buffer: SharedBuffer
 
 

@@ -29,6 +29,7 @@ from ubcp_p2p.training.limits import NOTES_MAX, PERMILLE, WORDS_CHARS_MAX
 from ubcp_p2p.training.messages import (
     Apply,
     Cancel,
+    Check,
     Checkpoint,
     Command,
     Commit,
@@ -41,6 +42,7 @@ from ubcp_p2p.training.messages import (
     Finish,
     LayerMade,
     Load,
+    Open,
     Pace,
     Progressed,
     ReadyMade,
@@ -206,7 +208,7 @@ class _Server:
 
     def _answer(self, command: Task, fds: list[int]) -> None:
         session = self._session
-        if fds and not isinstance(command, Apply | Load):
+        if fds and not isinstance(command, Apply | Load | Check):
             channel.close_all(fds)
             raise MalformedTrainerMessage(f"a {command.type} command takes no descriptors")
         match command:
@@ -229,6 +231,15 @@ class _Server:
             case Discard(seq=seq):
                 session.discard()
                 self._reply(Done(seq=seq))
+            case Open():
+                opened, buffer = session.open(command)
+                with buffer:
+                    self._reply(opened, buffer.fd)
+            case Check():
+                if len(fds) != 1:
+                    channel.close_all(fds)
+                    raise MalformedTrainerMessage(f"a check command takes one descriptor, not {len(fds)}")
+                self._reply(session.check(command, fds[0]))
             case Evaluate(seq=seq):
                 found = session.evaluate()
                 self._reply(

@@ -79,7 +79,7 @@ class Till:
     async def rounds(self, count: int) -> None:
         for round_ in range(count):
             made = certificate([ME, OTHER], [ME, OTHER], round_=round_)
-            members = tuple((peer, COST.samples_per_round, offer) for peer, _, offer in made.group.members)
+            members = tuple(seat._replace(weight=COST.samples_per_round) for seat in made.group.members)
             self.contributor.on_round([ASKED.id], replace(made, group=replace(made.group, members=members)))
             (job,) = self.contributor.jobs()
             await self.contributor._bill(job)

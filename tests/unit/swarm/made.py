@@ -13,7 +13,7 @@ from ubcp_p2p.codec import MalformedMessage, Value
 from ubcp_p2p.errors import NetworkError
 from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.swarm.frames import Stream, Unreachable
-from ubcp_p2p.swarm.quorum import Card, Certificate, Group, Standing, vote_digest
+from ubcp_p2p.swarm.quorum import Card, Certificate, Group, Seat, Standing, vote_digest
 
 RUN = hashlib.sha256(b"a run").digest()
 OTHER_RUN = hashlib.sha256(b"another run").digest()
@@ -32,11 +32,11 @@ KEYS = [key(number) for number in range(12)]
 
 
 def card(who: NodeKey, *, round_: int = 3, base: bytes = digest("base"), weight: int = 8, offer: str = "offer") -> Card:
-    return Card(RUN, round_, base, who.public, weight, digest(offer), OFFER_BYTES).signed(who)
+    return Card(RUN, round_, base, who.public, weight, digest(offer), OFFER_BYTES, digest("trail")).signed(who)
 
 
 def group(members: Iterable[bytes], *, round_: int = 3, base: bytes = digest("base")) -> Group:
-    return Group(RUN, round_, base, tuple((peer, 8, digest("offer")) for peer in sorted(members)))
+    return Group(RUN, round_, base, tuple(Seat(peer, 8, digest("offer"), digest("trail")) for peer in sorted(members)))
 
 
 def certificate(

@@ -16,7 +16,7 @@ from ubcp_p2p.buffers import SharedBuffer
 from ubcp_p2p.errors import RoundFailed
 from ubcp_p2p.swarm.exchange import HAVE, HAVE_NOT, LINK_BYTES_PER_S_MIN, OFFER_DOMAIN, AllGather, Pace
 from ubcp_p2p.swarm.frames import Stream
-from ubcp_p2p.swarm.quorum import Group
+from ubcp_p2p.swarm.quorum import Group, Seat
 
 SIZE = 3000
 A, B, C = KEYS[:3]
@@ -39,7 +39,7 @@ class Table:
 
     def __init__(self) -> None:
         self.wires = Wires()
-        rows = sorted((key.public, 8, hash_of(offer_of(n))) for n, key in enumerate(KEYS[:3]))
+        rows = sorted(Seat(key.public, 8, hash_of(offer_of(n)), bytes(32)) for n, key in enumerate(KEYS[:3]))
         self.group = Group(RUN, 3, digest("base"), tuple(rows))
         self.exchanges = [AllGather(self.wires.node(key), RUN, SIZE) for key in KEYS[:3]]
         self.buffers: list[SharedBuffer] = []
@@ -86,7 +86,7 @@ async def test_every_member_ends_with_every_offer(table: Table) -> None:
 
 @pytest.mark.asyncio
 async def test_a_group_of_one_needs_nobody(table: Table) -> None:
-    table.group = Group(RUN, 3, digest("base"), ((A.public, 8, hash_of(offer_of(0))),))
+    table.group = Group(RUN, 3, digest("base"), (Seat(A.public, 8, hash_of(offer_of(0)), bytes(32)),))
     assert await table.gather(0) == {A.public: offer_of(0)}
 
 

@@ -105,7 +105,7 @@ class Contributor:
     def on_round(self, requests: list[bytes], certificate: Certificate) -> None:
         """A round was committed: billed to one of the REQUESTs that pay for the run, in turn."""
         jobs = [self._jobs[id_] for id_ in sorted(requests) if id_ in self._jobs]
-        weight = next((weight for peer, weight, _ in certificate.group.members if peer == self._network.public), 0)
+        weight = next((seat.weight for seat in certificate.group.members if seat.peer == self._network.public), 0)
         if jobs and weight:
             job = jobs[certificate.round % len(jobs)]
             job.bills.append(certificate.to_bytes())

@@ -92,7 +92,7 @@ class Tab:
         account, group, round_ = self.accounts.get(node), certificate.group, certificate.group.round
         if account is None:
             raise BillRefused("a bill before the first word")
-        weight = next((weight for peer, weight, _ in group.members if peer == node), None)
+        weight = next((seat.weight for seat in group.members if seat.peer == node), None)
         if weight is None:
             raise BillRefused(f"the certificate of round {round_} does not name this contributor")
         if len(group.members) > self.terms.peers_max:

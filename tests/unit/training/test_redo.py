@@ -1,0 +1,143 @@
+"""Steps taken again from the middle of a round, on the real networks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ubcp_p2p.errors import TrainingError
+from ubcp_p2p.models.recipe import Recipe, load_recipe
+from ubcp_p2p.models.task import ImageTask, build_task
+from ubcp_p2p.training import recorder as recorder_module
+from ubcp_p2p.training.inner import InnerLoop
+from ubcp_p2p.training.opening import Opening, require_committed
+from ubcp_p2p.training.recorder import Recorder, Trail, open_stretch, take
+from ubcp_p2p.training.redo import judge, redo, shape_of
+from ubcp_p2p.training.state import InnerState, Vector, offer_hash, state_hash
+from ubcp_p2p.training.verdict import Claim, Finding
+
+RUN, PEER = bytes(32), b"peer"
+MEMBERS = (b"other", PEER)
+CPU = torch.device("cpu")
+
+
+def short(name: str, local_steps: int = 7) -> Recipe:
+    base = load_recipe(name)
+    return base.model_copy(update={"rounds": base.rounds.model_copy(update={"local_steps": local_steps})})
+
+
+def a_round(recipe: Recipe, loop: InnerLoop, steps: int) -> tuple[Trail, Claim]:
+    """One peer's round of so many steps, recorded."""
+    shape = shape_of(recipe)
+    base: Vector = np.zeros(shape.state_values, dtype=np.float32)
+    base[: shape.parameters] = loop.read()
+    digest = state_hash(RUN, 3, base.data)
+    recorder = Recorder(loop, shape.stretch, recipe.rounds.local_steps)
+
+    def after(step: int, of: int, mean: object) -> bool:
+        recorder.after_step(step)
+        return step < steps
+
+    loop.run(RUN, 3, PEER, MEMBERS, after)
+    offer = offer_hash((base[: shape.parameters] - loop.read()).data)
+    trail = recorder.finish(RUN, 3, PEER, MEMBERS, base, digest, offer)
+    return trail, Claim(RUN, 3, PEER, digest, steps, offer, trail.hash())
+
+
+def sent(opening: Opening, claim: Claim, recipe: Recipe) -> Opening:
+    shape = shape_of(recipe)
+    received = Opening.from_bytes(opening.to_bytes(), shape)
+    require_committed(claim, received, shape)
+    return received
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits-tiny", "fashion-cnn", "shakespeare-nano"])
+@pytest.mark.parametrize("steps", [7, 5, 4])  # all; in haste within a stretch; in haste at a stretch's end
+def test_every_stretch_is_walked_again_to_the_bit(name: str, steps: int) -> None:
+    """Also where images are mirrored at random: each step draws from a place of its own."""
+    recipe = short(name)
+    task = build_task(recipe)
+    if isinstance(task, ImageTask):
+        task._flip = True  # what Fashion-MNIST's own images are; those that stand in for them are not
+    loop, other = InnerLoop(recipe, task, CPU), InnerLoop(recipe, task, CPU)
+    trail, claim = a_round(recipe, loop, steps)
+    assert [leaf.step for leaf in trail.leaves] == [*range(0, steps, 2), steps]
+    for index in range(len(trail.leaves) - 1):
+        opening = sent(open_stretch(loop, trail, index), claim, recipe)
+        other.run(RUN, 0, b"somebody", (), lambda step, steps, mean: step < 2)  # what happened before does not matter
+        verdict = judge(other, recipe, claim, opening, MEMBERS)
+        assert (verdict.finding, verdict.distance_ppm) == (Finding.HONEST, 0), verdict.words
+        if opening.after is not None:
+            assert redo(other, claim, opening, shape_of(recipe)).theta.tobytes() == opening.after.tobytes()
+
+
+def test_states_that_do_not_fit_the_budget_are_walked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = short("digits-tiny")
+    loop = InnerLoop(recipe, build_task(recipe), CPU)
+    full, _ = a_round(recipe, loop, 7)
+    monkeypatch.setattr(recorder_module, "KEPT_BYTES_MAX", 1)
+    loop = InnerLoop(recipe, build_task(recipe), CPU)
+    lean, _ = a_round(recipe, loop, 7)
+    assert lean.hash() == full.hash()
+    assert len(lean.kept) == 1 < len(full.kept)
+    for index in range(4):
+        assert open_stretch(loop, lean, index).to_bytes() == open_stretch(loop, full, index).to_bytes()
+
+
+def test_a_device_that_does_not_repeat_itself_is_told() -> None:
+    recipe = short("digits-tiny")
+    loop = InnerLoop(recipe, build_task(recipe), CPU)
+    trail, _ = a_round(recipe, loop, 7)
+    start = trail.kept[0]
+    drifted = start._replace(theta=start.theta + np.float32(1e-3))
+    broken = Trail(**{**vars(trail), "kept": {0: drifted}})
+    with pytest.raises(TrainingError, match="did not repeat") as caught:
+        open_stretch(loop, broken, 2)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("index", [-1, 4])
+def test_a_stretch_that_is_not_there_is_told(index: int) -> None:
+    recipe = short("digits-tiny")
+    loop = InnerLoop(recipe, build_task(recipe), CPU)
+    trail, _ = a_round(recipe, loop, 7)
+    with pytest.raises(TrainingError, match="of a trail that has 4"):
+        open_stretch(loop, trail, index)
+
+
+def test_a_stretch_that_diverges_is_a_lie() -> None:
+    """Parameters that no step can be taken from were not reached by steps."""
+    recipe = short("digits-tiny")
+    loop = InnerLoop(recipe, build_task(recipe), CPU)
+    loop.write(np.full(recipe.parameters(), 3e38, dtype=np.float32))
+    point = take(loop)
+    shape = shape_of(recipe)
+    trail, claim = a_round(recipe, InnerLoop(recipe, build_task(recipe), CPU), 7)
+    opening = open_stretch(loop, trail, 1)
+    hopeless = Opening(**{**vars(opening), "before": point.theta})
+    verdict = judge(loop, recipe, claim, hopeless, None)
+    assert verdict.finding == Finding.STEPS
+    assert "does not lead anywhere" in verdict.words
+    assert shape.parameters == len(point.theta)
+
+
+def test_a_peer_without_data_took_no_steps() -> None:
+    recipe = short("digits-tiny")
+    loop = InnerLoop(recipe, build_task(recipe), CPU)
+    trail, claim = a_round(recipe, loop, 7)
+    crowd = tuple(b"%d" % number for number in range(2000))
+    opening = Opening(**{**vars(open_stretch(loop, trail, 1)), "members": crowd})
+    assert judge(loop, recipe, claim._replace(peer=b"late"), opening, crowd).finding == Finding.DATA
+
+
+def test_a_count_of_steps_that_does_not_fit_is_a_lie() -> None:
+    recipe = short("digits-tiny")
+    loop = InnerLoop(recipe, build_task(recipe), CPU)
+    trail, claim = a_round(recipe, loop, 7)
+    opening = open_stretch(loop, trail, 1)
+    memory = InnerState(opening.after_memory.steps + 1, opening.after_memory.vectors)
+    assert (
+        judge(loop, recipe, claim, Opening(**{**vars(opening), "after_memory": memory}), None).finding == Finding.MEMORY
+    )

@@ -1,0 +1,87 @@
+"""How far a claimed stretch is from the same stretch walked again, and how far honest peers may be. numpy only.
+
+Compared is what the stretch's gradients did: the movement of the parameters, and what came newly into each vector of
+the inner optimizer's memory (its old part fades by a known factor). Each is a relative L2 distance, in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import numpy as np
+
+from ubcp_p2p.training.limits import BF16_PARAMETERS_MIN
+from ubcp_p2p.training.opening import Point
+from ubcp_p2p.training.state import Vector, blocks
+from ubcp_p2p.training.verdict import PPM
+
+# Between what honest devices were measured to differ by and what cheats do (docs/verification.md): in float32, and
+# where the network is so large that some peers multiply in bfloat16.
+TOLERANCE_PPM: Final = 20_000
+TOLERANCE_BF16_PPM: Final = 250_000
+# A made-up memory so large that no gradient shows beside it would let a peer foretell its steps without taking them:
+# the root mean square of the memory may be this many times that of the stretch's own gradients.
+MEMORY_RATIO_MAX: Final = 1000.0
+# What float32 rounds away in a step beside a vector of length 1: two operations of half a unit in the last place each,
+# and as much again. Near the end of a run, where steps are small, devices differ by this and nothing else.
+_ROUNDING: Final = 2.0**-22
+
+
+def tolerance_ppm(parameters: int) -> int:
+    """The distance that honest peers of a network of this size may have."""
+    return TOLERANCE_PPM if parameters < BF16_PARAMETERS_MIN else TOLERANCE_BF16_PPM
+
+
+def fades(optimizer: str, betas: tuple[float, float]) -> dict[str, float]:
+    """By what factor a step fades each vector of the inner optimizer's memory."""
+    return {"exp_avg": betas[0], "exp_avg_sq": betas[1]} if optimizer == "adamw" else {}
+
+
+def distance_ppm(before: Point, claimed: Point, redone: Point, fades: Mapping[str, float]) -> int:
+    """The largest of the relative distances, in millionths, at most 10**12; 0 when all is equal to the bit."""
+    steps = redone.memory.steps - before.memory.steps
+    found = [_relative(before.theta, 1.0, claimed.theta, redone.theta, steps)]
+    for name, fade in sorted(fades.items()):
+        ends = claimed.memory.vectors[name], redone.memory.vectors[name]
+        found.append(_relative(before.memory.vectors[name], fade**steps, *ends, steps))
+    worst = max(found)
+    return min(math.ceil(worst * PPM), PPM**2) if math.isfinite(worst) else PPM**2
+
+
+def is_memory_plausible(before: Point, redone: Point, fades: Mapping[str, float]) -> bool:
+    """Whether the memory that a stretch begins with is of the size of the gradients that its steps have."""
+    if "exp_avg_sq" not in fades:
+        return True
+    steps = redone.memory.steps - before.memory.steps
+    fade = fades["exp_avg_sq"] ** steps
+    old, new = before.memory.vectors["exp_avg_sq"], redone.memory.vectors["exp_avg_sq"]
+    if any(float(old[part].min(initial=0.0)) < 0 for part in blocks(len(old))):
+        return False
+    gradient = (_sum(new) - fade * _sum(old)) / (1 - fade)  # mean squared norm of the stretch's gradients
+    bound = max(gradient, 0.0) * MEMORY_RATIO_MAX**2
+    return _sum(old) <= bound and _norm_squared([before.memory.vectors["exp_avg"]]) <= bound
+
+
+def _relative(before: Vector, fade: float, claimed: Vector, redone: Vector, steps: int) -> float:
+    """|claimed − redone| less what rounding explains ÷ |redone − fade × before|; infinite for a move out of nothing."""
+    apart = moved = 0.0
+    for part in blocks(len(before)):
+        there = redone[part].astype(np.float64)
+        apart += float(np.square(claimed[part] - there).sum())
+        moved += float(np.square(there - fade * before[part].astype(np.float64)).sum())
+    beyond = math.sqrt(apart) - _ROUNDING * steps * math.sqrt(_norm_squared([before]))
+    if beyond <= 0.0:
+        return 0.0
+    return beyond / math.sqrt(moved) if moved > 0.0 else math.inf
+
+
+def _sum(values: Vector) -> float:
+    return math.fsum(float(values[part].sum(dtype=np.float64)) for part in blocks(len(values)))
+
+
+def _norm_squared(vectors: Iterable[Vector]) -> float:
+    return math.fsum(
+        float(np.square(values[part].astype(np.float64)).sum()) for values in vectors for part in blocks(len(values))
+    )

@@ -1,0 +1,69 @@
+"""A validator's check: walk a claimed stretch again and compare. Runs where torch does: in the trainer."""
+
+from __future__ import annotations
+
+from ubcp_p2p.errors import TrainingError
+from ubcp_p2p.models.recipe import Recipe
+from ubcp_p2p.training.compare import distance_ppm, fades, is_memory_plausible, tolerance_ppm
+from ubcp_p2p.training.errors import Diverged
+from ubcp_p2p.training.inner import InnerLoop
+from ubcp_p2p.training.opening import Opening, Point, Shape, fault_in_leaves
+from ubcp_p2p.training.recorder import take
+from ubcp_p2p.training.trail import marks, stretch_steps
+from ubcp_p2p.training.verdict import PPM, Claim, Finding, Verdict
+
+
+def shape_of(recipe: Recipe) -> Shape:
+    """The lengths of a recipe's openings."""
+    parameters = recipe.parameters()
+    state_values = 2 * parameters if recipe.outer.optimizer == "nesterov" else parameters
+    names = tuple(sorted(fades(recipe.inner.optimizer, recipe.inner.betas)))
+    return Shape(parameters, state_values, names, stretch_steps(recipe.rounds.local_steps))
+
+
+def redo(loop: InnerLoop, claim: Claim, opening: Opening, shape: Shape) -> Point:
+    """Where the opened stretch leads on this device; `loop` is left there. Raises TrainingError, Diverged."""
+    start, _ = opening.ends(shape.parameters)
+    steps = marks(claim.steps, shape.stretch)
+    loop.write(start.theta)
+    loop.restore(start.memory)
+    loop.run(
+        claim.run_id, claim.round, claim.peer, opening.members, lambda step, steps, mean: True,
+        first=steps[opening.index], last=steps[opening.index + 1],
+    )  # fmt: skip
+    return take(loop)
+
+
+def judge(
+    loop: InnerLoop, recipe: Recipe, claim: Claim, opening: Opening, members: tuple[bytes, ...] | None
+) -> Verdict:
+    """The verdict on a stretch; `opening` is one that `require_committed` has passed, and `loop` is used up.
+
+    members: whom the round's data is cut among, by the certificate of its base; None before the first certificate.
+    """
+    fault = fault_in_leaves(claim, opening, members)
+    if fault is not None:
+        return fault
+    shape = shape_of(recipe)
+    before, claimed = opening.ends(shape.parameters)
+    try:
+        redone = redo(loop, claim, opening, shape)
+    except Diverged as error:
+        return Verdict(Finding.STEPS, PPM**2, f"from the state before, the stretch does not lead anywhere: {error}")
+    except TrainingError as error:  # it has no items, so it took no step
+        return Verdict(Finding.DATA, PPM**2, error.message)
+    rule = fades(recipe.inner.optimizer, recipe.inner.betas)
+    taken = redone.memory.steps - before.memory.steps
+    if claimed.memory.steps - before.memory.steps != taken or not is_memory_plausible(before, redone, rule):
+        return Verdict(Finding.MEMORY, PPM**2, "the inner optimizer's memory is not one that training leaves behind")
+    apart = distance_ppm(before, claimed, redone, rule)
+    allowed = tolerance_ppm(shape.parameters)
+    if apart > allowed:
+        return Verdict(
+            Finding.STEPS,
+            apart,
+            f"stretch {opening.index} leads elsewhere: {apart / PPM:.3f} of its length away, where "
+            f"{allowed / PPM:.3f} is allowed",
+        )
+    words = f"stretch {opening.index} leads where it is said to lead: {apart / PPM:.6f} of its length away"
+    return Verdict(Finding.HONEST, apart, words)

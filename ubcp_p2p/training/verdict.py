@@ -1,0 +1,41 @@
+"""What is checked, and what a check finds, as values. Imports neither torch nor numpy."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+PPM: Final = 10**6
+
+
+class Claim(NamedTuple):
+    """What a card says of a peer's work. steps: samples behind the offer over the batch; trail: see `trail_hash`."""
+
+    run_id: bytes
+    round: int
+    peer: bytes
+    base_hash: bytes
+    steps: int
+    offer_hash: bytes
+    trail: bytes
+
+
+class Finding(StrEnum):
+    """HONEST, or the kind of lie; UNOPENED: the peer did not show what its card commits it to."""
+
+    HONEST = "honest"
+    COUNT = "count"  # the card's samples are no number of whole steps of a round
+    BASE = "base"  # the trail begins at another state than the card's
+    OFFER = "offer"  # the trail ends at another tensor than the card's
+    DATA = "data"  # on other items than the peer's own
+    MEMORY = "memory"  # with an inner optimizer's memory that no training leaves behind
+    STEPS = "steps"  # the stretch does not lead where it is said to lead
+    UNOPENED = "unopened"
+
+
+class Verdict(NamedTuple):
+    """distance_ppm: how far the claimed end is from the one found again, over the stretch's length, in millionths."""
+
+    finding: Finding
+    distance_ppm: int
+    words: str
