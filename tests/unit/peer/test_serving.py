@@ -91,6 +91,23 @@ def test_what_is_open_is_asked_and_what_is_not_is_not(scene: Scene) -> None:
     assert scene.ask_of(good, first_seen=forgotten) is None
 
 
+def test_an_open_network_keeps_nothing_for_newcomers(scene: Scene) -> None:
+    assert scene.problem().rules.newcomer_permille == scene.world.charter.newcomer_permille > 0
+    world = World(7, stewards=0, threshold=0)
+    assert world.charter.newcomer_permille > 0
+    pay = world.account("pay")
+    for number in range(10):  # one person, who has enrolled itself ten times
+        account = world.account(f"sybil {number}", enrol=False)
+        world.enrol(account, f"sybil {number}", newcomer=True)
+        world.request(account, pay, CREDIT)
+    activity = Activity()
+    for signed in world.entries:
+        activity.add(signed.entry)
+    problem = assemble(world.ledger, activity, 4, replace(scene.offer, reserve_carried=CREDIT))
+    assert sum(user.newcomer for user in problem.applicants) == 10
+    assert (problem.rules.newcomer_permille, problem.reserve_carried) == (0, 0)
+
+
 def test_whoever_is_out_of_standing_is_told_why(scene: Scene) -> None:
     request = scene.asks(scene.ben, scene.ben_pc)
     for changes, reason in (
