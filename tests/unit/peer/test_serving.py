@@ -256,18 +256,37 @@ def test_what_waiting_for_clean_power_saves_is_an_estimate(scene: Scene) -> None
     begin = charter.epoch + SLICE * charter.slice_s
     slots = (Slot(begin, begin + charter.slice_s, 400), Slot(begin + charter.slice_s, begin + 9 * charter.slice_s, 100))
     basis = CostBasis("EUR", 1, 1, (COSTS[0]._replace(name="cpu-8", sustained=500, power_mw=65_000),))
-    book = CarbonBook(replace(charter, cost=basis), "cpu-8")
+    costed, book = replace(charter, cost=basis), CarbonBook("cpu-8")
     for slice_, carbon in ((SLICE, 400), (SLICE + 1, 100)):
         problem = scene.problem(slice_, carbon=carbon, forecast=slots)
-        book.note(problem, decide(problem))
-    assert joules_of(book.charter, "cpu-8", 100 * CREDIT) == 13_000_000  # 10^8 GFLOP at 500 a second and 65 W
+        book.note(costed, problem, decide(problem))
+    assert joules_of(costed, "cpu-8", 100 * CREDIT) == 13_000_000  # 10^8 GFLOP at 500 a second and 65 W
     kwh_times_mg = 13_000_000 * 1000 / 3_600_000
     assert book.savings.emitted_mg == int(kwh_times_mg * 100)
     assert book.savings.unmoved_mg == int(kwh_times_mg * 400)
     assert "75 %" in book.savings.words and "estimate" in book.savings.words
-    unknown = CarbonBook(charter, "cpu-8")
-    unknown.note(problem, decide(problem))
+    unknown = CarbonBook("cpu-8")
+    unknown.note(charter, problem, decide(problem))
     assert unknown.savings.emitted_mg == 0  # the charter says nothing of what this device takes
+
+
+@pytest.mark.parametrize(("holds", "without"), [([500], 500 + 9 * 100), ([500, 400], 500 + 400 + 8 * 100)])
+def test_what_waited_once_has_not_saved_in_every_later_slice(scene: Scene, holds: list[int], without: int) -> None:
+    scene.asks(scene.ann, scene.ann_pc)
+    charter = scene.world.charter
+    begin = charter.epoch + SLICE * charter.slice_s
+    clean = begin + len(holds) * charter.slice_s
+    slots = (*(Slot(begin + n * charter.slice_s, begin + (n + 1) * charter.slice_s, g) for n, g in enumerate(holds)),
+             Slot(clean, clean + 99 * charter.slice_s, 100))  # fmt: skip
+    basis = CostBasis("EUR", 1, 1, (COSTS[0]._replace(name="cpu-8", sustained=500, power_mw=18_000),))
+    costed, book = replace(charter, cost=basis), CarbonBook("cpu-8")
+    for number in range(len(holds) + 10):
+        problem = scene.problem(SLICE + number, carbon=[*holds, *[100] * 10][number], forecast=slots)
+        decision = decide(problem)
+        assert decision.outcomes[0].reason is Reason.HELD or number >= len(holds)
+        book.note(costed, problem, decision)
+    # a slice's work takes 3.6 MJ, a kWh: without waiting the ten slices of work had run in the first ten slices
+    assert (book.savings.emitted_mg, book.savings.unmoved_mg) == (10 * 100 * 1000, without * 1000)
 
 
 def test_a_problem_is_the_same_for_whoever_has_the_same_entries(scene: Scene) -> None:

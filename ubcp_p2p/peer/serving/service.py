@@ -74,7 +74,7 @@ class Service:
         self._charter = ledger.charters.first  # epoch and slice length never change
         speed_of(config, ledger.charters.newest)  # say at once what is wrong with the configuration
         self._book = Book(node)
-        self._carbon_book = CarbonBook(ledger.charters.newest, config.device_class)
+        self._carbon_book = CarbonBook(config.device_class)
         self._slice = -1
         self._last: tuple[Problem, Decision] | None = None
         self._held: list[bytes] | None = None
@@ -175,7 +175,8 @@ class Service:
         await self._ledger.forget(await self._ledger.read(partial(self._book.outdated, slice_=decision.slice)))
         inputs = await self._ledger.keep(encode_problem(problem))
         await self._tell(decision, decision.accepted, inputs)
-        self._carbon_book.note(problem, decision)
+        charter = self._ledger.charters.at(decision.slice // self._charter.period_slices)
+        self._carbon_book.note(charter, problem, decision)
         return f"decided: {len(decision.accepted)} of {len(problem.asks)} accepted"
 
     async def _tell(self, decision: Decision, accepted: Sequence[bytes], inputs: bytes) -> None:
