@@ -21,12 +21,15 @@ from ubcp_p2p.ledger.leases import holders, rank, turn_permille
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.wire import Signed
 from ubcp_p2p.ledger.world import World
+from ubcp_p2p.owner.hours import parse_window
+from ubcp_p2p.owner.values import Readings, Rules
+from ubcp_p2p.owner.verdict import verdict
 from ubcp_p2p.peer.config import ServingConfig
 from ubcp_p2p.peer.serving import problem as serving_problem
 from ubcp_p2p.peer.serving.book import Book
 from ubcp_p2p.peer.serving.problem import Offer, assemble
 from ubcp_p2p.peer.serving.savings import CarbonBook, joules_of
-from ubcp_p2p.peer.serving.service import speed_of
+from ubcp_p2p.peer.serving.service import given, speed_of
 from ubcp_p2p.units import MICROCREDITS
 
 CREDIT = MICROCREDITS
@@ -325,6 +328,23 @@ def test_nodes_decide_one_after_the_other_and_take_turns_at_being_first() -> Non
     assert len(orders) == 20
     turns = [turn_permille(slice_, node) for slice_ in range(200) for node in nodes]
     assert 0 <= min(turns) < 10 and 990 <= max(turns) < 1000
+
+
+@pytest.mark.parametrize(
+    ("hours", "share", "budget"),
+    [
+        ("00:00-06:02", 1000, 120_000), ("00:00-06:02", 250, 30_000), ("00:00-06:15", 1000, 900_000),
+        ("00:00-07:00", 1000, 900_000), ("00:00-24:00", 500, 450_000), ("06:00-06:01", 1000, 60_000),
+        ("00:00-06:00", 1000, 0), ("12:00-13:00", 1000, 0),
+    ],
+)  # fmt: skip
+def test_no_more_of_a_slice_is_given_than_the_owners_hours_have(hours: str, share: int, budget: int) -> None:
+    begins = 365 * 86_400 + 6 * 3600  # six o'clock, UTC
+    rules = Rules(windows=(parse_window(hours),), on_battery=True, share_permille=share)
+    assert given(900_000, begins, 900, verdict(begins + 20, Readings(), rules, None)) == budget
+    before = verdict(begins - 20, Readings(), rules, None)  # looked at a little earlier
+    if before.works:
+        assert given(900_000, begins, 900, before) == budget
 
 
 def test_the_speed_is_what_the_charter_or_the_owner_says() -> None:

@@ -1,8 +1,8 @@
 """What waiting for cleaner power has saved on this node since it started: an estimate, from its own decisions. Pure.
 
-The energy of a lease is what the charter in force says of the device class, what the grid had is what this node's source
-of carbon said then. A request that was held once runs all its later slices one place later than without waiting: each of
-its slices of work is compared with the earliest place that none before it has taken, as if people had stood in a queue.
+The energy of a lease is what the charter in force says of the device class, what the grid had is what this node's
+source of carbon said then. A request that was held once runs all its later slices of work one place later than without
+waiting: each of them is compared with the earliest place that none before it has taken, as in a queue.
 """
 
 from __future__ import annotations

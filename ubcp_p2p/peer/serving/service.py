@@ -25,6 +25,7 @@ from ubcp_p2p.ledger.database import StoreError
 from ubcp_p2p.ledger.entry import ACCEPTED_MAX
 from ubcp_p2p.ledger.entry import Decision as DecisionBody
 from ubcp_p2p.ledger.leases import SETTLE_S, turn_permille
+from ubcp_p2p.owner.values import Verdict
 from ubcp_p2p.peer.config import ServingConfig
 from ubcp_p2p.peer.owner import Keeper
 from ubcp_p2p.peer.serving.book import Book
@@ -54,6 +55,14 @@ def speed_of(config: ServingConfig, charter: Charter) -> int:
         )
     cost = charter.cost_of(config.device_class)
     return min(config.gflops or (cost.sustained if cost is not None else peak), peak)
+
+
+def given(whole: int, begins: int, slice_s: int, verdict: Verdict) -> int:
+    """What the owner's rules leave of a slice's `whole` budget: the share, until the hours end. begins: Unix time."""
+    if not verdict.works:
+        return 0
+    open_s = slice_s if verdict.until is None else min(max(verdict.until - begins, 0), slice_s)
+    return whole * verdict.share_permille * open_s // (1000 * slice_s)
 
 
 class Service:
@@ -118,6 +127,8 @@ class Service:
         if offer is None:
             verdict = self._keeper.verdict
             why = verdict.words if verdict is not None else "its owner's rules were not read yet"
+            if verdict is not None and verdict.works:
+                why = "its owner's hours end before this slice"
             self._words = f"serves nobody now: {why}"
             return
         whole = offer.carrying(carried)
@@ -149,10 +160,13 @@ class Service:
         whole = min(AMOUNT_MAX, speed_of(self._config, charter) * charter.slice_s)
         if verdict is None or not verdict.works:
             return None
+        budget = given(whole, self._charter.epoch + slice_ * charter.slice_s, charter.slice_s, verdict)
+        if not budget:
+            return None
         carbon, forecast = self._carbon(slice_)
         return Offer(
             node=self._node,
-            budget=whole * verdict.share_permille // 1000,
+            budget=budget,
             budget_max=whole * rules.share_permille // 1000,
             refuse_purposes=rules.purposes_refused,
             refuse_runs=rules.runs_refused,
