@@ -127,6 +127,8 @@ def _tell(file: Path, charter: Charter, old: Path | None, json: bool) -> None:
     start = f", to hold from {moment(charter, charter.effective)}" if charter.number > 1 else ""
     print(printable(f"{file}: {charter.name}, version {charter.number}{start}; not signed"))
     previous = f" --previous {old}" if old is not None else ""
+    if charter.number > 2:
+        previous += " --previous …"  # where the versions before that one are, nobody has said here
     say(f"next: change {file} where you like; `ubcp charter check {file}{previous}` says what is dangerous,")
     say(f"      `ubcp charter sign {file}{previous}` signs it, which any later change undoes")
 
