@@ -110,7 +110,7 @@ def check(file: FileArgument, previous: PreviousOption = None, json: JsonOption 
     Exit code 0: a community can begin with it, whatever the warnings say; 1: it is malformed, does not follow from the
     versions before, or too few stewards have signed. With --previous it also says what has changed.
     """
-    from ubcp_p2p.charter.dangers import dangers
+    from ubcp_p2p.charter.dangers import clock_period, dangers
     from ubcp_p2p.charter.document import load
     from ubcp_p2p.charter.values import CharterError, Charters, check_follows, check_signatures
     from ubcp_p2p.charter.words import changes
@@ -137,7 +137,7 @@ def check(file: FileArgument, previous: PreviousOption = None, json: JsonOption 
             check_signatures(signed, before)
     except CharterError as error:
         problem = UbcpError(f"{file}: {error.message}", hint=error.hint)
-    warnings = dangers(this, now_period=this.period(this.slice_at(time.time())))
+    warnings = dangers(this, now_period=clock_period(this, time.time()))
     changed = changes(this, before) if before is not None else []
     if json:
         emit_json(

@@ -110,10 +110,10 @@ def _exists(file: Path) -> ConfigError:
 
 
 def _tell(file: Path, charter: Charter, old: Path | None, json: bool) -> None:
-    from ubcp_p2p.charter.dangers import dangers
+    from ubcp_p2p.charter.dangers import clock_period, dangers
     from ubcp_p2p.charter.words import moment
 
-    found = dangers(charter, now_period=charter.period(charter.slice_at(time.time())))
+    found = dangers(charter, now_period=clock_period(charter, time.time()))
     if json:
         emit_json(
             {

@@ -267,7 +267,7 @@ def test_a_next_version(capsys: pytest.CaptureFixture[str], people: list[Person]
         assert person.sign("next.toml", "--previous", "charter.toml") == 0
     good = run(capsys, "charter", "check", "next.toml", "--previous", "charter.toml")
     assert (good["valid"], good["signatures"], good["network"]) == (True, 2, None)
-    assert [danger["key"] for danger in good["dangers"]] == ["grace_slices"]
+    assert [danger["key"] for danger in good["dangers"]] == ["grace_slices", "effective_period"]
     assert ["sharing", "receipts are taken until 0 seconds after a request's end"] in good["changes"]
     charters = Charters(load(signed))
     assert charters.add(load(file))
