@@ -9,8 +9,10 @@ lead to another place than the one that was written down.
 from __future__ import annotations
 
 import ipaddress
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Final
 from urllib.parse import SplitResult, urlsplit
@@ -134,10 +136,10 @@ def _seconds(moment: datetime) -> int:
 
 
 def _get(parts: SplitResult, timeout_s: float) -> bytes:
-    import http.client  # these two cost every command 30 ms, and few nodes ask anybody
+    import http.client  # these cost every command 30 ms, and few nodes ask anybody
+    import socket
     import ssl
 
-    deadline_s = time.monotonic() + timeout_s
     assert parts.hostname is not None
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
@@ -146,7 +148,24 @@ def _get(parts: SplitResult, timeout_s: float) -> bytes:
     else:
         connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    over = threading.Event()
+    made: socket.socket | None = None  # the connection forgets its own when the server says that it will close
+
+    def cut() -> None:
+        """A socket's own limit begins anew with each byte: whoever sends one now and then would never reach it."""
+        over.set()
+        if made is not None:
+            with suppress(OSError):  # closed by then
+                socket.socket.shutdown(made, socket.SHUT_RDWR)  # TLS's own takes the reader's state away under it
+
+    watchdog = threading.Timer(timeout_s, cut)
+    watchdog.daemon = True
+    watchdog.start()
     try:
+        connection.connect()
+        made = connection.sock
+        if over.is_set():
+            raise TimeoutError
         connection.request("GET", target, headers={"Accept": "application/json", "User-Agent": f"ubcp/{__version__}"})
         answer = connection.getresponse()
         if answer.status != 200:
@@ -156,15 +175,15 @@ def _get(parts: SplitResult, timeout_s: float) -> bytes:
             data += chunk
             if len(data) > BYTES_MAX:
                 raise NetworkError(f"its answer has more than {BYTES_MAX} bytes")
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0:  # one that sends a byte now and then
-                raise TimeoutError
-            if connection.sock is not None:  # closed already when the server has said so
-                connection.sock.settimeout(left_s)
+        if over.is_set():  # what has come may be a part
+            raise TimeoutError
         return data
-    except TimeoutError:
-        raise NetworkError(f"it did not answer within {timeout_s:g} s") from None
     except (OSError, http.client.HTTPException) as error:
-        raise NetworkError(f"it cannot be asked: {error or type(error).__name__}") from None
+        if over.is_set() or isinstance(error, TimeoutError):
+            raise NetworkError(f"it did not answer within {timeout_s:g} s") from None
+        # an HTTPException quotes what was sent, by whoever answered
+        why = "" if isinstance(error, http.client.HTTPException) else str(error)
+        raise NetworkError(f"it cannot be asked: {why or type(error).__name__}") from None
     finally:
+        watchdog.cancel()
         connection.close()

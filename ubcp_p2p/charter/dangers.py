@@ -21,6 +21,11 @@ PERIOD_S: Final = (DAY_S, 31 * DAY_S)
 HALF_LIFE_S: Final = (DAY_S, 90 * DAY_S)
 AGEING_S: Final = (HOUR_S, 14 * DAY_S)
 ENROLMENT_MAX_S: Final = 400 * DAY_S  # a year in whole periods of up to a month
+GRACE_S_MAX: Final = 31 * DAY_S
+BEGIN_S_MAX: Final = 31 * DAY_S  # from now to a first charter's epoch
+EFFECTIVE_S_MAX: Final = 365 * DAY_S  # from now until a next version holds
+CAP_ALLOWANCES_MAX: Final = 1_000  # ten are usual
+ALLOWANCE_PARTS: Final = 2  # one allowance may be half of what the fastest device does in a period
 RESERVE_MAX: Final = 500  # per mille
 
 
@@ -33,9 +38,14 @@ class Danger(NamedTuple):
 
 
 def dangers(charter: Charter, *, now_period: int | None = None) -> list[Danger]:
-    """In the order of the document. now_period: of the clock, to tell a version that comes too late."""
-    return [*_of_stewards(charter), *_of_times(charter), *_of_credits(charter), *_of_sharing(charter),
-            *_of_costs(charter), *_of_version(charter, now_period)]  # fmt: skip
+    """In the order of the document. now_period: `clock_period`, to tell what comes too late or is far off."""
+    return [*_of_stewards(charter), *_of_epoch(charter, now_period), *_of_times(charter), *_of_credits(charter),
+            *_of_sharing(charter), *_of_costs(charter), *_of_version(charter, now_period)]  # fmt: skip
+
+
+def clock_period(charter: Charter, now_s: float) -> int:
+    """The period of a moment in Unix seconds; below 0 before the epoch."""
+    return int((now_s - charter.epoch) // (charter.slice_s * charter.period_slices))
 
 
 def _of_stewards(charter: Charter) -> Iterator[Danger]:
@@ -50,6 +60,12 @@ def _of_stewards(charter: Charter) -> Iterator[Danger]:
     if k == n:
         yield Danger("threshold", f"all {n} stewards must sign: with one key lost, nobody is enrolled and no version "
                      "follows, for ever", "name more stewards than must sign")  # fmt: skip
+
+
+def _of_epoch(charter: Charter, now_period: int | None) -> Iterator[Danger]:
+    if now_period is not None and -now_period * charter.slice_s * charter.period_slices > BEGIN_S_MAX:
+        yield Danger("epoch", f"its time begins on {moment(charter, 0)}: until then nobody can ask for anything",
+                     "choose a moment that has been, or comes within days")  # fmt: skip
 
 
 def _of_times(charter: Charter) -> Iterator[Danger]:
@@ -72,6 +88,10 @@ def _of_times(charter: Charter) -> Iterator[Danger]:
     if charter.grace_slices == 0:
         yield Danger("grace_slices", "a receipt that comes a slice late is void, and its work unpaid",
                      f"set it to {max(1, DAY_S // slice_s)}, a day")  # fmt: skip
+    elif charter.grace_slices * slice_s > GRACE_S_MAX:
+        yield Danger("grace_slices", f"what a request has not spent stays reserved for "
+                     f"{span(charter.grace_slices * slice_s)} after its end",
+                     f"set it to {max(1, DAY_S // slice_s)}, a day")  # fmt: skip
     enrolment_s = slice_s * charter.period_slices * charter.enrolment_periods_max
     if enrolment_s > ENROLMENT_MAX_S:
         yield Danger("enrolment_periods_max",
@@ -86,6 +106,16 @@ def _of_credits(charter: Charter) -> Iterator[Danger]:
         yield Danger("exposure_cap", f"an allowance of {credits_text(most)} is above the cap of "
                      f"{credits_text(charter.exposure_cap)}: it can never be spent whole in its period",
                      "raise exposure_cap, or lower the allowance")  # fmt: skip
+    elif charter.exposure_cap > CAP_ALLOWANCES_MAX * most > 0:
+        yield Danger("exposure_cap", f"{credits_text(charter.exposure_cap)} are more than {CAP_ALLOWANCES_MAX:,} "
+                     "allowances: it caps nothing, and a thief of one key can commit all that its owner has",
+                     "choose about ten allowances")  # fmt: skip
+    if not most:
+        yield Danger("allowance", "nobody is given anything: who has no device can never ask",
+                     "give members an allowance")  # fmt: skip
+    elif not newcomer:
+        yield Danger("allowance.newcomer", "newcomers are given nothing: who comes without a device cannot begin",
+                     "give newcomers a part of a member's allowance, or all of it")  # fmt: skip
     if newcomer > member:
         yield Danger("allowance.newcomer", "newcomers get more than members: it pays to come anew",
                      "set allowance.newcomer to at most allowance.member")  # fmt: skip
@@ -96,6 +126,10 @@ def _of_credits(charter: Charter) -> Iterator[Danger]:
     if most > possible:
         yield Danger("allowance", f"one allowance of {credits_text(most)} is more than a {fastest} can compute in a "
                      f"whole period ({credits_text(possible)}): nobody can be given it",
+                     "lower it to a part of what the community's devices deliver in a period")  # fmt: skip
+    elif most * ALLOWANCE_PARTS > possible:
+        yield Danger("allowance", f"one allowance of {credits_text(most)} is more than half of what a {fastest} can "
+                     f"compute in a whole period ({credits_text(possible)}): a person each would need a device",
                      "lower it to a part of what the community's devices deliver in a period")  # fmt: skip
     if charter.earned_periods < charter.allowance_periods:
         yield Danger("earned_periods", "what is earned by work is gone sooner than what is given",
@@ -126,7 +160,14 @@ def _of_costs(charter: Charter) -> Iterator[Danger]:
 
 
 def _of_version(charter: Charter, now_period: int | None) -> Iterator[Danger]:
-    if charter.number > 1 and now_period is not None and charter.effective <= now_period:
+    if charter.number == 1 or now_period is None:
+        return
+    ahead_s = (charter.effective - now_period) * charter.slice_s * charter.period_slices
+    if ahead_s > EFFECTIVE_S_MAX:
+        yield Danger("effective_period", f"it is in force from {moment(charter, charter.effective)} on alone: no "
+                     "version after it can hold sooner, so until then the rules stay as they are",
+                     f"set effective_period to {max(0, now_period) + 2}, or some periods later")  # fmt: skip
+    if charter.effective <= now_period:
         yield Danger("effective_period", f"it is in force from {moment(charter, charter.effective)}, which is past: "
                      "entries made since are judged again, and some may be dropped",
                      f"set effective_period to {now_period + 2} or later, and publish it at once")  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,8 @@ charter.command("new")(new)
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The charter (TOML).")]
 PreviousOption = Annotated[
-    Path | None, typer.Option("--previous", metavar="OLD", help="The version before, whose stewards must sign.")
+    list[Path] | None,
+    typer.Option("--previous", metavar="OLD", help="A version before; name each of them, from the first (repeatable)."),
 ]
 
 
@@ -35,7 +37,7 @@ def sign(
     """Add the signature of this profile's account, one of the stewards.
 
     Read what `ubcp charter show` and `check` say of it first. A second version and later ones are signed by stewards of
-    the version before: name it with --previous. The rest of the file stays as it is.
+    the version before: name all versions before with --previous. The rest of the file stays as it is.
     """
     from ubcp_p2p.charter.document import load, parse, signature_table, to_toml
     from ubcp_p2p.charter.values import CharterError, check_signatures
@@ -106,9 +108,9 @@ def check(file: FileArgument, previous: PreviousOption = None, json: JsonOption 
     """Say whether a charter is valid and signed by enough stewards, and what in it is dangerous.
 
     Exit code 0: a community can begin with it, whatever the warnings say; 1: it is malformed, does not follow from the
-    version before, or too few stewards have signed. With --previous it also says what has changed.
+    versions before, or too few stewards have signed. With --previous it also says what has changed.
     """
-    from ubcp_p2p.charter.dangers import dangers
+    from ubcp_p2p.charter.dangers import clock_period, dangers
     from ubcp_p2p.charter.document import load
     from ubcp_p2p.charter.values import CharterError, Charters, check_follows, check_signatures
     from ubcp_p2p.charter.words import changes
@@ -125,8 +127,9 @@ def check(file: FileArgument, previous: PreviousOption = None, json: JsonOption 
         emit_json(document | {"valid": False, "problem": error.message, "hint": error.hint})
         raise typer.Exit(Exit.BAD) from None
     this = signed.charter
-    before = None if previous is None and this.number == 1 else _previous(file, signed, previous)
+    before: Charter | None = None
     try:
+        before = _before(file, signed, previous)
         if before is None:
             Charters(signed)
         else:
@@ -134,7 +137,7 @@ def check(file: FileArgument, previous: PreviousOption = None, json: JsonOption 
             check_signatures(signed, before)
     except CharterError as error:
         problem = UbcpError(f"{file}: {error.message}", hint=error.hint)
-    warnings = dangers(this, now_period=this.period(this.slice_at(time.time())))
+    warnings = dangers(this, now_period=clock_period(this, time.time()))
     changed = changes(this, before) if before is not None else []
     if json:
         emit_json(
@@ -173,26 +176,43 @@ def publish(file: FileArgument, profile: ProfileOption = None, json: JsonOption 
         print(printable(f"{words}: {'the node has it now' if added else 'the node had it already'}"))
 
 
-def _judge(file: Path, signed: SignedCharter, previous: Path | None) -> Charter:
+def _judge(file: Path, signed: SignedCharter, previous: Sequence[Path] | None) -> Charter:
     """The charter whose stewards sign this one. Raises ConfigError, CharterError."""
     from ubcp_p2p.charter.values import check_follows
 
-    if previous is None and signed.charter.number == 1:
+    before = _before(file, signed, previous)
+    if before is None:
         return signed.charter
-    before = _previous(file, signed, previous)
     check_follows(signed.charter, before)
     return before
 
 
-def _previous(file: Path, signed: SignedCharter, previous: Path | None) -> Charter:
+def _before(file: Path, signed: SignedCharter, previous: Sequence[Path] | None) -> Charter | None:
+    """The version before, None of a first one. Raises ConfigError, CharterError.
+
+    Who may sign it is what the stewards before have said, and those before them: so all versions are looked at.
+    """
     from ubcp_p2p.charter.document import load
+    from ubcp_p2p.charter.values import CharterError, Charters
 
     number = signed.charter.number
-    if previous is None:
+    loaded = sorted(((load(path), path) for path in previous or ()), key=lambda pair: pair[0].charter.number)
+    if [one.charter.number for one, _ in loaded] != list(range(1, number)):
         raise ConfigError(
-            f"{file} is version {number}: stewards of version {number - 1} sign it", hint="--previous OLD names it"
-        )
-    return load(previous).charter
+            f"{file} is version {number}: stewards of version {number - 1} sign it, and who they are is known from "
+            "the first version on alone" if number > 1 else f"{file} is version 1: it follows no other",
+            hint=f"--previous OLD names each version from 1 to {number - 1}" if number > 1 else "leave --previous out",
+        )  # fmt: skip
+    charters: Charters | None = None
+    for one, path in loaded:
+        try:
+            if charters is None:
+                charters = Charters(one)
+            else:
+                charters.add(one)
+        except CharterError as error:
+            raise CharterError(error.code, f"a version before it, {path}: {error.message}", hint=error.hint) from None
+    return charters.newest if charters is not None else None
 
 
 def _steward(profile: Path | None, judge: Charter) -> bytes:

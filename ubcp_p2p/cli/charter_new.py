@@ -110,10 +110,10 @@ def _exists(file: Path) -> ConfigError:
 
 
 def _tell(file: Path, charter: Charter, old: Path | None, json: bool) -> None:
-    from ubcp_p2p.charter.dangers import dangers
+    from ubcp_p2p.charter.dangers import clock_period, dangers
     from ubcp_p2p.charter.words import moment
 
-    found = dangers(charter, now_period=charter.period(charter.slice_at(time.time())))
+    found = dangers(charter, now_period=clock_period(charter, time.time()))
     if json:
         emit_json(
             {
@@ -127,6 +127,8 @@ def _tell(file: Path, charter: Charter, old: Path | None, json: bool) -> None:
     start = f", to hold from {moment(charter, charter.effective)}" if charter.number > 1 else ""
     print(printable(f"{file}: {charter.name}, version {charter.number}{start}; not signed"))
     previous = f" --previous {old}" if old is not None else ""
+    if charter.number > 2:
+        previous += " --previous …"  # where the versions before that one are, nobody has said here
     say(f"next: change {file} where you like; `ubcp charter check {file}{previous}` says what is dangerous,")
     say(f"      `ubcp charter sign {file}{previous}` signs it, which any later change undoes")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,12 +25,16 @@ LATER = {"start": "1970-01-01T02:00:00+01:00", "end": "1970-01-01T02:00:00Z", "g
 
 
 class Server:
-    """Answers every GET with `status` and `body`; `silent` says nothing until the test ends."""
+    """Answers every GET with `status` and `body`; `silent` says nothing until the test ends.
+
+    `drip`: sent at first, then its last byte again and again while somebody listens.
+    """
 
     def __init__(self) -> None:
         self.status, self.body, self.headers = 200, b"", dict[str, str]()
         self.asked: list[tuple[str, str | None]] = []
         self.silent = False
+        self.drip = b""
         self._end = threading.Event()
         server = self
 
@@ -38,6 +43,12 @@ class Server:
                 server.asked.append((self.path, self.headers["Accept"]))
                 if server.silent:
                     server._end.wait(30.0)
+                    return
+                if server.drip:
+                    with suppress(OSError):
+                        self.wfile.write(server.drip)
+                        while not server._end.wait(0.01):
+                            self.wfile.write(server.drip[-1:])
                     return
                 self.send_response(server.status)
                 for name, value in server.headers.items():
@@ -161,6 +172,32 @@ def test_a_silent_server_costs_the_time_limit_only(server: Server) -> None:
     server.silent = True
     with pytest.raises(NetworkError, match=r"did not answer within 0\.1 s"):
         Api(server.url, timeout_s=0.1).refresh()
+
+
+@pytest.mark.parametrize(
+    "drip", [b"H", b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n "]
+)
+def test_a_byte_now_and_then_does_not_prolong_the_time_limit(server: Server, drip: bytes) -> None:
+    server.drip = drip
+    with pytest.raises(NetworkError, match=r"^it did not answer within 0\.3 s$"):
+        Api(server.url, timeout_s=0.3).refresh()
+
+
+def test_bytes_that_were_sent_are_not_repeated() -> None:
+    """Into a log and a terminal: a status line may hold anything."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"\x1b[31mfree credits\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(NetworkError, match=r"^it cannot be asked: BadStatusLine$"):
+            Api(f"http://127.0.0.1:{listening.getsockname()[1]}/").refresh()
+        thread.join()
 
 
 def test_a_server_that_is_not_there(server: Server) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ubcp_p2p.charter.dangers import dangers
+from ubcp_p2p.charter.dangers import clock_period, dangers
 from ubcp_p2p.charter.draft import ALLOWANCE, Answers, first, following
 from ubcp_p2p.charter.values import Allowance, Charter
 
@@ -45,7 +45,10 @@ def test_an_open_network_is() -> None:
         ("ageing_slices", {"ageing_slices": 3}), ("ageing_slices", {"ageing_slices": 14 * DAY + 1}),
         ("grace_slices", {"grace_slices": 0}), ("exposure_cap", {"exposure_cap": ALLOWANCE - 1}),
         ("allowance.newcomer", {"allowance": Allowance(ALLOWANCE, ALLOWANCE + 1)}),
-        ("allowance", {"allowance": Allowance(CAN + 1, 0), "exposure_cap": CAN + 1}),
+        ("allowance", {"allowance": Allowance(CAN + 1, 1), "exposure_cap": CAN + 1}),
+        ("allowance", {"allowance": Allowance(CAN // 2 + 1, 1), "exposure_cap": CAN}),
+        ("allowance", {"allowance": Allowance(0, 0)}), ("allowance.newcomer", {"allowance": Allowance(ALLOWANCE, 0)}),
+        ("exposure_cap", {"exposure_cap": 1000 * ALLOWANCE + 1}), ("grace_slices", {"grace_slices": 31 * DAY + 1}),
         ("earned_periods", {"earned_periods": 3}), ("newcomer_permille", {"newcomer_permille": 0}),
         ("newcomer_permille", {"newcomer_permille": 501}), ("cost", {"cost": None}),
         ("cost.device", {"cost": GOOD.cost and GOOD.cost._replace(devices=GOOD.cost.devices[1:])}),
@@ -62,7 +65,9 @@ def test_one_danger(key: str, changes: dict[str, Any]) -> None:
         {"slice_s": 21_600, "period_slices": 28, "half_life_slices": 28, "ageing_slices": 4},
         {"period_slices": DAY, "enrolment_periods_max": 366}, {"period_slices": 31 * DAY, "enrolment_periods_max": 12},
         {"half_life_slices": DAY}, {"half_life_slices": 90 * DAY}, {"ageing_slices": 4}, {"ageing_slices": 14 * DAY},
-        {"grace_slices": 1}, {"exposure_cap": ALLOWANCE}, {"allowance": Allowance(CAN, CAN), "exposure_cap": CAN},
+        {"grace_slices": 1}, {"exposure_cap": ALLOWANCE},
+        {"allowance": Allowance(CAN // 2, CAN // 2), "exposure_cap": CAN}, {"allowance": Allowance(ALLOWANCE, 1)},
+        {"exposure_cap": 1000 * ALLOWANCE}, {"grace_slices": 31 * DAY},
         {"earned_periods": 4}, {"newcomer_permille": 1}, {"newcomer_permille": 500}, {"enrolment_periods_max": 53},
     ],
 )  # fmt: skip
@@ -91,7 +96,7 @@ def test_one_steward_alone_is_two_dangers() -> None:
 
 
 def test_a_peak_counts_where_no_sustained_speed_is_known() -> None:
-    more = Allowance(CAN + 1, 0)
+    more = Allowance(CAN + 1, 1)
     assert keys(replace(GOOD, allowance=more, exposure_cap=CAN + 1, cost=None)) == ["cost"]
 
 
@@ -100,3 +105,17 @@ def test_a_version_that_has_begun_already() -> None:
     assert keys(after) == keys(after, now_period=8) == []
     assert keys(after, now_period=9) == ["effective_period"]
     assert keys(GOOD, now_period=9) == []
+
+
+def test_a_version_that_freezes_the_rules_for_years() -> None:
+    """None after it may hold sooner (SPEC §4.2)."""
+    assert keys(following(GOOD, 60), now_period=8) == []
+    assert keys(following(GOOD, 61), now_period=8) == ["effective_period"]
+    assert keys(following(GOOD, 2**31), now_period=8) == ["effective_period"]
+
+
+def test_a_time_that_does_not_begin() -> None:
+    assert keys(GOOD, now_period=-4) == []
+    assert keys(GOOD, now_period=-5) == ["epoch"]
+    week = 7 * 86_400
+    assert [clock_period(GOOD, GOOD.epoch + at) for at in (-5 * week, -1, 0, week)] == [-5, -1, 0, 1]

@@ -267,7 +267,7 @@ def test_a_next_version(capsys: pytest.CaptureFixture[str], people: list[Person]
         assert person.sign("next.toml", "--previous", "charter.toml") == 0
     good = run(capsys, "charter", "check", "next.toml", "--previous", "charter.toml")
     assert (good["valid"], good["signatures"], good["network"]) == (True, 2, None)
-    assert [danger["key"] for danger in good["dangers"]] == ["grace_slices"]
+    assert [danger["key"] for danger in good["dangers"]] == ["grace_slices", "effective_period"]
     assert ["sharing", "receipts are taken until 0 seconds after a request's end"] in good["changes"]
     charters = Charters(load(signed))
     assert charters.add(load(file))
@@ -293,9 +293,49 @@ def test_a_version_of_something_else(capsys: pytest.CaptureFixture[str], people:
     run(capsys, "charter", "new", "next.toml", "--from", "charter.toml")
     run(capsys, *new(people, "other.toml", "--language", "de"))
     arguments = ("next.toml", "--previous", "other.toml")
+    assert "other.toml: 0 stewards signed" in run(capsys, "charter", "check", *arguments, code=1)["problem"]
+    for person in people[:2]:
+        assert person.sign("other.toml") == 0
     assert "version 2 does not follow from version 1" in refused(capsys, "charter", "sign", *arguments, code=1)
     problem = run(capsys, "charter", "check", *arguments, code=1)["problem"]
     assert "version 2 does not follow from version 1" in problem
+
+
+def test_a_forged_chain_is_not_valid(capsys: pytest.CaptureFixture[str], people: list[Person], signed: Path) -> None:
+    zoe = people[3]
+    first = ("--previous", "charter.toml")
+    run(capsys, "charter", "new", "forged.toml", "--from", "charter.toml")
+    forged = Path("forged.toml")
+    text = re.sub(r"(?s)stewards = \[.*?\]", f'stewards = ["{zoe.account}"]', forged.read_text())
+    forged.write_text(text.replace("threshold = 2", "threshold = 1"))
+    run(capsys, "charter", "new", "third.toml", "--from", "forged.toml")
+    both = (*first, "--previous", "forged.toml")
+    for before in (("--previous", "forged.toml"), first, ()):
+        for command in ("sign", "check"):
+            words = refused(capsys, "charter", command, "third.toml", *before, code=2)
+            assert "--previous OLD names each version from 1 to 2" in words
+    assert zoe.sign("third.toml", *both) == 1  # though the forged version names Zoe
+    key = _key(zoe)
+    third = load(Path("third.toml"))
+    Path("third.toml").write_text(to_toml(third.signed([(key.public, key.sign("charter", third.charter.id))])))
+    found = run(capsys, "charter", "check", "third.toml", *both, code=1)
+    assert (found["valid"], found["problem"]) == (
+        False, "third.toml: a version before it, forged.toml: 0 stewards signed the charter; 2 must"
+    )  # fmt: skip
+    assert "it follows no other" in refused(capsys, "charter", "check", "charter.toml", *first, code=2)
+
+
+def test_a_third_version_is_verified_from_the_first(
+    capsys: pytest.CaptureFixture[str], people: list[Person], signed: Path
+) -> None:
+    run(capsys, "charter", "new", "2.toml", "--from", "charter.toml")
+    for person in people[:2]:
+        assert person.sign("2.toml", "--previous", "charter.toml") == 0
+    run(capsys, "charter", "new", "3.toml", "--from", "2.toml")
+    before = ("--previous", "2.toml", "--previous", "charter.toml")  # in any order
+    for person in people[:2]:
+        assert person.sign("3.toml", *before) == 0
+    assert run(capsys, "charter", "check", "3.toml", *before)["valid"] is True
 
 
 # -- check and show ---------------------------------------------------------------------------------------------------

@@ -22,11 +22,14 @@ from ubcp_p2p.ledger.entry import Decision, Request
 from ubcp_p2p.ledger.leases import Lease, holders, rank, turn_permille
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.world import World
+from ubcp_p2p.owner.hours import parse_window
+from ubcp_p2p.owner.values import Readings, Rules
+from ubcp_p2p.owner.verdict import verdict
 from ubcp_p2p.peer.config import ServingConfig
 from ubcp_p2p.peer.serving import problem as serving_problem
 from ubcp_p2p.peer.serving.book import Book
 from ubcp_p2p.peer.serving.savings import CarbonBook, joules_of
-from ubcp_p2p.peer.serving.service import speed_of
+from ubcp_p2p.peer.serving.service import given, speed_of
 
 
 @pytest.fixture
@@ -48,6 +51,23 @@ def test_what_is_open_is_asked_and_what_is_not_is_not(scene: Scene) -> None:
     assert scene.ask_of(good, first_seen={good.entry.id: 30}) == ask._replace(waited=10)
     forgotten = {good.entry.id: 13 + scene.world.charter.period_slices}
     assert scene.ask_of(good, first_seen=forgotten) is None
+
+
+def test_an_open_network_keeps_nothing_for_newcomers(scene: Scene) -> None:
+    assert scene.problem().rules.newcomer_permille == scene.world.charter.newcomer_permille > 0
+    world = World(7, stewards=0, threshold=0)
+    assert world.charter.newcomer_permille > 0
+    pay = world.account("pay")
+    for number in range(10):  # one person, who has enrolled itself ten times
+        account = world.account(f"sybil {number}", enrol=False)
+        world.enrol(account, f"sybil {number}", newcomer=True)
+        world.request(account, pay, CREDIT)
+    activity = Activity()
+    for signed in world.entries:
+        activity.add(signed.entry)
+    problem = serving_problem.assemble(world.ledger, activity, 4, replace(scene.offer, reserve_carried=CREDIT))
+    assert sum(user.newcomer for user in problem.applicants) == 10
+    assert (problem.rules.newcomer_permille, problem.reserve_carried) == (0, 0)
 
 
 def test_whoever_is_out_of_standing_is_told_why(scene: Scene) -> None:
@@ -235,18 +255,37 @@ def test_what_waiting_for_clean_power_saves_is_an_estimate(scene: Scene) -> None
     begin = charter.epoch + SLICE * charter.slice_s
     slots = (Slot(begin, begin + charter.slice_s, 400), Slot(begin + charter.slice_s, begin + 9 * charter.slice_s, 100))
     basis = CostBasis("EUR", 1, 1, (COSTS[0]._replace(name="cpu-8", sustained=500, power_mw=65_000),))
-    book = CarbonBook(replace(charter, cost=basis), "cpu-8")
+    costed, book = replace(charter, cost=basis), CarbonBook("cpu-8")
     for slice_, carbon in ((SLICE, 400), (SLICE + 1, 100)):
         problem = scene.problem(slice_, carbon=carbon, forecast=slots)
-        book.note(problem, decide(problem))
-    assert joules_of(book.charter, "cpu-8", 100 * CREDIT) == 13_000_000  # 10^8 GFLOP at 500 a second and 65 W
+        book.note(costed, problem, decide(problem))
+    assert joules_of(costed, "cpu-8", 100 * CREDIT) == 13_000_000  # 10^8 GFLOP at 500 a second and 65 W
     kwh_times_mg = 13_000_000 * 1000 / 3_600_000
     assert book.savings.emitted_mg == int(kwh_times_mg * 100)
     assert book.savings.unmoved_mg == int(kwh_times_mg * 400)
     assert "75 %" in book.savings.words and "estimate" in book.savings.words
-    unknown = CarbonBook(charter, "cpu-8")
-    unknown.note(problem, decide(problem))
+    unknown = CarbonBook("cpu-8")
+    unknown.note(charter, problem, decide(problem))
     assert unknown.savings.emitted_mg == 0  # the charter says nothing of what this device takes
+
+
+@pytest.mark.parametrize(("holds", "without"), [([500], 500 + 9 * 100), ([500, 400], 500 + 400 + 8 * 100)])
+def test_what_waited_once_has_not_saved_in_every_later_slice(scene: Scene, holds: list[int], without: int) -> None:
+    scene.asks(scene.ann, scene.ann_pc)
+    charter = scene.world.charter
+    begin = charter.epoch + SLICE * charter.slice_s
+    clean = begin + len(holds) * charter.slice_s
+    slots = (*(Slot(begin + n * charter.slice_s, begin + (n + 1) * charter.slice_s, g) for n, g in enumerate(holds)),
+             Slot(clean, clean + 99 * charter.slice_s, 100))  # fmt: skip
+    basis = CostBasis("EUR", 1, 1, (COSTS[0]._replace(name="cpu-8", sustained=500, power_mw=18_000),))
+    costed, book = replace(charter, cost=basis), CarbonBook("cpu-8")
+    for number in range(len(holds) + 10):
+        problem = scene.problem(SLICE + number, carbon=[*holds, *[100] * 10][number], forecast=slots)
+        decision = decide(problem)
+        assert decision.outcomes[0].reason is Reason.HELD or number >= len(holds)
+        book.note(costed, problem, decision)
+    # a slice's work takes 3.6 MJ, a kWh: without waiting the ten slices of work had run in the first ten slices
+    assert (book.savings.emitted_mg, book.savings.unmoved_mg) == (10 * 100 * 1000, without * 1000)
 
 
 def test_a_problem_is_the_same_for_whoever_has_the_same_entries(scene: Scene) -> None:
@@ -285,6 +324,23 @@ def test_nodes_decide_one_after_the_other_and_take_turns_at_being_first() -> Non
     assert len(orders) == 20
     turns = [turn_permille(slice_, node) for slice_ in range(200) for node in nodes]
     assert 0 <= min(turns) < 10 and 990 <= max(turns) < 1000
+
+
+@pytest.mark.parametrize(
+    ("hours", "share", "budget"),
+    [
+        ("00:00-06:02", 1000, 120_000), ("00:00-06:02", 250, 30_000), ("00:00-06:15", 1000, 900_000),
+        ("00:00-07:00", 1000, 900_000), ("00:00-24:00", 500, 450_000), ("06:00-06:01", 1000, 60_000),
+        ("00:00-06:00", 1000, 0), ("12:00-13:00", 1000, 0),
+    ],
+)  # fmt: skip
+def test_no_more_of_a_slice_is_given_than_the_owners_hours_have(hours: str, share: int, budget: int) -> None:
+    begins = 365 * 86_400 + 6 * 3600  # six o'clock, UTC
+    rules = Rules(windows=(parse_window(hours),), on_battery=True, share_permille=share)
+    assert given(900_000, begins, 900, verdict(begins + 20, Readings(), rules, None)) == budget
+    before = verdict(begins - 20, Readings(), rules, None)  # looked at a little earlier
+    if before.works:
+        assert given(900_000, begins, 900, before) == budget
 
 
 def test_the_speed_is_what_the_charter_or_the_owner_says() -> None:

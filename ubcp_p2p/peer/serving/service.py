@@ -28,6 +28,7 @@ from ubcp_p2p.ledger.entry import Decision as DecisionBody
 from ubcp_p2p.ledger.leases import SETTLE_S, turn_permille
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.wire import Signed
+from ubcp_p2p.owner.values import Verdict
 from ubcp_p2p.peer.config import ServingConfig
 from ubcp_p2p.peer.owner import Keeper
 from ubcp_p2p.peer.serving.book import Book
@@ -76,6 +77,14 @@ class ServedLedger(Protocol):
     async def forget(self, blobs: Iterable[bytes], /) -> None: ...
 
 
+def given(whole: int, begins: int, slice_s: int, verdict: Verdict) -> int:
+    """What the owner's rules leave of a slice's `whole` budget: the share, until the hours end. begins: Unix time."""
+    if not verdict.works:
+        return 0
+    open_s = slice_s if verdict.until is None else min(max(verdict.until - begins, 0), slice_s)
+    return whole * verdict.share_permille * open_s // (1000 * slice_s)
+
+
 class Service:
     """One node's serving. seen_file: where it keeps when requests came. clock: Unix seconds; sleep: for that long."""
 
@@ -102,7 +111,7 @@ class Service:
             self._kept = {}
             log.error("%s; %s", error.message, error.hint)
         self._book = Book(node, self._kept)
-        self._carbon_book = CarbonBook(ledger.charters.newest, config.device_class)
+        self._carbon_book = CarbonBook(config.device_class)
         self._slice = -1
         self._last: tuple[Problem, Decision] | None = None
         self._held: list[bytes] | None = None
@@ -161,6 +170,8 @@ class Service:
         if offer is None:
             verdict = self._keeper.verdict
             why = verdict.words if verdict is not None else "its owner's rules were not read yet"
+            if verdict is not None and verdict.works:
+                why = "its owner's hours end before this slice"
             self._words = f"serves nobody now: {why}"
             return
         if not await self._ledger.read(partial(self._book.counts, slice_=slice_)):
@@ -195,10 +206,13 @@ class Service:
         whole = min(AMOUNT_MAX, speed_of(self._config, charter) * charter.slice_s)
         if verdict is None or not verdict.works:
             return None
+        budget = given(whole, self._charter.epoch + slice_ * charter.slice_s, charter.slice_s, verdict)
+        if not budget:
+            return None
         carbon, forecast = self._carbon(slice_)
         return Offer(
             node=self._node,
-            budget=whole * verdict.share_permille // 1000,
+            budget=budget,
             budget_max=whole * rules.share_permille // 1000,
             refuse_purposes=rules.purposes_refused,
             refuse_runs=rules.runs_refused,
@@ -224,7 +238,8 @@ class Service:
         await self._ledger.forget(await self._ledger.read(partial(self._book.outdated, slice_=decision.slice)))
         inputs = await self._ledger.keep(encode_problem(problem))
         await self._tell(decision, decision.accepted, inputs)
-        self._carbon_book.note(problem, decision)
+        charter = self._ledger.charters.at(decision.slice // self._charter.period_slices)
+        self._carbon_book.note(charter, problem, decision)
         return f"decided: {len(decision.accepted)} of {len(problem.asks)} accepted"
 
     async def _tell(self, decision: Decision, accepted: Sequence[bytes], inputs: bytes) -> None:
