@@ -7,6 +7,7 @@ from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Final, NamedTuple
 
+from ubcp_p2p.charter.fields import RESERVE_PERMILLE_MAX
 from ubcp_p2p.charter.prices import Price, prices
 from ubcp_p2p.charter.values import Charter
 from ubcp_p2p.units import credits_text, decimal_text
@@ -141,8 +142,10 @@ def _sharing(charter: Charter) -> list[Line]:
     def slices(count: int) -> str:
         return span(count * charter.slice_s)
 
-    reserve = decimal_text(charter.newcomer_permille, 1)
+    reserve = decimal_text(min(charter.newcomer_permille, RESERVE_PERMILLE_MAX), 1)
     kept = f"{reserve} % of each slice are kept for newcomers" if charter.threshold else "nothing is kept for newcomers"
+    if charter.threshold and charter.newcomer_permille > RESERVE_PERMILLE_MAX:
+        kept += f" (the most that can be; the charter says {decimal_text(charter.newcomer_permille, 1)} %)"
     refused = f"; never for {', '.join(charter.refused)}" if charter.refused else ""
     return [
         Line("sharing", f"a decision every {slices(1)}"),

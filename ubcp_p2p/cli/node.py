@@ -166,9 +166,9 @@ def describe_serving(serving: dict[str, Any] | None, words: str) -> list[str]:
     if serving is None:
         return [words]
     if serving["slice"] is None:
-        return [serving["words"]]
+        return [serving["words"], *serving["notes"]]
     given = f"{serving['used']:,} of {serving['budget']:,} GFLOP given"
-    lines = [f"slice {serving['slice']} until {serving['ends']}: {serving['words']}; {given}"]
+    lines = [f"slice {serving['slice']} until {serving['ends']}: {serving['words']}; {given}", *serving["notes"]]
     state = "holds" if serving["settled"] else "given; others decide too"
     lines += [f"{row['run']} {row['request'][:16]}…: {state}: {row['explain']}" for row in serving["leases"]]
     lines += [f"{row['run']} {row['request'][:16]}…: free again: it did not get its peers" for row in serving["freed"]]

@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from ubcp_p2p.log import printable
 from ubcp_p2p.simulation.pairs import GAINS, OURS
 
 _MOVES_SHOWN: Final = 10  # of the sensitivity table; --json has all
@@ -103,7 +105,8 @@ def show_curve(document: Mapping[str, Any], console: Console) -> None:
             "The inflection point, when one assumption is halved or doubled", "assumption", "halved", "doubled"
         )
         for row in document["sensitivity"][:_MOVES_SHOWN]:
-            moves.add_row(_name_of(document, row["assumption"]), *(_factor(row[key]) for key in ("halved", "doubled")))
+            name = Text(printable(_name_of(document, row["assumption"])))  # a reader's file: no markup of ours
+            moves.add_row(name, *(_factor(row[key]) for key in ("halved", "doubled")))
         console.print(moves)
     inflection = document["inflection"]
     reached = ", ".join(f"{one['part']:.0%} at {one['budget_pflops_days']:,.0f}" for one in document["reached"])

@@ -7,7 +7,9 @@ from fractions import Fraction
 
 import pytest
 
+from ubcp_p2p.allocator import problem
 from ubcp_p2p.charter.draft import Answers, first, following
+from ubcp_p2p.charter.fields import RESERVE_PERMILLE_MAX
 from ubcp_p2p.charter.values import Allowance, Charter
 from ubcp_p2p.charter.words import Line, changes, cost_lines, figure, lines, moment, span
 
@@ -95,3 +97,9 @@ def test_spans(seconds: int, text: str) -> None:
 def test_moments_beyond_the_calendar_have_words_too() -> None:
     assert moment(CHARTER, 1) == "2026-01-08 00:00 UTC"
     assert moment(CHARTER, 2**32 - 1) == "the start of period 4294967295"
+
+
+def test_no_more_is_promised_to_newcomers_than_an_allocator_keeps() -> None:
+    words = said(replace(CHARTER, newcomer_permille=900), "sharing")
+    assert "50 % of each slice are kept for newcomers (the most that can be; the charter says 90 %)" in words
+    assert RESERVE_PERMILLE_MAX == problem.RESERVE_PERMILLE_MAX  # charter and allocator do not know each other

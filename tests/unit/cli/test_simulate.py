@@ -78,3 +78,15 @@ def test_another_ending_is_refused_before_the_work(tmp_path: Path, capsys: pytes
 def test_a_file_that_is_not_there_is_refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "/nowhere.toml"]) == 2
     assert "there is no file /nowhere.toml" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_a_project_is_called_is_no_markup(few: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = Path(few).read_text()
+    name = '"a vision model for a local need, fine-tuned"'
+    assert name in text
+    Path(few).write_text(text.replace(name, '"a [/b] vision [bold]\\u001b[31m model"'))
+    assert main(["simulate", "curve", "--assumptions", few]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b[31m" not in out
+    assert "[/b]" in out and "[bold]" in out

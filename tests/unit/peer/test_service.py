@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -217,3 +218,11 @@ def test_a_file_that_is_none_of_ours(tmp_path: Path, text: str) -> None:
     path.write_text(text.replace("N", NETWORK.hex()))
     with pytest.raises(ConfigError, match="is damaged, or of another version"):
         seen.read_seen(path, NETWORK)
+
+
+def test_a_purpose_that_is_refused_and_that_the_charter_lacks_is_told(node: Serving) -> None:
+    known = next(iter(node.ledger().charters.newest.purposes))
+    node.keeper.rules = replace(node.keeper.rules, purposes_refused=frozenset({known, known.title()}))
+    asyncio.run(node.run(SLICE, after_s=SETTLE_S - 1))
+    (note,) = node.service.status()["notes"]
+    assert f"has {known.title()!r}, which the charter does not" in note

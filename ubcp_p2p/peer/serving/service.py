@@ -77,6 +77,15 @@ class ServedLedger(Protocol):
     async def forget(self, blobs: Iterable[bytes], /) -> None: ...
 
 
+def _useless(refused: frozenset[str], charter: Charter) -> list[str]:
+    """Purposes that the owner refuses and the charter does not have: a word spelt otherwise would be served."""
+    unknown = sorted(refused - {*charter.purposes, *charter.refused})
+    if not unknown:
+        return []
+    names, purposes = ", ".join(map(repr, unknown)), ", ".join(charter.purposes)
+    return [f"refuse_purposes under [owner] has {names}, which the charter does not; its purposes are {purposes}"]
+
+
 def given(whole: int, begins: int, slice_s: int, verdict: Verdict) -> int:
     """What the owner's rules leave of a slice's `whole` budget: the share, until the hours end. begins: Unix time."""
     if not verdict.works:
@@ -116,6 +125,9 @@ class Service:
         self._last: tuple[Problem, Decision] | None = None
         self._held: list[bytes] | None = None
         self._words = "waiting for the next slice to begin"
+        self._notes = _useless(keeper.rules.purposes_refused, ledger.charters.newest)
+        for note in self._notes:
+            log.warning(note)
 
     async def serve(self) -> None:
         """Slice after slice, until cancelled."""
@@ -262,6 +274,7 @@ class Service:
         held = None if self._held is None else {id_.hex() for id_ in self._held}
         return {
             "words": self._words,
+            "notes": self._notes,
             "slice": self._slice if self._slice >= 0 else None,
             "begins": _moment(begins) if self._slice >= 0 else None,
             "ends": _moment(begins + self._charter.slice_s) if self._slice >= 0 else None,
