@@ -15,7 +15,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 @pytest.mark.parametrize(
     ("script", "table"),
-    [("audit.py", "Auditing again over a snapshot"), ("allocator.py", "Whole decisions"),
+    [("allocator.py", "Whole decisions"),
+     pytest.param("audit.py", "Auditing again over a snapshot", marks=pytest.mark.full),
      pytest.param("startup.py", "stock hivemind.DHT", marks=pytest.mark.full)],
 )  # fmt: skip
 def test_a_benchmark_runs(script: str, table: str) -> None:

@@ -136,6 +136,7 @@ def test_a_signal_ends_everything(places: Places, number: signal.Signals, moment
     wait_until_nothing_is_left(places, processes)
 
 
+@pytest.mark.full
 def test_kill_9_of_the_demo_itself_leaves_nothing(places: Places) -> None:
     with demo(places, "--json") as process:
         read_until(process, "peer 1 began the run")

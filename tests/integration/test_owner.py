@@ -35,6 +35,7 @@ def trainers(peer: Peer) -> list[str]:
     return [line for line in family(peer.mark).values() if "training.worker" in line]
 
 
+@pytest.mark.full
 def test_a_pause_leaves_at_once_and_what_was_committed_stays(swarm: Swarm) -> None:
     a, b = pair(swarm)
     marks = swarm.marks()

@@ -30,7 +30,7 @@ SLICE_S = 8
 SERVING = '[serving]\ndevice_class = "cpu-8"\n'
 _BASE = tiny(2000, local_steps=50)
 RECIPE = _BASE.model_copy(update={"model": _BASE.model.model_copy(update={"channels": (64, 128)})})  # 1.5 GFLOP a round
-SLICES = 9  # from the request to its deadline
+SLICES = 7  # from the request to its deadline
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from ubcp_p2p.cli.main import main; main()"
 
 
@@ -52,7 +52,7 @@ def asked(peer: Peer, run: str) -> dict[str, Any]:
 
 def test_the_life_of_a_run(swarm: Swarm, tmp_path: Path) -> None:
     charter = replace(
-        CHARTER, epoch=int(time.time()) - 3 * SLICE_S, slice_s=SLICE_S, period_slices=20_000, grace_slices=2
+        CHARTER, epoch=int(time.time()) - 3 * SLICE_S, slice_s=SLICE_S, period_slices=20_000, grace_slices=1
     )
     world = World(53, charter=charter)
     world.now = charter.slice_at(time.time())

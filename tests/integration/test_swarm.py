@@ -239,6 +239,7 @@ def test_the_wish_for_company_can_be_changed(swarm: Swarm) -> None:
     a.wait("done")
 
 
+@pytest.mark.full
 def test_three_for_two_seats_take_turns(swarm: Swarm) -> None:
     """Who has no seat says why, follows the others, and has one again in a later round."""
     recipe = tiny(30, peers_max=2)

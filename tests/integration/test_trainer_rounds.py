@@ -204,6 +204,7 @@ async def test_a_smaller_share_gives_the_same_offer_later(shared: TrainerProcess
     assert len(set(digests)) == 1
 
 
+@pytest.mark.full
 @MODULE
 async def test_a_trainer_that_rests_hears_the_daemon(long: TrainerProcess) -> None:
     long.pace(1)  # a step, then up to a minute of rest

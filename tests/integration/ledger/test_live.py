@@ -206,6 +206,7 @@ def test_the_commands_beside_a_running_node(swarm: Swarm, tmp_path: Path) -> Non
     assert "no node is running" in ubcp(a, "ledger", "append", str(file)).stderr
 
 
+@pytest.mark.full
 def test_versions_of_the_charter(swarm: Swarm) -> None:
     """One that is published reaches the others; of two of one number each node says that the other has another."""
     world = busy(13, people=2)

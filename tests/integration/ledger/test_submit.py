@@ -79,10 +79,12 @@ def test_a_request_is_quoted_refused_or_told(swarm: Swarm, tmp_path: Path) -> No
     assert (alone.code, "no peer could say" in alone.err) == (3, True)  # signed now, it may be a fork
     b = swarm.add("b", more=more + SERVING).start(a.own())
     open_chains(a, world, enrol=True)
-    open_chains(b, world, enrol=False)
+    open_chains(b, world, enrol=True)
+    stranger = swarm.add("c", more=more).start(a.own())
+    open_chains(stranger, world, enrol=False)
     hand_in(a, world.entries)
     entries = len(world.entries)
-    until(lambda: all(ledger_of(peer)["entries"] == entries for peer in (a, b)), STEP_S, "both have all entries")
+    until(lambda: all(ledger_of(peer)["entries"] == entries for peer in (a, b, stranger)), STEP_S, "all have all")
     until(lambda: ledger_of(b)["writing"]["standing"] == "confirmed", STEP_S, "b may decide")
 
     quote = ubcp(a, "submit", "digits-tiny", "--run", "plays", "--purpose", "research", "--json")
@@ -100,7 +102,7 @@ def test_a_request_is_quoted_refused_or_told(swarm: Swarm, tmp_path: Path) -> No
     ):
         refused = ubcp(a, "submit", "digits-tiny", *options, "--yes")
         assert (refused.code, words in refused.err, "hint: " in refused.err) == (code, True, True), refused.err
-    assert "not enrolled" in ubcp(b, "submit", "digits-tiny", "--run", "x", "--purpose", "research", "--yes").err
+    assert "not enrolled" in ubcp(stranger, "submit", "digits-tiny", "--run", "x", "--purpose", "research", "--yes").err
     shown = ubcp(a, "submit", "digits-tiny", "--run", "x", "--purpose", "research")
     assert (shown.code, "no terminal" in shown.err) == (2, True)
     assert "0.00005 to 0.0004 credits for the whole run" in shown.out and "nobody knows" in shown.out
