@@ -161,6 +161,7 @@ def once(*arguments: str) -> tuple[int, list[Document], str]:
         follow.close()
 
 
+@pytest.mark.full
 def test_follow_sees_what_happens_and_ends_with_the_same_roots(
     serve: Callable[[int], Server], programs: list[Program]
 ) -> None:

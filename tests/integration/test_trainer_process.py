@@ -64,6 +64,7 @@ def call(trainer: TrainerProcess, command: str, pairs: list[tuple[SharedBuffer, 
     return running
 
 
+@pytest.mark.full
 @pytest.mark.asyncio
 async def test_a_kill_within_any_command_is_a_crash_and_no_more(tmp_path: Path) -> None:
     spec = spec_of(recipe(), tmp_path)

@@ -73,6 +73,7 @@ def asks(world: World, name: str, units: int, peers: tuple[int, int]) -> bytes:
     return world.write(person, body).entry.id
 
 
+@pytest.mark.full
 def test_two_nodes_serve_what_fits_and_the_audit_replays_it(swarm: Swarm, tmp_path: Path) -> None:
     world = community()
     more = charter_file(swarm.home, world) + SERVING
