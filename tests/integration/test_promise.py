@@ -10,19 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.ledger.test_submit import open_chains, ubcp
-from tests.support.live import charter_file, hand_in, ledger_of
+from tests.support.live import charter_file, hand_in, ledger_of, open_chains, short_slices, ubcp
 from tests.support.processes import until
 from tests.support.swarm import STEP_S, Peer, Swarm, tiny
 from ubcp_p2p.ledger.store import Store
-from ubcp_p2p.ledger.world import CHARTER, World
 from ubcp_p2p.units import MICROCREDITS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -51,18 +48,14 @@ def asked(peer: Peer, run: str) -> dict[str, Any]:
 
 
 def test_the_life_of_a_run(swarm: Swarm, tmp_path: Path) -> None:
-    charter = replace(
-        CHARTER, epoch=int(time.time()) - 3 * SLICE_S, slice_s=SLICE_S, period_slices=20_000, grace_slices=1
-    )
-    world = World(53, charter=charter)
-    world.now = charter.slice_at(time.time())
+    world = short_slices(53, SLICE_S, grace_slices=1)
     more = charter_file(swarm.home, world)
     payer = swarm.add("payer", more=more).start()
     b, c, late = (swarm.add(name, more=more + SERVING) for name in ("b", "c", "late"))
     for peer in (b, c):
         peer.start(payer.own())
     for peer in (payer, b, c, late):
-        open_chains(peer, world, enrol=True)
+        open_chains(peer, world)
     hand_in(payer, world.entries)
     entries = len(world.entries)
     until(lambda: all(ledger_of(p)["entries"] == entries for p in (payer, b, c)), STEP_S, "all have all entries")

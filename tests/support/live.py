@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.support.ledgers import MemoryLedger
 from tests.support.processes import until
 from tests.support.swarm import STEP_S, Peer
 from ubcp_p2p.charter.document import to_toml
+from ubcp_p2p.keys import AccountKey, NodeKey
+from ubcp_p2p.ledger.author import Author
+from ubcp_p2p.ledger.entry import ZERO, OpenAccount, OpenNode
 from ubcp_p2p.ledger.wire import Signed
-from ubcp_p2p.ledger.world import World
+from ubcp_p2p.ledger.world import CHARTER, World
 
 BATCH = 100  # entries in one call; 1 MiB of hexadecimal is the most that a node takes
 
@@ -21,6 +29,53 @@ def charter_file(folder: Path, world: World) -> str:
     path = folder / f"charter-{world.seed}.toml"
     path.write_text(to_toml(world.charters.versions[0]))
     return f'[ledger]\ncharter = "{path}"\n'
+
+
+def short_slices(seed: int, slice_s: int, **more: int) -> World:
+    """A community whose slices are short, and whose time has just begun; more: of its charter."""
+    epoch = int(time.time()) - 3 * slice_s
+    charter = replace(CHARTER, epoch=epoch, slice_s=slice_s, period_slices=20_000, **more)  # type: ignore[arg-type]
+    world = World(seed, charter=charter)
+    world.now = charter.slice_at(time.time())
+    return world
+
+
+def open_chains(peer: Peer, world: World, *, enrol: bool = True) -> Sequence[Signed]:
+    """Open the chains of the profile's account and node, and enrol the account, as its owner and the stewards do.
+
+    Returns the entries, which are not handed in.
+    """
+    before = len(world.entries)
+    account = Author(world.charters.network, AccountKey.load(peer.profile.account_key))
+    node = Author(world.charters.network, NodeKey.load(peer.profile.node_key))
+    world.write(account, OpenAccount(ZERO))
+    if enrol:
+        world.enrol(account, peer.name)
+    assert account.head is not None
+    world.write(node, OpenNode(account.head), [account.key])
+    return world.entries[before:]
+
+
+class Result(NamedTuple):
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+
+def ubcp(peer: Peer, *arguments: str) -> Result:
+    """Run a command on the peer's profile."""
+    command = [sys.executable, "-m", "ubcp_p2p", *arguments, "--profile", str(peer.profile.root)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, env=peer.environment()
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
 
 
 def hand_in(peer: Peer, entries: Iterable[Signed]) -> list[dict[str, Any]]:

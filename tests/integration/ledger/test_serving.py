@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.live import charter_file, hand_in, ledger_of
+from tests.support.live import charter_file, hand_in, ledger_of, open_chains, short_slices
 from tests.support.processes import until
 from tests.support.swarm import STEP_S, Peer, Swarm
-from ubcp_p2p.keys import AccountKey, NodeKey
-from ubcp_p2p.ledger.author import Author
-from ubcp_p2p.ledger.entry import URGENCY_MIN, ZERO, Enrol, OpenAccount, OpenNode, Request
-from ubcp_p2p.ledger.world import CHARTER, World
+from ubcp_p2p.ledger.entry import URGENCY_MIN, Request
+from ubcp_p2p.ledger.world import World
 from ubcp_p2p.units import MICROCREDITS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -33,28 +29,6 @@ BUDGET = 500 * SLICE_S  # GFLOP: cpu-8 has 500 a second
 def swarm() -> Iterator[Swarm]:
     with Swarm(bootstrap=False, faulty=False) as made:
         yield made
-
-
-def community() -> World:
-    """One whose slices are short, and whose time has just begun."""
-    charter = replace(CHARTER, epoch=int(time.time()) - 3 * SLICE_S, slice_s=SLICE_S, period_slices=20_000)
-    world = World(41, charter=charter)
-    world.now = charter.slice_at(time.time())
-    return world
-
-
-def open_chains(peer: Peer, world: World) -> None:
-    """Open the chains of the profile's account and node, and enrol, as its owner does with the account key."""
-    network = world.charters.network
-    account = Author(network, AccountKey.load(peer.profile.account_key))
-    node = Author(network, NodeKey.load(peer.profile.node_key))
-    first = account.write(world.now, OpenAccount(ZERO))
-    assert account.head is not None
-    now = world.ledger.period(world.now)
-    enrol = Enrol(False, world.charter.units[0].name, now, now + 1, account.public)
-    enrolled = account.write(world.now, enrol, world.stewards[: world.charter.threshold])
-    entries = [first, enrolled, node.write(world.now, OpenNode(account.head), [account.key])]
-    assert [result["outcome"] for result in hand_in(peer, entries)] == ["added"] * 3
 
 
 def serving(peer: Peer) -> dict[str, Any]:
@@ -75,12 +49,13 @@ def asks(world: World, name: str, units: int, peers: tuple[int, int]) -> bytes:
 
 @pytest.mark.full
 def test_two_nodes_serve_what_fits_and_the_audit_replays_it(swarm: Swarm, tmp_path: Path) -> None:
-    world = community()
+    world = short_slices(41, SLICE_S)
     more = charter_file(swarm.home, world) + SERVING
     a = swarm.add("a", more=more).start()
     b = swarm.add("b", more=more).start(a.own())
     for peer in (a, b):
-        open_chains(peer, world)
+        entries = open_chains(peer, world)
+        assert [result["outcome"] for result in hand_in(peer, entries)] == ["added"] * 3
     until(lambda: all(ledger_of(p)["writing"]["standing"] == "confirmed" for p in (a, b)), STEP_S, "both may sign")
 
     both = asks(world, "both", BUDGET // 4, (2, 2))  # needs two peers

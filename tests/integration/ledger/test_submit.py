@@ -7,21 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support.live import charter_file, hand_in, ledger_of
+from tests.support.live import charter_file, hand_in, ledger_of, open_chains, short_slices, ubcp
 from tests.support.processes import until
-from tests.support.swarm import STEP_S, Peer, Swarm
-from ubcp_p2p.keys import AccountKey, NodeKey
-from ubcp_p2p.ledger.author import Author
-from ubcp_p2p.ledger.entry import ZERO, OpenAccount, OpenNode
+from tests.support.swarm import STEP_S, Swarm
 from ubcp_p2p.ledger.store import Store
-from ubcp_p2p.ledger.world import CHARTER, World
 from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.units import MICROCREDITS
 
@@ -31,55 +25,21 @@ SERVING = '[serving]\ndevice_class = "cpu-8"\n'
 RECIPE = load_recipe("digits-tiny")
 
 
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-
 @pytest.fixture
 def swarm() -> Iterator[Swarm]:
     with Swarm(bootstrap=False, faulty=False) as made:
         yield made
 
 
-def ubcp(peer: Peer, *arguments: str) -> Result:
-    command = [sys.executable, "-m", "ubcp_p2p", *arguments, "--profile", str(peer.profile.root)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, env=peer.environment()
-    )
-    return Result(done.returncode, done.stdout, done.stderr)
-
-
-def open_chains(peer: Peer, world: World, *, enrol: bool) -> None:
-    """Open the chains of the profile's account and node, and enrol the account, as its owner and the stewards do."""
-    account = Author(world.charters.network, AccountKey.load(peer.profile.account_key))
-    node = Author(world.charters.network, NodeKey.load(peer.profile.node_key))
-    world.write(account, OpenAccount(ZERO))
-    if enrol:
-        world.enrol(account, peer.name)
-    assert account.head is not None
-    world.write(node, OpenNode(account.head), [account.key])
-
-
 def test_a_request_is_quoted_refused_or_told(swarm: Swarm, tmp_path: Path) -> None:
-    charter = replace(
-        CHARTER, epoch=int(time.time()) - 3 * SLICE_S, slice_s=SLICE_S, period_slices=20_000, grace_slices=1
-    )
-    world = World(47, charter=charter)
-    world.now = charter.slice_at(time.time())
+    world = short_slices(47, SLICE_S, grace_slices=1)
     more = charter_file(swarm.home, world)
     a = swarm.add("a", more=more).start()
     alone = ubcp(a, "submit", "digits-tiny", "--run", "plays", "--purpose", "research", "--yes")
     assert (alone.code, "no peer could say" in alone.err) == (3, True)  # signed now, it may be a fork
     b = swarm.add("b", more=more + SERVING).start(a.own())
-    open_chains(a, world, enrol=True)
-    open_chains(b, world, enrol=True)
+    open_chains(a, world)
+    open_chains(b, world)
     stranger = swarm.add("c", more=more).start(a.own())
     open_chains(stranger, world, enrol=False)
     hand_in(a, world.entries)
