@@ -12,6 +12,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from ubcp_p2p.charter import fields
 from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.units import AMOUNT_MAX
 
@@ -25,7 +26,7 @@ WEIGHT_MAX: Final = 10**6
 SLICE_MAX: Final = 2**32 - 1
 SLICE_S_MAX: Final = 86_400
 SPAN_MAX: Final = 2**20  # slices of a half-life or of ageing: 30 years of quarter hours
-RESERVE_PERMILLE_MAX: Final = 500  # above, the largest request that is sure to fit is smaller than the reserve
+RESERVE_PERMILLE_MAX: Final = fields.RESERVE_PERMILLE_MAX
 URGENCY_MIN, URGENCY_MAX = 1000, 2000  # per mille
 CARBON_MAX: Final = 10**5  # g CO₂ per kWh; coal has 1000
 GRANULES_MAX: Final = 10_000

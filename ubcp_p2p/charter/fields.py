@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 CHARTER_BYTES_MAX: Final = 64 * 1024
-RESERVE_PERMILLE_MAX: Final = 500  # of a slice, what an allocator keeps for newcomers at most (docs/allocator.md)
+# What an allocator keeps of a slice for newcomers at most: above, the largest request that is sure to fit is smaller
+# than the reserve.
+RESERVE_PERMILLE_MAX: Final = 500
 VERSIONS_MAX: Final = 1024
 STEWARDS_MAX: Final = 64
 LANGUAGES_MAX: Final = 64

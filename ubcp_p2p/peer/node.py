@@ -329,15 +329,18 @@ class Node:
             "serving_words": "" if self.serving is not None else self._serving_words,
         }
 
-    async def _ledger_append(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+    async def _ledger_opened(self) -> None:
+        """Wait for the ledger that this node is to have; at once where it is in no community."""
         if self.community is not None:
             await self._loaded.wait()
+
+    async def _ledger_append(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        await self._ledger_opened()
         return await append(self.ledger, request)
 
     def _at_desk(self, name: str) -> Verb:
         async def verb(request: dict[str, Any], emit: Emit) -> dict[str, Any]:
-            if self.community is not None:
-                await self._loaded.wait()
+            await self._ledger_opened()
             if self.desk is None:
                 raise ConfigError("this node has no ledger", hint=self._ledger_words)
             return await self.desk.verbs[name](request)
@@ -345,8 +348,7 @@ class Node:
         return verb
 
     async def _charter_publish(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
-        if self.community is not None:
-            await self._loaded.wait()
+        await self._ledger_opened()
         return await publish(self.ledger, request)
 
     async def _on_stop(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:

@@ -10,7 +10,6 @@ read by the library. Tensors: `state` (float32, P or 2P), `inner.<name>` (float3
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -25,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from ubcp_p2p.errors import ConfigError, LocalIOError
 from ubcp_p2p.files import sync_dir
 from ubcp_p2p.training.limits import EXTRA_CHARS_MAX, EXTRA_KEYS_MAX
-from ubcp_p2p.training.state import FLOAT32_LE, ITEM_BYTES, Vector, is_finite, state_hash
+from ubcp_p2p.training.state import FLOAT32_LE, ITEM_BYTES, Vector, is_finite, state_hash, vectors_hash
 
 FORMAT = "ubcp/checkpoint/1"
 _FORMATS = re.compile(r"ubcp/checkpoint/[0-9]{1,9}")  # of all versions of ubcp
@@ -185,11 +184,7 @@ def _read(
 
 
 def _inner_hash(steps: int, vectors: Mapping[str, Vector]) -> str:
-    digest = hashlib.sha256(b"ubcp/inner/1\0" + steps.to_bytes(8, "big"))
-    for name in sorted(vectors):
-        digest.update(name.encode() + b"\0")
-        digest.update(vectors[name].data)
-    return digest.hexdigest()
+    return vectors_hash(b"ubcp/inner/1\0", steps, vectors).hex()
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Vector], metadata: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ P: number of parameters.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -61,6 +61,15 @@ def offer_hash(offer: memoryview) -> bytes:
     """SHA-256 of an offer's bytes under its own tag. 32 bytes."""
     digest = hashlib.sha256(b"ubcp/offer/1\0")
     digest.update(offer)
+    return digest.digest()
+
+
+def vectors_hash(tag: bytes, steps: int, vectors: Mapping[str, Vector]) -> bytes:
+    """SHA-256 under `tag` of an inner optimizer's memory, as InnerState has it. 32 bytes."""
+    digest = hashlib.sha256(tag + steps.to_bytes(8, "big"))
+    for name in sorted(vectors):
+        digest.update(name.encode() + b"\0")
+        digest.update(vectors[name].data)
     return digest.digest()
 
 

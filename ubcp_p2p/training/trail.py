@@ -16,7 +16,7 @@ from typing import Final
 from ubcp_p2p.codec import Value, encode, fields, hash_of, number
 from ubcp_p2p.ledger import merkle
 from ubcp_p2p.training.limits import LEAVES_MAX, STEPS_MAX, STRETCH_STEPS_MAX
-from ubcp_p2p.training.state import Vector
+from ubcp_p2p.training.state import Vector, vectors_hash
 
 # A check costs its validator one stretch, about a fifth of a round; a skipped stretch is found with probability 1/5.
 STRETCHES: Final = 5
@@ -70,11 +70,7 @@ def parameters_hash(theta: Vector) -> bytes:
 
 def memory_hash(steps: int, vectors: Mapping[str, Vector]) -> bytes:
     """SHA-256 that names an inner optimizer's memory. 32 bytes."""
-    digest = hashlib.sha256(b"ubcp/trail-memory/1\0" + steps.to_bytes(8, "big"))
-    for name in sorted(vectors):
-        digest.update(name.encode() + b"\0")
-        digest.update(vectors[name].data)
-    return digest.digest()
+    return vectors_hash(b"ubcp/trail-memory/1\0", steps, vectors)
 
 
 def trail_hash(members: Sequence[bytes], root: bytes) -> bytes:

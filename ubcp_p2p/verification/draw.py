@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.swarm.quorum import Certificate
+from ubcp_p2p.training.verdict import PPM
 
-PPM: Final = 10**6
 STRETCHES_MAX: Final = 64  # of one check; a round of common recipes has five
 
 

@@ -102,4 +102,4 @@ def test_moments_beyond_the_calendar_have_words_too() -> None:
 def test_no_more_is_promised_to_newcomers_than_an_allocator_keeps() -> None:
     words = said(replace(CHARTER, newcomer_permille=900), "sharing")
     assert "50 % of each slice are kept for newcomers (the most that can be; the charter says 90 %)" in words
-    assert RESERVE_PERMILLE_MAX == problem.RESERVE_PERMILLE_MAX  # charter and allocator do not know each other
+    assert RESERVE_PERMILLE_MAX == problem.RESERVE_PERMILLE_MAX

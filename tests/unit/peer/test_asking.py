@@ -26,7 +26,7 @@ from ubcp_p2p.peer.asking.prospect import UNKNOWN, Tried, prospect, tried
 from ubcp_p2p.peer.asking.requests import open_requests
 from ubcp_p2p.peer.asking.values import Known, Refused, Wish, deadline_slice, moment, wish_of
 from ubcp_p2p.peer.serving.problem import Offer, assemble
-from ubcp_p2p.peer.serving.supply import supply
+from ubcp_p2p.peer.serving.supply import recent_leases, supply
 from ubcp_p2p.units import MICROCREDITS
 
 CREDIT = MICROCREDITS
@@ -76,7 +76,9 @@ class Scene:
             Known(
                 world.charter, world.now, self.funds(), node, standing(world.ledger, node, world.history),
                 open_requests(world.ledger, activity, world.now),
-                supply(world.ledger, activity, world.now, self.ann.public),
+                supply(
+                    world.ledger, activity, recent_leases(world.ledger, activity, world.now), world.now, self.ann.public
+                ),
             ),
             **changes,  # type: ignore[arg-type]
         )  # fmt: skip

@@ -21,6 +21,7 @@ LEASED = frozenset(key.public for key in (A, B, C))
 REQUEST = digest("request")
 TERMS = Terms(REQUEST, RUN, flop_per_sample=UNIT_FLOP, weight_max=8, peers_max=4, rounds=10_000, credits=1_000)
 PEAK = 1_000_000
+EVIDENCE = digest("evidence")
 
 
 def state(round_: int) -> bytes:
@@ -43,14 +44,14 @@ def opened() -> Tab:
 def test_a_round_is_owed_by_its_samples_and_once() -> None:
     tab = opened()
     tab.meter(A.public, done(0), LEASED)
-    assert tab.due(A.public, 1_000, PEAK, 101, b"").units == 8
+    assert tab.due(A.public, 1_000, PEAK, 101).units == 8
     with pytest.raises(BillRefused, match="billed before"):
         tab.meter(A.public, done(0), LEASED)
     tab.meter(B.public, done(0), LEASED)
     tab.meter(A.public, done(1), LEASED)
-    assert tab.due(A.public, 1_000, PEAK, 101, b"").units == 16
-    assert tab.due(B.public, 1_000, PEAK, 101, b"").units == 8
-    assert tab.due(C.public, 1_000, PEAK, 101, b"").units == 0
+    assert tab.due(A.public, 1_000, PEAK, 101).units == 16
+    assert tab.due(B.public, 1_000, PEAK, 101).units == 8
+    assert tab.due(C.public, 1_000, PEAK, 101).units == 0
 
 
 def test_parts_of_a_unit_add_up() -> None:
@@ -59,7 +60,7 @@ def test_parts_of_a_unit_add_up() -> None:
     units = []
     for round_ in range(4):
         tab.meter(A.public, done(round_), LEASED)
-        units.append(tab.due(A.public, 1_000, PEAK, 1, b"").units)
+        units.append(tab.due(A.public, 1_000, PEAK, 1).units)
     assert units == [0, 1, 1, 2]
 
 
@@ -93,33 +94,33 @@ def test_weights_above_the_recipe_are_clamped() -> None:
     tab = Tab(TERMS._replace(weight_max=3))
     tab.welcome(A.public, digest("opening"), "cpu", 0)
     tab.meter(A.public, done(0), LEASED)
-    assert tab.due(A.public, 1_000, PEAK, 1, b"").units == 3
+    assert tab.due(A.public, 1_000, PEAK, 1).units == 3
 
 
 def test_no_device_does_more_than_its_class_can() -> None:
     tab = opened()
     tab.meter(A.public, done(0), LEASED)
-    due = tab.due(A.public, 1_000, 3, 102, b"")
+    due = tab.due(A.public, 1_000, 3, 102)
     assert (due.units, due.seconds) == (6, 2)
-    tab.promise(A.public, due)
-    assert tab.due(A.public, 1_000, 3, 50, b"").seconds == 2  # a clock that was set back takes nothing back
-    assert tab.due(A.public, 1_000, 3, 110, b"").units == 8
+    tab.promise(A.public, due, EVIDENCE)
+    assert tab.due(A.public, 1_000, 3, 50).seconds == 2  # a clock that was set back takes nothing back
+    assert tab.due(A.public, 1_000, 3, 110).units == 8
 
 
 def test_nothing_above_the_allot_and_never_less_than_was_promised() -> None:
     tab = opened()
     tab.meter(A.public, done(0), LEASED)
-    due = tab.due(A.public, 5, PEAK, 101, b"e" * 32)
+    due = tab.due(A.public, 5, PEAK, 101)
     assert (due.units, due.wanted) == (5, 8)
-    tab.promise(A.public, due)
-    assert tab.due(A.public, 0, PEAK, 101, b"").units == 5
+    tab.promise(A.public, due, EVIDENCE)
+    assert tab.due(A.public, 0, PEAK, 101).units == 5
 
 
 def test_a_tab_comes_back_from_its_bytes() -> None:
     tab = opened()
     for round_ in range(3):
         tab.meter(A.public, done(round_), LEASED)
-    tab.promise(A.public, tab.due(A.public, 9, PEAK, 105, b"e" * 32))
+    tab.promise(A.public, tab.due(A.public, 9, PEAK, 105), EVIDENCE)
     again = Tab.from_bytes(tab.to_bytes(), TERMS)
     assert again == tab
     with pytest.raises(BillRefused, match="another request"):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.unit.swarm.made import KEYS, certificate, digest
 from ubcp_p2p.errors import ConfigError
-from ubcp_p2p.verification.draw import PPM, STRETCHES_MAX, CheckRule, draw, seed_of
+from ubcp_p2p.training.verdict import PPM
+from ubcp_p2p.verification.draw import STRETCHES_MAX, CheckRule, draw, seed_of
 
 hashes = st.binary(min_size=32, max_size=32)
 ALWAYS = CheckRule(PPM, 1)

@@ -20,7 +20,6 @@ from ubcp_p2p.ledger.balances import StandingReport, standing
 from ubcp_p2p.ledger.chain import NodeChain
 from ubcp_p2p.ledger.entry import Body, Close, Request
 from ubcp_p2p.ledger.funds import Funds, funds
-from ubcp_p2p.ledger.leases import Leases
 from ubcp_p2p.ledger.parse import make
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.wire import Signed, decode_signed
@@ -32,7 +31,7 @@ from ubcp_p2p.peer.asking.requests import open_requests
 from ubcp_p2p.peer.asking.values import Known, Refused, moment, wish_of
 from ubcp_p2p.peer.serving.book import Book
 from ubcp_p2p.peer.serving.problem import Offer
-from ubcp_p2p.peer.serving.supply import Supply, supply
+from ubcp_p2p.peer.serving.supply import Supply, recent_leases, supply
 from ubcp_p2p.units import MICROCREDITS
 
 if TYPE_CHECKING:
@@ -93,8 +92,8 @@ class Desk:
             self._book.read(store, now)
             ledger, activity = store.ledger, self._book.activity
             asked = listed(ledger, activity, self._account, now)
-            offered = supply(ledger, activity, now, self._account)
-            leased = Leases(activity, ledger, since=max(0, now - ledger.charter_at(now).period_slices))
+            leased = recent_leases(ledger, activity, now)
+            offered = supply(ledger, activity, leased, now, self._account)
             problems = self._problems(store, now, offered) if asked else []
             return [row(ledger, activity, leased, one, self._account, now) for one in asked], asked, problems
 
@@ -178,7 +177,7 @@ class Desk:
         return Known(
             charter, now, found, self._node, self._paymaster(store),
             tuple(pair for pair in open_requests(ledger, activity, now) if pair[0].author not in frozen),
-            supply(ledger, activity, now, self._account),
+            supply(ledger, activity, recent_leases(ledger, activity, now), now, self._account),
         )  # fmt: skip
 
     def _now(self, store: Store) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ubcp_p2p.codec import MalformedMessage, decode, encode
+from ubcp_p2p.codec import decode, encode
 from ubcp_p2p.errors import NetworkError, UbcpError
 from ubcp_p2p.files import atomic_write, read_limited
 from ubcp_p2p.keys import verify
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 BILLS_MAX: Final = 64
 PROMISE_BYTES_MAX: Final = 1024
-RETRY_S: Final = 2.0
 LOOK_S: Final = 1.0
 
 
@@ -132,11 +131,6 @@ class Contributor:
             except TimeoutError:
                 pass
 
-    async def settle(self) -> None:
-        """Write what has grown, as far as this slice allows: for the end of the node."""
-        for job in self.jobs():
-            await self._write_receipt(job, self._ledger.charters.first.slice_at(self._clock()))
-
     async def _bill(self, job: Job) -> None:
         try:
             if not job.greeted:
@@ -150,7 +144,7 @@ class Contributor:
             job.words = error.message
             if job.greeted and job.bills:
                 job.bills.popleft()  # it will not be paid, however often it is asked
-        except (NetworkError, MalformedMessage, UbcpError) as error:
+        except UbcpError as error:
             job.words = error.message
         if job.unpaid_rounds > self._rounds_unpaid_max:
             why = (

@@ -73,7 +73,7 @@ class _Contributor:
 
 
 class Paymaster:
-    """`open`, then `serve` for the life of the daemon. folder: where tabs are kept. clock: Unix seconds."""
+    """`serve` for the life of the daemon. folder: where tabs are kept. clock: Unix seconds."""
 
     def __init__(
         self, network: Network, ledger: LiveLedger, key: NodeKey, folder: Path,
@@ -142,15 +142,15 @@ class Paymaster:
         evidence = hashlib.sha256(account.evidence + hashlib.sha256(payload).digest()).digest()
         now_s = int(self._clock())
         allotted = job.allots[account.opening][1]
-        due = job.tab.due(peer, allotted, known.peak, now_s, evidence)
+        due = job.tab.due(peer, allotted, known.peak, now_s)
         if due.wanted > allotted:
             await self._allot(job, account.opening, due.wanted)
-            due = job.tab.due(peer, job.allots[account.opening][1], known.peak, now_s, evidence)
-        job.tab.promise(peer, due)
+            due = job.tab.due(peer, job.allots[account.opening][1], known.peak, now_s)
+        job.tab.promise(peer, due, evidence)
         await self._keep(job)
         voucher = Voucher(
             self._ledger.charters.network, self._key.public, job.request, job.allots[account.opening][0], peer,
-            due.units, due.units, due.rounds, account.device, due.seconds, due.evidence,
+            due.units, due.units, due.rounds, account.device, due.seconds, evidence,
         )  # fmt: skip
         return Promise(voucher, self._key.sign("voucher", voucher_digest(voucher)))
 
@@ -208,9 +208,9 @@ class Paymaster:
             recipe.rounds.peers_max, recipe.rounds.total, body.credits,
         )  # fmt: skip
         allots: dict[bytes, tuple[bytes, int]] = {}
-        for allot in sorted(store.ledger.allots.values(), key=lambda allot: allot.seq):
-            if allot.request == request and allot.paymaster == self._key.public:
-                allots[allot.contributor] = (allot.id, allot.credits)
+        own = (a for a in store.ledger.allots.values() if a.request == request and a.paymaster == self._key.public)
+        for allot in sorted(own, key=lambda allot: allot.seq):
+            allots[allot.contributor] = (allot.id, allot.credits)
         path = self._path(request)
         tab = Tab(terms)
         if path.exists():
@@ -258,12 +258,11 @@ class Paymaster:
         own = ledger.branch_of(self._key.public)
         if not isinstance(own, NodeChain):
             return []
+        closed = {close.request for close in ledger.closes.values()}
         found = []
         for fact in ledger.requests.values():
             over = now > fact.expiry + ledger.charter_at(fact.slice).grace_slices
-            if fact.paymaster != self._key.public or not over or fact.id in own.closed:
-                continue
-            if any(close.request == fact.id for close in ledger.closes.values()):
+            if fact.paymaster != self._key.public or not over or fact.id in closed:
                 continue
             try:
                 tab = self._load(store, fact.id).tab

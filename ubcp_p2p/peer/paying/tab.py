@@ -62,7 +62,6 @@ class Due(NamedTuple):
     units: int
     rounds: int
     seconds: int
-    evidence: bytes
     wanted: int
 
 
@@ -125,18 +124,18 @@ class Tab:
         while len(self.places) > ROUNDS_KEPT:
             del self.places[min(self.places)]
 
-    def due(self, node: bytes, allotted: int, peak: int, now_s: int, evidence: bytes) -> Due:
+    def due(self, node: bytes, allotted: int, peak: int, now_s: int) -> Due:
         """What the next voucher of `node` is to say. peak: GFLOP/s of its device class at most."""
         account = self.accounts[node]
         seconds = min(max(account.seconds, now_s - account.since_s, 1), SECONDS_MAX)
         wanted = min(account.flop // UNIT_FLOP, peak * seconds, AMOUNT_MAX)
         units = max(account.units, min(wanted, allotted))
-        return Due(units, account.rounds, seconds, evidence, wanted)
+        return Due(units, account.rounds, seconds, wanted)
 
-    def promise(self, node: bytes, due: Due) -> None:
+    def promise(self, node: bytes, due: Due, evidence: bytes) -> None:
         """The voucher that says this is about to be signed: to be kept before it is sent."""
         account = self.accounts[node]
-        account.units, account.seconds, account.evidence = due.units, due.seconds, due.evidence
+        account.units, account.seconds, account.evidence = due.units, due.seconds, evidence
 
     def to_bytes(self) -> bytes:
         accounts: list[Value] = [

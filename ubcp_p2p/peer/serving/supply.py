@@ -24,11 +24,15 @@ class Supply(NamedTuple):
     recent: bool
 
 
-def supply(ledger: Ledger, activity: Activity, slice_: int, author: bytes) -> Supply:
+def recent_leases(ledger: Ledger, activity: Activity, slice_: int) -> Leases:
+    """Those of the last period: what `supply` goes by."""
+    return Leases(activity, ledger, since=max(0, slice_ - ledger.charter_at(slice_).period_slices))
+
+
+def supply(ledger: Ledger, activity: Activity, leases: Leases, slice_: int, author: bytes) -> Supply:
     """Who could serve a REQUEST of `author`, written in `slice_`: own nodes do not, for they could not be paid."""
     own = {node for node, owner in activity.owners.items() if owner == author}
     left_out, charter = {*own, *ledger.frozen()}, ledger.charter_at(slice_)
-    leases = Leases(activity, ledger, since=max(0, slice_ - charter.period_slices))
     found = budgets(leases, charter, slice_, left_out)
     if found or _was_asked(activity, slice_, author):
         return Supply(found, True)
