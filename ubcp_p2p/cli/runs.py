@@ -51,11 +51,7 @@ def show(name: NameArgument, profile: ProfileOption = None, json: JsonOption = F
     from ubcp_p2p.cli.node import describe_run
     from ubcp_p2p.peer.control import call
 
-    found = call(profile_at(profile), "runs", timeout_s=TIMEOUT_S, run=name)
-    document = {key: [row for row in found[key] if _name(row) == name] for key in ("own", "claimed", "requests")}
-    if not any(document.values()):
-        names = sorted({_name(row) for rows in found.values() for row in rows})
-        raise UbcpError(f"nobody knows a run called {name!r}", hint=f"known: {', '.join(names) or 'none'}")
+    document = call(profile_at(profile), "run", timeout_s=TIMEOUT_S, run=name)
     if json:
         emit_json(document)
         return
@@ -109,11 +105,6 @@ def stop(
             break
     if json:
         emit_json({"run": name, "closed": done})
-
-
-def _name(row: dict[str, Any]) -> str:
-    """A run's name: requests have it as `run`."""
-    return str(row.get("name", row.get("run")))
 
 
 def _claimed(claim: dict[str, Any]) -> str:

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from ubcp_p2p.api.server import ApiServer
+from ubcp_p2p.api.verbs import Emit
 from ubcp_p2p.cli import main as cli
 from ubcp_p2p.cli.node import describe_run, describe_sandbox
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.keys import AccountKey, NodeKey, Ownership
-from ubcp_p2p.peer.control import ControlServer, Emit
+from ubcp_p2p.peer.asking.listing import of_name
 from ubcp_p2p.peer.pause import read_pause
 from ubcp_p2p.peer.profile import Profile, ProfileLock
 
@@ -38,7 +40,7 @@ STATUS: dict[str, Any] = {
     "p2pd_restarts": 0, "runs": [RUN], "owner": OWNER, "ledger": None,
     "ledger_words": "none: this node is in no community",
     "serving": None,
-    "serving_words": "this node serves no requests",
+    "serving_words": "this node serves no requests", "api": {"url": "http://127.0.0.1:9", "header_file": "/h"},
 }  # fmt: skip
 ASKED: dict[str, Any] = {
     "request": "3a" * 32, "run": "paid", "run_id": "12" * 32, "account": "ef" * 32, "mine": True, "state": "waiting",
@@ -70,7 +72,7 @@ EVENTS: list[dict[str, Any]] = [
 
 
 class FakeNode:
-    """A real control socket with canned answers. `asked` keeps the requests."""
+    """A real API with canned answers. `asked` keeps the requests."""
 
     def __init__(self, root: Path, sockets: Path) -> None:
         self.root = root
@@ -113,20 +115,23 @@ class FakeNode:
             return verb
 
         claim = {"name": "far", "recipe": "gpt", "run_id": "12" * 32, "peers": 2, "round": 9, "rounds": 10}
+        known: dict[str, Any] = {
+            "own": [RUN],
+            "claimed": [claim, claim | {"run_id": RUN["run_id"], "name": "mine"}],
+            "requests": [ASKED, ASKED | {"run": "theirs", "mine": False, "state": "served"}],
+        }
+
+        async def run(request: dict[str, Any], emit: Emit) -> Any:
+            return of_name(known, request["run"])
+
         verbs = {
             "status": canned(STATUS), "train": canned(RUN), "leave": canned(RUN), "follow": follow, "stop": stop,
             "pause": canned(OWNER), "resume": canned(OWNER | {"works": True, "words": "working", "trouble": None}),
-            "runs": canned(
-                {
-                    "own": [RUN],
-                    "claimed": [claim, claim | {"run_id": RUN["run_id"], "name": "mine"}],
-                    "requests": [ASKED, ASKED | {"run": "theirs", "mine": False, "state": "served"}],
-                }
-            ),
+            "runs": canned(known), "run": run,
             "peers": canned({"own": ["/a/p2p/1"], "connected": ["2"], "remembered": ["/b/p2p/2"]}),
         }  # fmt: skip
         with ProfileLock(Profile(self.root), self._sockets):
-            server = ControlServer(self._sockets, verbs)
+            server = ApiServer(self._sockets, verbs)
             await server.start()
             self._ready.set()
             await event.wait()
@@ -239,7 +244,8 @@ def test_status_in_words(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> 
     assert ubcp("status", profile=node.root) == 0
     out = capsys.readouterr().out
     for words in ("12D3KooWx", "pid 42", "up", "loopback", "2 connected", "/ip4/127.0.0.1/tcp/1", "round 50 of 50",
-                  "owner      idle: on battery\n", "owner      carbon by the average: the API is away\n",
+                  "http://127.0.0.1:9", "owner      idle: on battery\n",
+                  "owner      carbon by the average: the API is away\n",
                   "owner      TROUBLE: pause.json is \\x1b[2J damaged\n"):  # fmt: skip
         assert words in out
 

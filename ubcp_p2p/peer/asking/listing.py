@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from ubcp_p2p.api.problems import NotFound
 from ubcp_p2p.ledger.activity import Activity, Asked
 from ubcp_p2p.ledger.entry import Close
 from ubcp_p2p.ledger.funds import open_reserves
@@ -91,6 +92,19 @@ def closing(ledger: Ledger, activity: Activity, account: bytes, run: str, now: i
             hint="`ubcp audit` names who is at fault",
         )  # fmt: skip
     return Close(asked.id, final, returned), len(over) - 1
+
+
+def of_name(found: Mapping[str, list[dict[str, Any]]], name: str) -> dict[str, Any]:
+    """Of each list of runs and requests those of one name, which requests have as `run`. Raises NotFound."""
+    rows = {key: [row for row in each if _name(row) == name] for key, each in found.items()}
+    if not any(rows.values()):
+        known = sorted({_name(row) for each in found.values() for row in each})
+        raise NotFound(f"nobody knows a run called {name!r}", hint=f"known: {', '.join(known) or 'none'}")
+    return rows
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return str(row.get("name", row.get("run")))
 
 
 def _age(asked: Asked) -> tuple[int, bytes]:
