@@ -112,7 +112,7 @@ def test_every_route_answers_as_its_schema_says(node: Peer) -> None:
     assert kinds.count("committed") == 3 and kinds[-1] == "done"
     before = talk.follow("events", "/v1/events?run=a%2Fb", "done", **{"Last-Event-ID": "another start"})
     assert [event["kind"] for _, event in before if event["kind"] == "committed"] == ["committed"] * 3
-    assert {event["source"] for _, event in before} == {"run"}
+    assert {event["topic"] for _, event in before} == {"run"}
     assert talk.ask("run", "/v1/runs/a%2Fb")["own"][0]["round"] == 3
     assert "known: a/b" in talk.ask("run", "/v1/runs/nobody's", status=404)["hint"]
     assert talk.ask("evaluate", "/v1/runs/a%2Fb/evaluation")["n"] > 0

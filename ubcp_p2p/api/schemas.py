@@ -128,8 +128,8 @@ _ENTRY: Final = obj(
 _EVENT: Final = obj("what happens in a run, by kind; other fields by kind", kind=TEXT, round=INT, time=NUMBER)
 
 _HAPPENING: Final = obj(
-    "what happens on this node: source is run, ledger or node; an event of a run has the run's name and its own fields",
-    source={"type": "string", "enum": ["run", "ledger", "node"]}, kind=TEXT, time=NUMBER,
+    "what happens on this node: topic is run, ledger or node; an event of a run has the run's name and its own fields",
+    topic={"type": "string", "enum": ["run", "ledger", "node"]}, kind=TEXT, time=NUMBER,
 )  # fmt: skip
 
 _PROBLEM: Final = obj(

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ class Feed:
         self._kept: deque[tuple[int, dict[str, Any]]] = deque(maxlen=KEPT)
         self._followers: set[asyncio.Queue[tuple[int, dict[str, Any]] | None]] = set()
 
-    def tell(self, source: str, kind: str, **data: Any) -> None:
-        """Something has happened. data: JSON types."""
-        document = {"source": source, "kind": kind, "time": round(time.time(), 3), **data}
+    def tell(self, topic: str, kind: str, data: Mapping[str, Any]) -> None:
+        """Something has happened. data: JSON types, of any names."""
+        document = {**data, "topic": topic, "kind": kind, "time": round(time.time(), 3)}
         if kind != PASSING:
             self._count += 1
             self._kept.append((self._count, document))
@@ -40,12 +40,12 @@ class Feed:
 
     def hear_run(self, run: Run, event: Event) -> None:
         """A listener of Runs."""
-        self.tell("run", event.kind, run=run.name, round=event.round, **event.data)
+        self.tell("run", event.kind, {**event.data, "run": run.name, "round": event.round})
 
     def hear_ledger(self, event: LedgerEvent) -> None:
         """An observer of the LiveLedger: of entries only how many."""
         data = {"entries": len(event.data["entries"])} if event.kind == "added" else event.data
-        self.tell("ledger", event.kind, **data)
+        self.tell("ledger", event.kind, data)
 
     def end(self) -> None:
         """Nothing more will happen: the node stops."""

@@ -279,7 +279,7 @@ class Node:
         self._stage = "up"
         seconds = round(time.monotonic() - self._started_s, 2)
         log.info("up after %.2f s as %s", seconds, self.peer_id, extra=fields(addresses=network.multiaddrs()))
-        self.feed.tell("node", "up", addresses=network.multiaddrs())
+        self.feed.tell("node", "up", {"addresses": network.multiaddrs()})
         if self.runs is not None and self._resumes:
             self.runs.resume()
 

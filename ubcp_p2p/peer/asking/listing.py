@@ -94,11 +94,16 @@ def closing(ledger: Ledger, activity: Activity, account: bytes, run: str, now: i
     return Close(asked.id, final, returned), len(over) - 1
 
 
-def of_name(found: Mapping[str, list[dict[str, Any]]], name: str) -> dict[str, Any]:
-    """Of each list of runs and requests those of one name, which requests have as `run`. Raises NotFound."""
-    rows = {key: [row for row in each if _name(row) == name] for key, each in found.items()}
+def of_name(found: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Of each list of runs and requests those of one name, which requests have as `run`; of a table by names its row.
+
+    Raises NotFound.
+    """
+    lists = {key: each for key, each in found.items() if isinstance(each, list)}
+    rows: dict[str, Any] = {key: [row for row in each if _name(row) == name] for key, each in lists.items()}
+    rows |= {key: each.get(name, []) for key, each in found.items() if isinstance(each, dict)}
     if not any(rows.values()):
-        known = sorted({_name(row) for each in found.values() for row in each})
+        known = sorted({_name(row) for each in lists.values() for row in each})
         raise NotFound(f"nobody knows a run called {name!r}", hint=f"known: {', '.join(known) or 'none'}")
     return rows
 
