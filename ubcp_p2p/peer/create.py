@@ -67,7 +67,7 @@ CONFIG_TEMPLATE: Final = """\
 # rounds_unpaid_max = 5                # rounds done for nothing before a payer that does not pay is left
 
 [api]
-# port = 0                             # of the HTTP API on 127.0.0.1, for programs on this machine; 0: the system chooses
+# port = 0                             # of the HTTP API, on 127.0.0.1 alone; 0: the system chooses
 
 [log]
 # level = "info"                       # "debug", "info", "warning", "error"
