@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ubcp_p2p.api.address import Address
 from ubcp_p2p.api.server import ApiServer
 from ubcp_p2p.api.verbs import Emit
 from ubcp_p2p.cli import main as cli
@@ -281,6 +283,29 @@ def test_pause_without_a_node_is_kept_for_the_next(profile: Path, capsys: pytest
     }  # fmt: skip
     assert "a pause of -1.0 hours cannot be" in err
     assert ubcp("pause", profile=profile / "none") == 2
+
+
+def test_api_prints_what_a_shell_can_use(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ubcp("api", "--json", profile=node.root) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert ubcp("api", profile=node.root) == 0
+    lines = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines == {"UBCP_URL": document["url"], "UBCP_HEADER": document["header_file"]}
+    assert Path(document["header_file"]).read_text().startswith("Authorization: Bearer ")
+    assert Path(document["socket"]).is_socket()
+
+
+@pytest.mark.slow
+def test_api_without_a_node_or_without_loopback_says_so(profile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ubcp("api", profile=profile) == 2
+    assert "no node is running" in capsys.readouterr().err
+    with ProfileLock(Profile(profile), profile), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        address = Address(profile, "00", None)
+        address.save()
+        listener.bind(str(address.socket))
+        listener.listen()
+        assert ubcp("api", profile=profile) == 3
+    assert f"curl --unix-socket {address.socket}" in capsys.readouterr().err
 
 
 def test_peers_prints_what_up_peers_takes(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
