@@ -90,9 +90,9 @@ def receipt(ledger: Ledger, chain: NodeChain, entry: Entry, body: Receipt) -> No
     chain.paid[request_id] = Paid(units, credits_, rounds, seconds, slice_, allot_id)
     if entry.seq >= chain.start:  # else another branch owns it, and this one is being made
         chain.income.append(entry.seq, ledger.period(slice_), request.number, credits_)
-    paid, opening = ledger.paid.setdefault(request_id, {}), chain.opening
-    if credits_ > paid.get(opening, 0):
-        paid[opening] = credits_
+    paid = ledger.paid.setdefault(request_id, {})
+    if credits_ > paid.get(chain.opening, 0):
+        paid[chain.opening] = credits_
 
 
 def _on_one_branch(ledger: Ledger, one: AllotFact, other: AllotFact) -> bool:
