@@ -60,7 +60,7 @@ def show(name: NameArgument, profile: ProfileOption = None, json: JsonOption = F
     keys = ("own", "claimed", "requests", "fetched")
     document = {key: [row for row in found[key] if _name(row) == name] for key in keys}
     if not any(document.values()):
-        names = sorted({_name(row) for rows in found.values() for row in rows})
+        names = sorted({_name(row) for key in keys for row in found[key]})
         raise UbcpError(f"nobody knows a run called {name!r}", hint=f"known: {', '.join(names) or 'none'}")
     troubles = found["fetch_troubles"].get(name, [])
     if json:
@@ -104,7 +104,7 @@ def fetch(
 
     if out is not None and out.exists():
         raise ConfigError(f"{out} is there already; nothing was fetched", hint="name another FILE, or move it away")
-    more = {} if recipe is None else {"recipe": load_recipe(recipe).to_toml(), "where": recipe}
+    more: dict[str, Any] = {} if recipe is None else {"recipe": load_recipe(recipe).to_toml(), "where": recipe}
     found: dict[str, Any] = {}
     for message in stream(profile_at(profile), "fetch", run=name, **more):
         if "ok" in message:
@@ -127,7 +127,9 @@ def _show(event: dict[str, Any]) -> None:
     if event["kind"] == "progress":
         if terminal:
             text = f"{event['bytes']:,} of {event['of']:,} bytes"
-            print(f"\r\x1b[K{text}{chr(10) if event['bytes'] == event['of'] else ''}", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r\x1b[K{text}{chr(10) if event['bytes'] == event['of'] else ''}", end="", file=sys.stderr, flush=True
+            )
     elif event["kind"] == "asking":
         say(f"asking {event['peers']} peer{'' if event['peers'] == 1 else 's'} what they stand on")
     elif event["kind"] == "downloading":

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 LOOK_S: Final = 10.0
 LOOKS_PER_SLICE: Final = 8  # where slices are short
-AGAIN_S: Final = 30.0  # after one that failed
+AGAIN_S: Final = 30.0  # after one that failed; two looks where slices are short
 AFTER_SLICES: Final = 2  # contributors that the end of their leases has not reached yet may still be there
 
 
@@ -52,22 +52,23 @@ class Rescue:
         """Until cancelled."""
         while (desk := self._desk()) is not None:
             try:
-                await self.look(await desk.paid())
+                await self.look(await desk.paid(), desk.slice_s)
             except UbcpError as error:
                 log.info("no model is fetched now: %s", error.message)
-            await asyncio.sleep(min(LOOK_S, desk.slice_s / LOOKS_PER_SLICE))
+            await asyncio.sleep(_look_s(desk.slice_s))
 
-    async def look(self, runs: Iterable[PaidRun]) -> None:
+    async def look(self, runs: Iterable[PaidRun], slice_s: int) -> None:
         """Fetch what is due. Raises UbcpError when nothing can be looked up."""
         now_s = self._clock()
-        slice_s = desk.slice_s if (desk := self._desk()) is not None else 0
         earned = [run for run in runs if run.earners and now_s < run.end_s + AFTER_SLICES * slice_s]
         open_ = [run for run in earned if not self._done.get(_id(run), _Done(-1, 0.0)).ended]
         claims = await directory.lookup(self._network) if open_ else []
         for run in open_:
-            await self._look(run, claims, now_s)
+            await self._look(run, claims, now_s, min(AGAIN_S, 2 * _look_s(slice_s)))
 
-    async def _look(self, run: PaidRun, claims: list[tuple[bytes, directory.Entry]], now_s: float) -> None:
+    async def _look(
+        self, run: PaidRun, claims: list[tuple[bytes, directory.Entry]], now_s: float, pause_s: float
+    ) -> None:
         id_ = _id(run)
         last = self._done.get(id_, _Done(-1, 0.0))
         reached = halvings(run, now_s, sum(self._promised(request) for request in run.requests))
@@ -81,9 +82,13 @@ class Rescue:
             kept = await self._fetcher.copy(self._fetcher.sought(run.name, recipe, claims, run), lambda _: None)
         except UbcpError as error:
             log.info("the model of %s is not fetched yet: %s", run.name, error.message)
-            self._done[id_] = last._replace(again_s=time.monotonic() + AGAIN_S)
+            self._done[id_] = last._replace(again_s=time.monotonic() + pause_s)
             return
         self._done[id_] = _Done(reached, 0.0, ended=kept["round"] >= kept["rounds"])
+
+
+def _look_s(slice_s: int) -> float:
+    return min(LOOK_S, slice_s / LOOKS_PER_SLICE)
 
 
 def _id(run: PaidRun) -> bytes:
