@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from tests.support.live import ubcp
 from tests.support.models import evaluate
 from tests.support.processes import until
-from tests.support.swarm import STEP_S, Peer, Swarm, tiny
+from tests.support.swarm import ROOT, STEP_S, Peer, Swarm, tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.timeout(180)]
 
@@ -71,6 +74,12 @@ def test_the_model_of_a_run_that_others_train(swarm: Swarm, tmp_path: Path) -> N
     kept = ubcp(asker, "runs", "fetch", "run", "--recipe", str(recipe), "--out", str(out))
     assert (kept.code, "the copy that the node has kept" in kept.err) == (0, True), kept.err
     assert out.read_bytes() == Path(found["path"]).read_bytes() and out.stat().st_mode & 0o777 == 0o600
+    (snippet,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs/submitting.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    used = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    loss = re.search(r"loss=([0-9.]+)", used.stdout)
+    assert loss is not None and float(loss[1]) == pytest.approx(result.loss, rel=1e-5), used.stderr
     again = ubcp(asker, "runs", "fetch", "run", "--out", str(out))
     assert (again.code, "is there already" in again.err) == (2, True)
     shown = ubcp(asker, "runs", "show", "run")

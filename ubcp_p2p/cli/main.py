@@ -46,7 +46,9 @@ COMMANDS: Final[dict[str, _Command]] = {
     "train": _Command("ubcp_p2p.cli.train", "train", "Train a recipe together with everyone in the same run."),
     "submit": _Command("ubcp_p2p.cli.submit", "submit", "Ask the community to train a recipe, and pay in credits."),
     "runs": _Command(
-        "ubcp_p2p.cli.runs", "runs", "List the runs that the network knows, and what was asked for; show or stop one."
+        "ubcp_p2p.cli.runs",
+        "runs",
+        "List the runs that the network knows, and what was asked for; show, fetch or stop one.",
     ),
     "leave": _Command("ubcp_p2p.cli.train", "leave", "Leave a run, saying so to the others."),
     "follow": _Command("ubcp_p2p.cli.follow", "follow", "Follow a live network's ledger and verify it as it comes."),

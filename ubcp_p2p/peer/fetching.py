@@ -23,6 +23,7 @@ from ubcp_p2p.swarm import directory
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.events import Event, Observer
 from ubcp_p2p.swarm.fetching import Copy, NobodyThere, Wanted, fetch
+from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.training.model_file import Facts, read_facts, write
 from ubcp_p2p.training.outer import OuterRule
 from ubcp_p2p.training.state import ITEM_BYTES, is_finite, vector
@@ -106,7 +107,10 @@ class Fetcher:
             place = (kept["round"], bytes.fromhex(kept["state_hash"])) if kept is not None else None
             try:
                 self._require_room(wanted.state_bytes)
-                got = await fetch(self._network, wanted, sought.peers, observe, kept=place)
+                try:
+                    got = await fetch(self._network, wanted, sought.peers, observe, kept=place)
+                except OSError as error:
+                    raise LocalIOError(f"no memory for a model of {wanted.state_bytes:,} bytes: {error}") from None
                 if got is not None:
                     with got.state:
                         await asyncio.to_thread(_write, path, sought, got, place)
@@ -140,6 +144,8 @@ class Fetcher:
     def _require_room(self, size: int) -> None:
         """Before minutes of download, not after them. Raises LocalIOError."""
         try:
+            for stale in self._folder.glob(".*.safetensors.*.tmp"):
+                stale.unlink()  # of a node that was killed while it wrote
             found = os.statvfs(self._folder)
         except OSError as error:
             raise LocalIOError(f"cannot write into {self._folder}: {error.strerror}") from None
@@ -211,7 +217,11 @@ def _only(paid: list[bytes], name: str, claims: list[tuple[bytes, directory.Entr
 
 
 def _write(path: Path, sought: Sought, got: Copy, kept: tuple[int, bytes] | None) -> None:
-    """Raises LocalIOError, TrainingError; NetworkError for an older round than the one that is kept."""
+    """Raises LocalIOError, TrainingError; NetworkError for an older round than the one that is kept.
+
+    Who is the last one there can sign a round alone. So a copy that fewer have signed than the one before does not
+    drive it out: both are kept.
+    """
     certificate, recipe = got.certificate, sought.recipe
     if kept is not None and certificate.round < kept[0]:
         raise NetworkError(
@@ -232,7 +242,27 @@ def _write(path: Path, sought: Sought, got: Copy, kept: tuple[int, bytes] | None
         certificate=certificate.to_bytes().hex(),
     )  # fmt: skip
     with got.state.view as view:
+        if kept is not None and len(certificate.signatures) < _signers(path):
+            _keep_both(path)
         write(path, facts, view)
+
+
+def _signers(path: Path) -> int:
+    """How many have signed the state of a copy; 0 where that cannot be read."""
+    with suppress(UbcpError, ValueError):
+        facts = read_facts(path)
+        return len(Certificate.from_bytes(bytes.fromhex(facts.certificate), bytes.fromhex(facts.run_id)).signatures)
+    return 0
+
+
+def _keep_both(path: Path) -> None:
+    """Raises LocalIOError."""
+    before = path.with_suffix(f".before{path.suffix}")
+    try:
+        before.unlink(missing_ok=True)
+        os.link(path, before)
+    except OSError as error:
+        raise LocalIOError(f"cannot keep the older copy as {before}: {error.strerror}") from None
 
 
 def _row(path: Path) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,28 +61,26 @@ class Scene:
         return self.blobs.get(hash_)
 
     async def stand(
-        self, who: NodeKey, round_: int, recipe: Recipe = RECIPE, *, fill: float = 0.5, name: str = "plays"
+        self, who: NodeKey, round_: int, recipe: Recipe = RECIPE, *, fill: float = 0.5, signers: Sequence[NodeKey] = ()
     ) -> None:
-        """It claims the run, and stands on a round of it."""
+        """It claims the run, and stands on a round of it, which it signed itself, with the others of its group."""
+        name, signers = "plays", signers or [who]
         run = run_id(name, recipe.hash())
         wanted = Sought(name, recipe, ()).wanted
         buffer = SharedBuffer.create(wanted.state_bytes)
         vector(buffer)[:] = np.float32(fill)
         with buffer.view as view:
             digest = state_hash(run, round_, view)
-        group = Group(run, round_ - 1, b"\1" * 32, (Seat(who.public, 1, b"\2" * 32, b"\3" * 32),))
-        signature = who.sign("vote", vote_digest(group.digest, digest))
+        seats = sorted(Seat(key.public, 1, b"\2" * 32, b"\3" * 32) for key in signers)
+        group = Group(run, round_ - 1, b"\1" * 32, tuple(seats))
+        vote = vote_digest(group.digest, digest)
+        signatures = tuple(sorted((key.public, key.sign("vote", vote)) for key in signers))
         server = States(self.wires.node(who), run, wanted.state_bytes, wanted.rounds, wanted.peers_max)
-        server.publish(buffer, digest, Certificate(group, digest, ((who.public, signature),)))
+        server.publish(buffer, digest, Certificate(group, digest, signatures))
         await server.open()
         self._open.append((server, buffer))
-        self.claim(who, round_, recipe, name=name)
-
-    def claim(self, who: NodeKey, round_: int, recipe: Recipe = RECIPE, *, name: str = "plays") -> None:
-        run = run_id(name, recipe.hash())
-        self.rows.setdefault(who.public, []).append(
-            [name, run, recipe.name, recipe.hash(), round_, recipe.rounds.total, b""]
-        )
+        row = [name, run, recipe.name, recipe.hash(), round_, recipe.rounds.total, b""]
+        self.rows.setdefault(who.public, []).append(row)
 
     async def leave(self) -> None:
         for server, _ in self._open:
@@ -193,6 +191,23 @@ async def test_an_older_round_does_not_take_the_place_of_a_newer_one(scene: Scen
     assert _file(first).read_bytes() == kept
     _file(first).write_bytes(b"damaged")
     assert (await scene.fetch())["round"] == 2
+
+
+@pytest.mark.asyncio
+async def test_the_last_one_there_cannot_drive_out_what_more_have_signed(scene: Scene) -> None:
+    await scene.stand(A, 3, signers=[A, B])
+    first = await scene.fetch()
+    kept = _file(first).read_bytes()
+    (scene.folder / f".{_file(first).name}.0a.tmp").touch()  # of a node that was killed
+    await scene.stand(A, 50, fill=0.0)
+    found = await scene.fetch()
+    assert found["round"] == 50
+    both = {row["round"]: _file(row).read_bytes() for row in scene.fetcher.status()["fetched"]}
+    assert (len(both), both[3]) == (2, kept)
+    await scene.stand(A, 50, fill=0.1)
+    await scene.fetch()
+    assert {row["round"] for row in scene.fetcher.status()["fetched"]} == {3, 50}
+    assert len(os.listdir(scene.folder)) == 2
 
 
 @pytest.mark.asyncio

@@ -1,4 +1,4 @@
-"""The file of a fetched model: the safetensors library reads it, it is whole or not there, nothing else passes for one."""
+"""The file of a fetched model: the safetensors library reads it, it is whole or not there, nothing else is one."""
 
 from __future__ import annotations
 
