@@ -69,6 +69,7 @@ def test_the_model_of_a_run_that_others_train(swarm: Swarm, tmp_path: Path) -> N
     assert result.n == there["n"]
 
     assert asker.status()["runs"] == []  # it has no trainer, and is in no run
+    assert "torch" not in Path(f"/proc/{asker.pid}/maps").read_text()
     for peer in (a, b, c):
         assert peer.stop() == 0
     kept = ubcp(asker, "runs", "fetch", "run", "--recipe", str(recipe), "--out", str(out))

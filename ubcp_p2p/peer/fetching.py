@@ -220,7 +220,7 @@ def _write(path: Path, sought: Sought, got: Copy, kept: tuple[int, bytes] | None
     """Raises LocalIOError, TrainingError; NetworkError for an older round than the one that is kept.
 
     Who is the last one there can sign a round alone. So a copy that fewer have signed than the one before does not
-    drive it out: both are kept.
+    drive it out: both are kept, until one comes that as many have signed.
     """
     certificate, recipe = got.certificate, sought.recipe
     if kept is not None and certificate.round < kept[0]:
@@ -242,9 +242,13 @@ def _write(path: Path, sought: Sought, got: Copy, kept: tuple[int, bytes] | None
         certificate=certificate.to_bytes().hex(),
     )  # fmt: skip
     with got.state.view as view:
-        if kept is not None and len(certificate.signatures) < _signers(path):
+        signers, before = len(certificate.signatures), _before(path)
+        if kept is not None and signers < _signers(path):
             _keep_both(path)
         write(path, facts, view)
+    if signers >= _signers(before):
+        with suppress(OSError):  # it costs room, and nothing else
+            before.unlink(missing_ok=True)
 
 
 def _signers(path: Path) -> int:
@@ -255,9 +259,14 @@ def _signers(path: Path) -> int:
     return 0
 
 
+def _before(path: Path) -> Path:
+    """Where an older copy is kept beside that one."""
+    return path.with_suffix(f".before{path.suffix}")
+
+
 def _keep_both(path: Path) -> None:
     """Raises LocalIOError."""
-    before = path.with_suffix(f".before{path.suffix}")
+    before = _before(path)
     try:
         before.unlink(missing_ok=True)
         os.link(path, before)

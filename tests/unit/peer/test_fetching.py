@@ -208,6 +208,9 @@ async def test_the_last_one_there_cannot_drive_out_what_more_have_signed(scene: 
     await scene.fetch()
     assert {row["round"] for row in scene.fetcher.status()["fetched"]} == {3, 50}
     assert len(os.listdir(scene.folder)) == 2
+    await scene.stand(A, 50, fill=0.2, signers=[A, B])
+    await scene.fetch()
+    assert os.listdir(scene.folder) == [_file(first).name]
 
 
 @pytest.mark.asyncio
