@@ -158,7 +158,7 @@ def test_every_route_answers_as_its_schema_says(node: Peer) -> None:
 
     code, data = talk.send("GET", "/v1/ledger/export")  # the guide's test audits one
     assert (code, data.startswith(MAGIC)) == (200, True)
-    assert talk.tried | {"stop", "ledger-export"} == set(BY_VERB)
+    assert talk.tried | {"stop", "ledger-export", "fetch"} == set(BY_VERB)  # a fetch: test_fetch.py
 
 
 def test_the_guides_commands(node: Peer, tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ ROUTES: Final = (
           named("Run")),
     Route("follow", "GET", "/v1/runs/{run}/events", "A run's events, from the first that is kept until it ends",
           takes("run", run=_RUN), named("Event"), "events", named("Run")),
+    Route("fetch", "POST", "/v1/runs/{run}/fetch", "Fetch the model of a run: where it lies on this machine",
+          takes("run", run=_RUN, recipe=_RECIPE, where=_WHERE), obj(kind=TEXT), "events", named("Fetched")),
     Route("sample", "POST", "/v1/runs/{run}/sample", "Text that the model writes",
           takes("run", run=_RUN, prompt=text(1 << 16), length=whole(1, 100_000), seed=whole(0, _LARGE)),
           obj(text=TEXT)),

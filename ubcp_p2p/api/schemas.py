@@ -69,7 +69,21 @@ _CLAIM: Final = obj(
     "a run that peers claim to be in", name=TEXT, run_id=HEX, recipe=TEXT, peers=INT, round=INT, rounds=INT
 )
 
-_RUNS: Final = obj(own=many(named("Run")), claimed=many(named("Claim")), requests=many(named("Request")))
+_COPY: Final = obj(
+    "a model that was fetched from peers: a file on this machine; fetched: when, in Unix seconds",
+    name=TEXT, run_id=HEX, recipe=TEXT, recipe_hash=HEX, round=INT, rounds=INT, state_hash=HEX, bytes=INT, path=TEXT,
+    fetched=INT,
+)  # fmt: skip
+
+_FETCHED: Final = obj(
+    "the copy that was fetched, or the kept one; words: why that one, or empty",
+    **_COPY["properties"], words=TEXT,
+)  # fmt: skip
+
+_RUNS: Final = obj(
+    own=many(named("Run")), claimed=many(named("Claim")), requests=many(named("Request")), fetched=many(named("Copy")),
+    fetch_troubles={"type": ["object", "array"], "description": "of one run, or by its name: why none could be had"},
+)  # fmt: skip
 
 _QUOTE: Final = obj(
     "what a request would cost, whether it can be had, and the entry to sign",
@@ -138,8 +152,8 @@ _PROBLEM: Final = obj(
 )  # fmt: skip
 
 SCHEMAS: Final[dict[str, Schema]] = {
-    "Claim": _CLAIM, "Closing": _CLOSING, "Credits": _CREDITS, "Decision": _DECISION, "Entry": _ENTRY, "Event": _EVENT,
-    "Happening": _HAPPENING, "Ledger": _LEDGER, "Owner": _OWNER, "Problem": _PROBLEM, "Quote": _QUOTE,
-    "Request": _REQUEST, "Run": _RUN, "Runs": _RUNS, "Serving": _SERVING, "Stats": _STATS, "Status": _STATUS,
-    "Taken": _TAKEN,
+    "Claim": _CLAIM, "Closing": _CLOSING, "Copy": _COPY, "Credits": _CREDITS, "Decision": _DECISION, "Entry": _ENTRY,
+    "Event": _EVENT, "Fetched": _FETCHED, "Happening": _HAPPENING, "Ledger": _LEDGER, "Owner": _OWNER,
+    "Problem": _PROBLEM, "Quote": _QUOTE, "Request": _REQUEST, "Run": _RUN, "Runs": _RUNS, "Serving": _SERVING,
+    "Stats": _STATS, "Status": _STATUS, "Taken": _TAKEN,
 }  # fmt: skip
