@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, TrainingError, UbcpError
@@ -22,12 +22,16 @@ from ubcp_p2p.peer.run import ENDED, PAUSED, Run
 from ubcp_p2p.peer.seats import allocated
 from ubcp_p2p.swarm import directory
 from ubcp_p2p.swarm.addresses import short
+from ubcp_p2p.swarm.admission import OPEN
 from ubcp_p2p.swarm.membership import Phase
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.swarm.run import Event, Observer, RunMember, RunSettings
 from ubcp_p2p.training.process import TrainerProcess, TrainerSpec
 from ubcp_p2p.training.sandbox.reach import data_folders, within
+
+if TYPE_CHECKING:
+    from ubcp_p2p.peer.doorkeeper import Doorkeeper
 
 __all__ = ["OtherData", "Run", "Runs", "known_runs"]
 
@@ -59,6 +63,7 @@ class Runs:
         self._rules = rules
         self._verdict = FREE
         self._runs: dict[str, Run] = {}
+        self.doorkeeper: Doorkeeper | None = None  # of a node in a community
         self.listeners: list[Callable[[Run, Event], None]] = []  # hear each event of each run
         self._changed = asyncio.Event()
 
@@ -290,6 +295,7 @@ class Runs:
 
     async def _train_with(self, run: Run, trainer: TrainerProcess) -> None:
         recipe = run.recipe
+        door = await self.doorkeeper.open(run.run_id, recipe) if self.doorkeeper is not None else None
         settings = RunSettings(
             name=run.name,
             run_id=run.run_id,
@@ -301,7 +307,8 @@ class Runs:
             evaluate_every=recipe.evaluation.every,
             peers_min=run.options.peers_min,
             checkpoint_every_s=run.options.checkpoint_every_s,
-            seats=allocated,
+            seats=door.seats if door is not None else allocated,
+            admission=door.admission if door is not None else OPEN,
         )
         run.member = member = self.member(settings, trainer, partial(self._observe, run))
         member.certificate = _restored(trainer, run.run_id, settings.peers_max)
@@ -323,6 +330,8 @@ class Runs:
             taking_part.cancel()
             await asyncio.gather(taking_part, return_exceptions=True)
             await member.close()
+            if self.doorkeeper is not None:
+                self.doorkeeper.close(run.run_id)
             with suppress(UbcpError, TimeoutError):
                 if in_order and not trainer.exited.done() and member.round > 0:
                     async with asyncio.timeout(FINAL_CHECKPOINT_S):
