@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +24,7 @@ SLICE_S = 8
 SLICES = 24  # from the request to its deadline
 SERVING = '[serving]\ndevice_class = "cpu-8"\n'
 RUN = "plays"
+ROUNDS, TRIES_MAX = 20, 3
 _BASE = tiny(2000, local_steps=20)
 RECIPE = _BASE.model_copy(update={"model": _BASE.model.model_copy(update={"channels": (32, 64)})})
 
@@ -32,6 +33,44 @@ RECIPE = _BASE.model_copy(update={"model": _BASE.model.model_copy(update={"chann
 def swarm() -> Iterator[Swarm]:
     with Swarm(bootstrap=False) as made:
         yield made
+
+
+@pytest.fixture
+def three() -> Iterator[Swarm]:
+    with Swarm("abc") as made:
+        for peer in made.of("abc"):
+            peer.train(tiny(100_000), peers_min=2)
+        together(made.of("abc"))
+        yield made
+
+
+def test_a_member_whose_ledger_is_behind_costs_a_try_and_not_the_run(
+    three: Swarm, figure: Callable[[str], None]
+) -> None:
+    """b does not know yet that c is let in: a goes on with one of them, and all are together again when b knows."""
+    a, b, c = three.of("abc")
+    marks = three.marks()
+    b.call("behave", modes={"shuts": [c.public.hex()]})
+    reached = a.wait("committed", after=marks["a"])["round"] + ROUNDS
+    a.wait("committed", after=marks["a"], where=lambda event: event["round"] >= reached)
+    retries = [peer.count("retry", marks[peer.name]) for peer in (a, b, c)]
+    began_s = time.monotonic()
+    b.call("behave", modes={})
+    together([a, b, c], after=three.marks())
+    figure(f"retries in {ROUNDS} rounds {retries}, together again after {time.monotonic() - began_s:.1f} s")
+    assert_agreed([a, b, c], marks)
+    assert sorted(retries)[1] <= TRIES_MAX  # the third is who is left out, and follows
+
+
+def test_a_liar_that_refuses_an_honest_peer_keeps_it_from_nobody_else(three: Swarm) -> None:
+    a, b, liar = three.of("abc")
+    marks = three.marks()
+    liar.call("behave", modes={"shuts": [a.public.hex()]})
+    for _ in range(4):
+        together([a, b], after=three.marks())
+    for peer in (a, b):
+        assert not any(event["waits"] for event in peer.events[marks[peer.name] :] if event["kind"] == "refused")
+    assert_agreed([a, b], marks)
 
 
 def open_and_fork(peer: Peer, world: World) -> None:
