@@ -32,7 +32,7 @@ from ubcp_p2p.swarm.quorum import CERTIFICATE_BYTES_MAX, Certificate, Standing
 
 log = logging.getLogger(__name__)
 
-CERTIFICATE, STATE, MAY_TRAIN = 0, 1, 2
+CERTIFICATE, STATE, MAY_TRAIN = 0, 1, 3
 STATE_DOMAIN = b"ubcp/state/1\0"
 ASK_S = 2.0
 MUTE_S, MUTE_S_MAX = 1.0, 64.0
