@@ -126,7 +126,7 @@ def test_who_holds_no_lease_is_told_why_and_gets_no_state(swarm: Swarm, tmp_path
         event = refused(peer)
         assert event["reason"] == words
         assert set(event["by"]) == {b.public.hex(), c.public.hex()}
-        assert f"REFUSED by the others: {words}" in ubcp(peer, "status").out
+        assert f"NOT LET IN: {words}" in ubcp(peer, "status").out
         together([b, c], after=swarm.marks())
         run = peer.run(RUN)
         assert (run["round"], run["refused"]) == (0, words)

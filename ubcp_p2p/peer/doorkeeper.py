@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.5
+LOOK_WAIT: Final = 20.0  # times what a look took: under 5 % of the ledger's thread
 
 
 class Door:
@@ -80,16 +81,19 @@ class Doorkeeper:
     async def serve(self) -> None:
         """Keep the rolls up to date until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_S)  # the slice changes without an event
-            if self._doors:
-                try:
-                    await self.look()
-                except UbcpError as error:  # the rolls stay as they were
-                    log.warning("who is let in is not looked up now: %s", error.message)
+            began_s = time.monotonic()
+            try:
+                await self.look()
+            except UbcpError as error:  # the rolls stay as they were
+                log.warning("who is let in is not looked up now: %s", error.message)
+            took_s = time.monotonic() - began_s
+            await asyncio.sleep(max(LOOK_S, LOOK_WAIT * took_s))  # the slice changes without an event
 
     async def look(self) -> None:
         """Make the rolls anew if anything has changed. Raises StoreError."""
         doors = list(self._doors.values())
+        if not doors:
+            return
         seen = await self._ledger.read(self._signs)
         if (seen, doors) == self._seen:
             return

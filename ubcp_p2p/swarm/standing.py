@@ -58,15 +58,17 @@ class Follower(Presence):
         self._states.publish(self._trainer.state, self.base_hash, certificate)
 
     async def _is_shut_out(self) -> bool:
-        """Whether most of those who are there refuse this peer; then some time has passed, and it has caught up.
+        """Whether this peer is to train nothing now; then some time has passed, and it has caught up.
 
-        Their word is good for this alone: it costs this peer the time until it asks again, and nobody else anything.
+        By its own admission, or when most of those who are there refuse it. Their word is good for this alone: it costs
+        this peer the time until it asks again, and nobody else anything.
         """
         refusals, peers = self._states.refusals, self.peers()
         if due := refusals.due(peers, time.monotonic()):
             await self._states.ask_in(due)
-        waits = refusals.by_most(peers)
-        if (words := refusals.why(peers)) != self.refused:
+        own = self.settings.admission.trains(self._network.public)
+        waits = bool(own) or refusals.by_most(peers)
+        if (words := refusals.why(peers) or own) != self.refused:
             self.refused = words
             by = [peer.hex() for peer in refusals.of(peers)]
             if words:

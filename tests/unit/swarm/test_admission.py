@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -260,6 +261,21 @@ async def test_who_is_refused_says_so_once_follows_and_is_let_in_again() -> None
     refusals.note(C.public, WHY, -(2.0**40))
     assert not await swarm.member._is_shut_out()
     assert (swarm.kinds[-1], swarm.member.refused) == ("let in", "")
+    for keeper in swarm.served:
+        keeper.state.close()
+
+
+@pytest.mark.asyncio
+async def test_who_is_out_by_its_own_word_follows_and_trains_nothing() -> None:
+    """The asker's own node: alone it would make rounds that nobody has paid for."""
+    swarm = Swarm(3, certified(3, [B, C]))
+    swarm.member._network.publish = _nowhere  # type: ignore[method-assign]
+    swarm.member.settings = replace(swarm.member.settings, admission=Admission(trains=out(A)))
+    assert await swarm.member._is_shut_out()
+    assert swarm.events[0].data == {"reason": WHY, "by": [], "waits": True}
+    await swarm.peer(B, 4, certified(4, [B, C]))
+    assert await swarm.member._is_shut_out()
+    assert swarm.member.round == 4
     for keeper in swarm.served:
         keeper.state.close()
 
