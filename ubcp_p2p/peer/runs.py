@@ -207,7 +207,8 @@ class Runs:
                 with suppress(NetworkError):
                     await directory.publish(self._network, entries)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), CLAIM_EVERY_S if self._network.connected else 2.0)
+                async with asyncio.timeout(CLAIM_EVERY_S if self._network.connected else 2.0):
+                    await self._changed.wait()
 
     def _refuse_far_data(self, recipe: Recipe) -> None:
         """A recipe may come from a stranger: where on this machine it reads is the owner's to say."""

@@ -164,7 +164,8 @@ class Presence:
     async def _wait_heard(self, timeout_s: float) -> None:
         self._heard.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._heard.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # Python 3.11's wait_for can lose a cancel
+                await self._heard.wait()
 
     async def _keep_meeting(self) -> None:
         """Look for members in the DHT: often while few are known, seldom later."""
