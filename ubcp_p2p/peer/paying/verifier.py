@@ -14,9 +14,9 @@ from ubcp_p2p.errors import NetworkError, UbcpError
 from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.peer.config import TrainingConfig
 from ubcp_p2p.swarm import directory
-from ubcp_p2p.training.process import TrainerProcess, TrainerSpec
 from ubcp_p2p.training.sandbox.reach import data_folders, within
 from ubcp_p2p.training.verdict import Claim, Verdict
+from ubcp_p2p.verification.judge import judge_apart
 
 if TYPE_CHECKING:
     from ubcp_p2p.swarm.network import Network
@@ -45,27 +45,20 @@ class Verifier:
         confinement = self._config.confinement()
         if path is not None and not within(path, data_folders(confinement.read_dirs)):
             raise CannotJudge(f"the recipe's data lies in {path}, which recipes may not read here")
-        spec = TrainerSpec(
-            recipe_toml=recipe.to_toml(),
-            run_id=claim.run_id,
-            peer=self._network.public,
-            device=self._config.device,
-            threads=self._config.threads,
-            checkpoint_dir=self._folder,
-            checkpoints_kept=1,
-            sandbox=confinement,
-        )
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            async with asyncio.timeout(JUDGE_S), await TrainerProcess.start(spec, resume=False) as trainer:
-                await self._require_same_data(claim.run_id, bytes.fromhex(trainer.ready.data_sha256), group)
-                return await trainer.check(claim, members, opening)
-        except CannotJudge:
-            raise
+            async with asyncio.timeout(JUDGE_S):
+                judged = await judge_apart(
+                    recipe, claim, members, opening, self._folder,
+                    device=self._config.device, threads=self._config.threads, sandbox=confinement,
+                )  # fmt: skip
         except TimeoutError:
             raise CannotJudge(f"it took longer than {JUDGE_S:.0f} s") from None
         except (UbcpError, OSError) as error:
             raise CannotJudge(error.message if isinstance(error, UbcpError) else str(error)) from None
+        if judged.verdict.is_lie:
+            await self._require_same_data(claim.run_id, bytes.fromhex(judged.data_sha256), group)
+        return judged.verdict
 
     async def _require_same_data(self, run_id: bytes, data_hash: bytes, group: Collection[bytes]) -> None:
         """On other data honest work looks like a lie. One member that claims other data does not get away with it."""
