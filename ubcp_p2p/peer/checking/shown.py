@@ -11,7 +11,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,8 @@ from ubcp_p2p.swarm.openings import Openings
 
 log = logging.getLogger(__name__)
 
-KEPT_MAX: Final = 64  # stretches
+KEPT_MAX: Final = 64  # stretches on disk
+KNOWN_MAX: Final = 256  # those that are being opened among them
 KEPT_BYTES_MAX: Final = 1 << 30  # the newest is kept if it alone is more
 ASKERS_MAX: Final = 64
 ASKERS_BYTES_MAX: Final = 4096
@@ -36,10 +37,11 @@ Make = Callable[[bytes, int], Awaitable[bytes]]
 
 @dataclass
 class _Opened:
-    """A stretch that others may ask for. making: while the trainer opens it."""
+    """A stretch that others may ask for. making: while the trainer opens it; asked: how often each has."""
 
     askers: frozenset[bytes]
     making: asyncio.Task[None] | None = None
+    asked: Counter[bytes] = field(default_factory=Counter)
 
 
 class Shown:
@@ -52,7 +54,6 @@ class Shown:
         self.openings = Openings(network, run_id, bytes_max, self._read, self._may_ask)
         self._bytes_max, self._folder = bytes_max, folder
         self._opened: dict[Place, _Opened] = {}  # the oldest first
-        self._asked: Counter[tuple[bytes, Place]] = Counter()
 
     async def open(self) -> None:
         """Begin to answer; also for what an earlier life of the node has opened."""
@@ -74,13 +75,15 @@ class Shown:
             if place not in self._opened:
                 opened = self._opened[place] = _Opened(frozenset(sorted(askers)[:ASKERS_MAX]))
                 opened.making = asyncio.create_task(self._make(place, opened, make))
+        while len(self._opened) > KNOWN_MAX:
+            del self._opened[next(iter(self._opened))]
 
     async def _make(self, place: Place, opened: _Opened, make: Make) -> None:
         try:
             data = await make(*place)
             await asyncio.to_thread(self._keep, place, opened.askers, data)
-        except UbcpError as error:
-            log.warning("a stretch that others may ask for cannot be opened: %s", error.message)
+        except (UbcpError, OSError) as error:
+            log.warning("a stretch that others may ask for cannot be opened: %s", error)
             self._opened.pop(place, None)
         finally:
             opened.making = None
@@ -94,15 +97,14 @@ class Shown:
             return await asyncio.to_thread(
                 read_limited, self._path((trail, stretch), "opening"), bytes_max=self._bytes_max
             )
-        except UbcpError as error:
-            raise TrainingError(f"the opening is gone: {error.message}") from None
+        except (UbcpError, OSError) as error:
+            raise TrainingError(f"the opening is gone: {error}") from None
 
     def _may_ask(self, peer: bytes, trail: bytes, stretch: int) -> bool:
-        place = trail, stretch
-        opened = self._opened.get(place)
-        if opened is None or peer not in opened.askers or self._asked[peer, place] >= ASKS_MAX:
+        opened = self._opened.get((trail, stretch))
+        if opened is None or peer not in opened.askers or opened.asked[peer] >= ASKS_MAX:
             return False
-        self._asked[peer, place] += 1
+        opened.asked[peer] += 1
         return True
 
     # -- the folder -----------------------------------------------------------------------------------------------
