@@ -128,7 +128,8 @@ class Office:
     async def opens(self, data: bytes = b"an opening") -> None:
         """A opens its trail to whoever asks."""
 
-        async def opened(trail: bytes, stretch: int) -> bytes:
+        async def opened(trail: bytes, stretch: int, whole: bool) -> bytes:
+            assert whole
             return data
 
         node: Any = self.wires.node(A)

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
+from tests.support.trails import SHAPE, made_up
 from tests.unit.swarm.made import KEYS, RUN, Wires, digest
 from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.peer.checking import shown as module
 from ubcp_p2p.peer.checking.shown import ASKS_MAX, Shown
 from ubcp_p2p.swarm.frames import Unreachable
+from ubcp_p2p.training.opening import Opening
 
 ME, VALIDATOR, PAYER, STRANGER = KEYS[:4]
-TRAIL, BYTES_MAX = digest("trail"), 1000
+TRAIL = digest("trail")
 
 
 class Peers:
@@ -26,7 +28,7 @@ class Peers:
         self.shown = self.of(ME)
 
     def of(self, who: Any) -> Shown:
-        return Shown(self.wires.node(who), RUN, BYTES_MAX, self.folder / who.public.hex()[:8])
+        return Shown(self.wires.node(who), RUN, SHAPE, self.folder / who.public.hex()[:8])
 
     async def make(self, trail: bytes, stretch: int) -> bytes:
         self.made.append((trail, stretch))
@@ -48,6 +50,24 @@ async def test_what_was_drawn_is_opened_once_to_who_may_ask(tmp_path: Path) -> N
         with pytest.raises(Unreachable, match="does not open"):
             await peers.ask(who, stretch)
     assert sorted(peers.made) == [(TRAIL, 1), (TRAIL, 3)]
+    await peers.shown.close()
+
+
+@pytest.mark.asyncio
+async def test_a_lean_opening_is_the_same_without_the_state_at_the_end(tmp_path: Path) -> None:
+    whole = made_up(7, 1)[1]
+
+    async def make(trail: bytes, stretch: int) -> bytes:
+        return whole.to_bytes()
+
+    peers = Peers(tmp_path)
+    await peers.shown.open()
+    peers.shown.show(TRAIL, (1,), (VALIDATOR.public,), make)
+    ask = peers.of(VALIDATOR).openings.ask
+    data = await ask(ME.public, TRAIL, 1, total_s=20.0, whole=False)
+    assert data == whole.lean().to_bytes() != whole.to_bytes()
+    assert Opening.from_bytes(data, SHAPE).is_lean
+    assert await ask(ME.public, TRAIL, 1, total_s=20.0) == whole.to_bytes()
     await peers.shown.close()
 
 

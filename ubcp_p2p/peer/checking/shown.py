@@ -20,6 +20,7 @@ from ubcp_p2p.errors import TrainingError, UbcpError
 from ubcp_p2p.files import atomic_write, read_limited
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.openings import Openings
+from ubcp_p2p.training.opening import Opening, Shape
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ KNOWN_MAX: Final = 256  # those that are being opened among them
 KEPT_BYTES_MAX: Final = 1 << 30  # the newest is kept if it alone is more
 ASKERS_MAX: Final = 64
 ASKERS_BYTES_MAX: Final = 4096
-ASKS_MAX: Final = 4  # of one peer for one stretch: a connection may break, but an opening is long
+ASKS_MAX: Final = 6  # of one peer for one stretch: a connection may break, but an opening is long
 _NAME: Final = re.compile(r"([0-9a-f]{64})-(\d{1,7})\.askers")
 
 Place = tuple[bytes, int]  # (trail, stretch)
@@ -47,12 +48,12 @@ class _Opened:
 class Shown:
     """`open` once, `close` at the node's end: a run that was left is answered for all the same.
 
-    bytes_max: of an opening of this run. folder: made by `open`.
+    shape: of this run's openings. folder: made by `open`.
     """
 
-    def __init__(self, network: Network, run_id: bytes, bytes_max: int, folder: Path) -> None:
-        self.openings = Openings(network, run_id, bytes_max, self._read, self._may_ask)
-        self._bytes_max, self._folder = bytes_max, folder
+    def __init__(self, network: Network, run_id: bytes, shape: Shape, folder: Path) -> None:
+        self.openings = Openings(network, run_id, shape.bytes_max(), self._read, self._may_ask)
+        self._shape, self._folder = shape, folder
         self._opened: dict[Place, _Opened] = {}  # the oldest first
 
     async def open(self) -> None:
@@ -88,15 +89,19 @@ class Shown:
         finally:
             opened.making = None
 
-    async def _read(self, trail: bytes, stretch: int) -> bytes:
+    async def _read(self, trail: bytes, stretch: int, whole: bool) -> bytes:
         """Raises TrainingError where there is nothing to open."""
         opened = self._opened.get((trail, stretch))
         if opened is not None and opened.making is not None:
             await asyncio.wait([opened.making])
+        path = self._path((trail, stretch), "opening")
+
+        def read() -> bytes:
+            data = read_limited(path, bytes_max=self._shape.bytes_max())
+            return data if whole else Opening.from_bytes(data, self._shape).lean().to_bytes()
+
         try:
-            return await asyncio.to_thread(
-                read_limited, self._path((trail, stretch), "opening"), bytes_max=self._bytes_max
-            )
+            return await asyncio.to_thread(read)
         except (UbcpError, OSError) as error:
             raise TrainingError(f"the opening is gone: {error}") from None
 

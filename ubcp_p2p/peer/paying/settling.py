@@ -234,7 +234,7 @@ class Settler:
         return self._folder / f"{hash_.hex()}.evidence"
 
 
-async def _no_opening(trail: bytes, stretch: int) -> bytes:
+async def _no_opening(trail: bytes, stretch: int, whole: bool) -> bytes:
     """A paymaster opens nothing."""
     raise TrainingError("there is nothing to open here")
 
