@@ -11,7 +11,7 @@ from ubcp_p2p.codec import MalformedMessage, Value
 from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.swarm.admission import Admission, NotAdmitted
 from ubcp_p2p.swarm.frames import DeadlineExceeded, Stream, Unreachable
-from ubcp_p2p.swarm.openings import STRETCH_MAX, Openings
+from ubcp_p2p.swarm.openings import STALL_S, STRETCH_MAX, Openings
 
 A, B, C = KEYS[:3]
 TRAIL, SIZE, LONG_S = digest("trail"), 300_000, 20.0
@@ -32,7 +32,8 @@ class Desk:
     def of(self, who: object, size_max: int) -> Openings:
         return Openings(self.wires.node(who), RUN, size_max, self._opened, self._may_ask)  # type: ignore[arg-type]
 
-    async def _opened(self, trail: bytes, stretch: int) -> bytes:
+    async def _opened(self, trail: bytes, stretch: int, whole: bool) -> bytes:
+        assert whole
         self.asked.append((trail, stretch))
         if self._answer is None:
             raise TrainingError("forgotten")
@@ -42,7 +43,8 @@ class Desk:
         return (peer, trail) == (B.public, TRAIL)
 
     async def ask(self, **limits: float) -> bytes:
-        return await self.client.ask(A.public, TRAIL, 3, **{"total_s": LONG_S, **limits})
+        times = {"total_s": LONG_S, "stall_s": STALL_S, **limits}
+        return await self.client.ask(A.public, TRAIL, 3, total_s=times["total_s"], stall_s=times["stall_s"])
 
 
 @pytest.mark.asyncio
