@@ -13,7 +13,7 @@ from ubcp_p2p.swarm.frames import Unreachable
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.openings import Openings
 from ubcp_p2p.training.process import TrainerProcess
-from ubcp_p2p.training.redo import shape_of
+from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Claim, Finding
 
 pytestmark = pytest.mark.slow
@@ -24,9 +24,10 @@ MEMBERS = tuple(sorted(key(number).public for number in (1, 2)))
 
 
 def openings(network: Network, trainer: TrainerProcess, validator: bytes) -> Openings:
-    return Openings(
-        network, RUN, shape_of(RECIPE).bytes_max(), trainer.open, lambda asks, trail, stretch: asks == validator
-    )
+    async def opened(trail: bytes, stretch: int, whole: bool) -> bytes:
+        return await trainer.open(trail, stretch)
+
+    return Openings(network, RUN, shape_of(RECIPE).bytes_max(), opened, lambda asks, trail, stretch: asks == validator)
 
 
 @pytest.mark.asyncio

@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # heavy: imported once the API answers
     from ubcp_p2p.peer.lookups import Lookups
     from ubcp_p2p.peer.paying.contributor import Contributor
     from ubcp_p2p.peer.paying.paymaster import Paymaster
+    from ubcp_p2p.peer.paying.reporter import Reporter
     from ubcp_p2p.peer.paying.worker import Worker
     from ubcp_p2p.peer.runs import Runs
     from ubcp_p2p.peer.serving.service import Service
@@ -81,6 +82,7 @@ class Node:
         self.lookups: Lookups | None = None
         self.paying: tuple[Contributor, Worker] | None = None
         self.paymaster: Paymaster | None = None
+        self.reporter: Reporter | None = None
         self.fetcher: Fetcher | None = None
         self.keeper = Keeper(profile, config) if trains else None  # a seed node works for nobody
         self.feed = Feed()
@@ -141,9 +143,13 @@ class Node:
             self.ledger = ledger
             self.paying = self._make_paying(network, ledger)
             self.serving = self._make_service(ledger)
-            self.paymaster = Paymaster(network, ledger, self.key, self.profile.paying)
+            self.paymaster = Paymaster(network, ledger, self.key, self.profile.paying, self.config.training)
             self.desk = Desk(ledger, self.owner.account, self.key.public)
             self.lookups = Lookups(ledger, self.desk.book, self.owner.account, self.key.public)
+            if self.runs is not None:
+                from ubcp_p2p.peer.doorkeeper import Doorkeeper
+
+                self.runs.doorkeeper = Doorkeeper(ledger, self.key.public)
         self.fetcher = self._make_fetcher(network)
         self._loaded.set()
         serving = asyncio.create_task(network.serve(), name="network")
@@ -209,6 +215,7 @@ class Node:
         if self.runs is None or not self.config.serving.device_class:
             return None
         from ubcp_p2p.peer.paying.contributor import Contributor
+        from ubcp_p2p.peer.paying.reporter import Reporter
         from ubcp_p2p.peer.paying.worker import Worker
 
         config, runs = self.config.serving, self.runs
@@ -220,12 +227,15 @@ class Node:
             network, ledger, self.profile.paying, config.device_class, config.rounds_unpaid_max, stop
         )
         worker = Worker(runs, contributor)
+        self.reporter = runs.checks.clients = Reporter(network, self.key, worker.paid_by)
         return contributor, worker
 
     async def _keep_paying(self) -> None:
-        """Bills, vouchers and receipts, of both sides."""
+        """Bills, vouchers and receipts, of both sides; and who is let in where somebody pays."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                if self.runs is not None and self.runs.doorkeeper is not None:
+                    tasks.create_task(self.runs.doorkeeper.serve())
                 if self.paymaster is not None:
                     tasks.create_task(self.paymaster.serve())
                 if self.paying is not None:
@@ -233,6 +243,9 @@ class Node:
         except Exception:  # training goes on; `ubcp status` says it
             log.exception("paying has stopped")
             self.paying, self.paymaster = None, None
+        finally:
+            if self.reporter is not None:
+                await self.reporter.close()
 
     def _make_fetcher(self, network: Network) -> Fetcher:
         from ubcp_p2p.peer.fetching import Fetcher
@@ -483,6 +496,8 @@ class Node:
         network = await self._up()
         own = [run.status() for run in self.runs.all()] if self.runs is not None else []
         asked = await self.desk.requests(request) if self.desk is not None else {"requests": []}
+        for row in asked["requests"]:
+            row["checks"] = self.paymaster.findings(bytes.fromhex(row["request"])) if self.paymaster is not None else []
         assert self.fetcher is not None  # made before the network comes up
         return {"own": own, "claimed": await known_runs(network), **self.fetcher.status(), **asked}
 

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ubcp_p2p.api.problems import NotFound
 from ubcp_p2p.codec import MalformedMessage
@@ -16,6 +17,7 @@ from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, TrainingErr
 from ubcp_p2p.models.recipe import Recipe, run_id
 from ubcp_p2p.owner.values import FREE, Manner, Rules, Verdict
 from ubcp_p2p.owner.verdict import refusal
+from ubcp_p2p.peer.checking.checks import Checks
 from ubcp_p2p.peer.config import TrainingConfig
 from ubcp_p2p.peer.kept import KeptRun, RunOptions, check_name, forget, keep, kept_runs
 from ubcp_p2p.peer.profile import Profile
@@ -23,12 +25,16 @@ from ubcp_p2p.peer.run import ENDED, PAUSED, Run
 from ubcp_p2p.peer.seats import allocated
 from ubcp_p2p.swarm import directory
 from ubcp_p2p.swarm.addresses import short
+from ubcp_p2p.swarm.admission import OPEN
 from ubcp_p2p.swarm.membership import Phase
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.swarm.run import Event, Observer, RunMember, RunSettings
 from ubcp_p2p.training.process import TrainerProcess, TrainerSpec
 from ubcp_p2p.training.sandbox.reach import data_folders, within
+
+if TYPE_CHECKING:
+    from ubcp_p2p.peer.doorkeeper import Doorkeeper
 
 __all__ = ["OtherData", "Run", "Runs", "known_runs"]
 
@@ -64,7 +70,9 @@ class Runs:
         self._rules = rules
         self._verdict = FREE
         self._runs: dict[str, Run] = {}
+        self.doorkeeper: Doorkeeper | None = None  # of a node in a community
         self.listeners: list[Callable[[Run, Event], None]] = []  # hear each event of each run
+        self.checks = Checks(network)
         self._changed = asyncio.Event()
 
     def all(self) -> list[Run]:
@@ -195,6 +203,7 @@ class Runs:
     async def stop(self) -> None:
         """Leave every run, for the end of the node; its next start goes on with them."""
         await asyncio.gather(*(self._end(run) for run in self.all()))
+        await self.checks.close()
 
     async def keep_claiming(self) -> None:
         """Tell the DHT which runs this node is in, so that newcomers find it; soon after each change."""
@@ -205,7 +214,8 @@ class Runs:
                 with suppress(NetworkError):
                     await directory.publish(self._network, entries)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), CLAIM_EVERY_S if self._network.connected else 2.0)
+                async with asyncio.timeout(CLAIM_EVERY_S if self._network.connected else 2.0):
+                    await self._changed.wait()
 
     def _refuse_far_data(self, recipe: Recipe) -> None:
         """A recipe may come from a stranger: where on this machine it reads is the owner's to say."""
@@ -277,7 +287,7 @@ class Runs:
             peer=self._network.public,
             device=self._config.device,
             threads=self._config.threads,
-            checkpoint_dir=self._profile.runs / run.run_id.hex()[:32],
+            checkpoint_dir=self._folder(run),
             checkpoints_kept=self._config.checkpoints_kept,
             sandbox=self._config.confinement(),
             silent_s=self._config.silent_minutes * 60.0,
@@ -292,7 +302,9 @@ class Runs:
             await self._train_with(run, trainer)
 
     async def _train_with(self, run: Run, trainer: TrainerProcess) -> None:
-        recipe = run.recipe
+        recipe, observe = run.recipe, partial(self._observe, run)
+        door = await self.doorkeeper.open(run.run_id, recipe) if self.doorkeeper is not None else None
+        checker = await self.checks.checker(run.name, recipe, self._folder(run), trainer, observe)
         settings = RunSettings(
             name=run.name,
             run_id=run.run_id,
@@ -304,12 +316,15 @@ class Runs:
             evaluate_every=recipe.evaluation.every,
             peers_min=run.options.peers_min,
             checkpoint_every_s=run.options.checkpoint_every_s,
-            seats=allocated,
+            seats=door.seats if door is not None else allocated,
+            admission=door.admission if door is not None else OPEN,
         )
-        run.member = member = self.member(settings, trainer, partial(self._observe, run))
+        run.member = member = self.member(settings, trainer, observe)
         member.certificate = _restored(trainer, run.run_id, settings.peers_max)
         run.stage = "running"
         self._changed.set()
+        member.on_commit = checker.on_commit
+        checking = asyncio.create_task(checker.serve())
         taking_part = asyncio.create_task(member.run())
         in_order = True
         try:
@@ -324,12 +339,18 @@ class Runs:
         finally:
             run.cancelled = True  # as good as: from here on it is cleaned up
             taking_part.cancel()
-            await asyncio.gather(taking_part, return_exceptions=True)
+            checking.cancel()
+            await asyncio.gather(taking_part, checking, return_exceptions=True)
             await member.close()
+            if self.doorkeeper is not None:
+                self.doorkeeper.close(run.run_id)
             with suppress(UbcpError, TimeoutError):
                 if in_order and not trainer.exited.done() and member.round > 0:
                     async with asyncio.timeout(FINAL_CHECKPOINT_S):
                         await member.keep_checkpoint(due=True)
+
+    def _folder(self, run: Run) -> Path:
+        return self._profile.runs / run.run_id.hex()[:32]
 
     def member(self, settings: RunSettings, trainer: TrainerProcess, observe: Observer) -> RunMember:
         """The RunMember of a run; fault tests replace this to inject faults by place and step."""

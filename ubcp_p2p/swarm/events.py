@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ubcp_p2p.swarm.admission import OPEN, Admission
+from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.swarm.seating import ChooseSeats, drawn
 
 
@@ -14,7 +16,7 @@ class RunSettings:
     """What a run is.
 
     The same for all its members, except `peers_min` and `checkpoint_every_s`, which are this peer's. seats: who gets
-    one, when more ask than there are.
+    one, when more ask than there are. admission: whom this peer lets in.
     """
 
     name: str
@@ -28,6 +30,7 @@ class RunSettings:
     peers_min: int = 1
     checkpoint_every_s: float = 10.0
     seats: ChooseSeats = drawn
+    admission: Admission = OPEN
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,18 @@ class Event:
     kind: str
     round: int
     data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A round that this peer was in. base: of the state that it began from, None before the first certificate.
+
+    cards: as they were gathered, the group's among them: what the members signed before they saw anybody's offer.
+    """
+
+    certificate: Certificate
+    base: Certificate | None
+    cards: tuple[bytes, ...]
 
 
 Observer = Callable[[Event], None]

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 from ubcp_p2p.codec import MalformedMessage, fields, hash_of, number
 from ubcp_p2p.errors import TrainingError
+from ubcp_p2p.swarm.admission import OPEN, Admission, refusal, unless_refused
 from ubcp_p2p.swarm.exchange import LINK_BYTES_PER_S_MIN
 from ubcp_p2p.swarm.frames import DeadlineExceeded, Stream, Unreachable
 from ubcp_p2p.swarm.network import Network
@@ -21,7 +22,8 @@ REFUSED: Final = 0  # instead of a length
 ASK_S: Final = 5.0
 STALL_S: Final = 10.0
 
-Opener: TypeAlias = Callable[[bytes, int], Awaitable[bytes]]  # (trail, stretch) → bytes; raises TrainingError
+# (trail, stretch, whole) → bytes; not whole: without the state at the end, half the bytes. Raises TrainingError.
+Opener: TypeAlias = Callable[[bytes, int, bool], Awaitable[bytes]]
 MayAsk: TypeAlias = Callable[[bytes, bytes, int], bool]  # (who asks, trail, stretch)
 
 
@@ -29,12 +31,13 @@ class Openings:
     """Opens this peer's trails of one run to others, and asks others for theirs."""
 
     def __init__(
-        self, network: Network, run_id: bytes, opening_bytes_max: int, opener: Opener, may_ask: MayAsk
-    ) -> None:
+        self, network: Network, run_id: bytes, opening_bytes_max: int, opener: Opener, may_ask: MayAsk,
+        admission: Admission = OPEN,
+    ) -> None:  # fmt: skip
         self._network = network
         self._protocol = f"/ubcp/check/1/{run_id.hex()[:32]}"
         self._bytes_max = opening_bytes_max
-        self._opener, self._may_ask = opener, may_ask
+        self._opener, self._may_ask, self._admission = opener, may_ask, admission
         self._gate = asyncio.Semaphore(1)  # the trainer opens one at a time, and each is held in memory
 
     async def open(self) -> None:
@@ -45,19 +48,22 @@ class Openings:
         """Stop answering."""
         await self._network.unhandle(self._protocol)
 
-    async def ask(self, peer: bytes, trail: bytes, stretch: int, *, total_s: float, stall_s: float = STALL_S) -> bytes:
+    async def ask(
+        self, peer: bytes, trail: bytes, stretch: int, *, total_s: float, stall_s: float = STALL_S, whole: bool = True
+    ) -> bytes:
         """The opening of one stretch, within `total_s`, and never silent for `stall_s` once it has begun.
 
         The peer may be in the middle of a round, and answers when its trainer is free. Raises Unreachable, also when
-        the peer refuses; DeadlineExceeded; MalformedMessage for an answer that no opening of this run is.
+        the peer refuses; NotAdmitted, where this peer is out; DeadlineExceeded; MalformedMessage for an answer that no
+        opening of this run is.
         """
         try:
             async with (
                 asyncio.timeout(total_s),
                 self._network.open(peer, self._protocol, timeout_s=total_s) as stream,
             ):
-                await stream.send([trail, stretch], timeout_s=ASK_S)
-                (size,) = fields(await stream.receive(timeout_s=total_s), 1)
+                await stream.send([trail, stretch, int(whole)], timeout_s=ASK_S)
+                (size,) = fields(unless_refused(await stream.receive(timeout_s=total_s)), 1)
                 if size == REFUSED:
                     raise Unreachable("it does not open this stretch")
                 data = bytearray(number(size, self._bytes_max))
@@ -68,14 +74,18 @@ class Openings:
             raise DeadlineExceeded(f"the opening did not arrive within {total_s:.0f} s") from None
 
     async def _serve(self, stream: Stream) -> None:
-        trail, stretch = fields(await stream.receive(timeout_s=ASK_S), 2)
+        trail, stretch, whole = fields(await stream.receive(timeout_s=ASK_S), 3)
         name, index = hash_of(trail), number(stretch, STRETCH_MAX)
+        in_full = bool(number(whole, 1))
+        if why := self._admission.to_state(stream.peer):
+            await stream.send(refusal(why), timeout_s=ASK_S)
+            return
         if not self._may_ask(stream.peer, name, index):
             await stream.send([REFUSED], timeout_s=ASK_S)
             return
         async with self._gate:
             try:
-                data = await self._opener(name, index)
+                data = await self._opener(name, index, in_full)
             except TrainingError:  # forgotten meanwhile, or of another process: the asker draws its own conclusion
                 await stream.send([REFUSED], timeout_s=ASK_S)
                 return

@@ -16,14 +16,14 @@ import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from ubcp_p2p.codec import encode
 from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, RoundFailed, TrainingError
 from ubcp_p2p.swarm.addresses import short
-from ubcp_p2p.swarm.events import Event, Observer, RunSettings
+from ubcp_p2p.swarm.events import Committed, Event, Observer, RunSettings
 from ubcp_p2p.swarm.matchmaking import Matchmaker, NoGroup
 from ubcp_p2p.swarm.membership import BEAT_S, Phase
 from ubcp_p2p.swarm.network import Network
@@ -53,10 +53,16 @@ class RunMember(Follower):
     def __init__(self, network: Network, trainer: Trainer, settings: RunSettings, observe: Observer) -> None:
         super().__init__(network, trainer, settings, observe)
         self.retiring = False  # set from outside: `run` returns when the present round has ended
+        self.on_commit: Callable[[Committed], None] | None = None  # told of each round that this peer was in
         self.retries = 0
         self.loss: float | None = None
         self._polls = Polls(network, settings.run_id)
         self._matchmaker: Matchmaker | None = None
+        self._tried: tuple[bytes, Certificate | None, tuple[bytes, ...]] = (
+            b"",
+            None,
+            (),
+        )  # group's digest, base, cards
         self._absences: Counter[bytes] = Counter()  # searches in a row to which a ready peer did not come
         self._checkpointed_s = time.monotonic()
         self._unsaved = False  # the last checkpoint could not be written
@@ -81,7 +87,8 @@ class RunMember(Follower):
             while self.round < self.settings.rounds:
                 if self.retiring:
                     return
-                await self._one_round()
+                if not await self._is_shut_out():
+                    await self._one_round()
             await self.keep_checkpoint(due=True)
             await self._enter(Phase.DONE)
             self._say("done")
@@ -114,6 +121,7 @@ class RunMember(Follower):
         while time.monotonic() - started_s < LISTEN_S:
             await self._wait_heard(BEAT_S)
         await self._catch_up()
+        await self._states.ask_in(self.peers())
         while len(self.peers()) + 1 < self.settings.peers_min and not self.retiring:
             self._say("waiting", peers=len(self.peers()) + 1, wanted=self.settings.peers_min)
             await self._wait_heard(1.0)
@@ -136,7 +144,7 @@ class RunMember(Follower):
                     times = await self._attempt(offer, companions)
                 except (RoundFailed, NetworkError) as error:
                     await self._after_failure(error, attempt)
-                    if self.round != round_:
+                    if self.round != round_ or self._states.refusals.by_most(self.peers()):
                         return
                     continue
                 times["train_s"] = trained_s - started_s
@@ -261,7 +269,7 @@ class RunMember(Follower):
             cards = await self._find_group(cards[0], companions)
         group, refused = form_group(
             settings.run_id, self.round, self.base_hash, cards, offer_bytes=offer_bytes,
-            weight_max=settings.weight_max, members_max=settings.peers_max,
+            weight_max=settings.weight_max, members_max=settings.peers_max, admission=settings.admission,
         )  # fmt: skip
         for why in refused:
             log.warning("left out of round %d: %s", self.round, why)
@@ -272,6 +280,7 @@ class RunMember(Follower):
             raise RoundFailed("the leader's list lacks this peer")
         if companions and len(group.peers) < 2:
             raise RoundFailed("nobody else's offer was valid")
+        self._tried = group.digest, self.certificate, tuple(cards)
         lap("match_s")
 
         self._say("exchange", members=len(group.peers))
@@ -327,11 +336,13 @@ class RunMember(Follower):
             try:
                 return await searching
             except NoGroup:
-                self._note_absent(companions)
+                self._note_absent(peer for peer in companions if peer not in matchmaker.refusals)
                 raise
         finally:
             searching.cancel()
             await asyncio.gather(searching, return_exceptions=True)
+            for peer, words in matchmaker.refusals.items():
+                self._states.refusals.note(peer, words, time.monotonic())
 
     def _strike_silent(self, peers: Sequence[bytes], certificate: Certificate) -> None:
         """Who is there and let a vote run to its deadline is not waited for next time."""
@@ -355,6 +366,12 @@ class RunMember(Follower):
         # At once, before a checkpoint or an evaluation: a beat of the new round that still said ROUND would read as
         # "ready", and the others would make the round without this peer.
         await self._enter(Phase.TRAINING)
+
+    def _stand_on(self, certificate: Certificate) -> None:
+        super()._stand_on(certificate)
+        digest, base, cards = self._tried
+        if self.on_commit is not None and certificate.group.digest == digest:
+            self.on_commit(Committed(certificate, base, cards))
 
     async def _after_failure(self, error: TrainingError | NetworkError, attempt: int) -> None:
         """Before a retry.
@@ -410,7 +427,7 @@ class RunMember(Follower):
     async def _current_matchmaker(self) -> Matchmaker:
         session = await self._network.ready()
         if self._matchmaker is None or self._matchmaker.generation != session.generation:
-            matchmaker = Matchmaker(self._network, self.settings.run_id)
+            matchmaker = Matchmaker(self._network, self.settings.run_id, self.settings.admission.to_group)
             await matchmaker.open()
             self._matchmaker = matchmaker
         return self._matchmaker
