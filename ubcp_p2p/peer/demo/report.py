@@ -1,4 +1,4 @@
-"""What the demo says at its end: the one JSON document, or words, tables and plots; and whether the story came true."""
+"""What the demo says at its end: the one JSON document, or words and plots; and whether the story came true."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ubcp_p2p.log import printable
-from ubcp_p2p.peer.demo.board import HeldOut, PeerRow
 from ubcp_p2p.peer.demo.plots import terminal_plot
 from ubcp_p2p.peer.demo.processes import DemoFailed
-from ubcp_p2p.peer.demo.story import LATE, Outcome
+from ubcp_p2p.peer.demo.stage import figure
+from ubcp_p2p.peer.demo.story import Outcome
+from ubcp_p2p.peer.demo.tables import books_document, check_books, conclusions, show_books, who_did_what
 
 SIGNIFICANT = 3.0  # standard errors of the difference: less could be chance
 
@@ -30,6 +30,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "replicas_identical": outcome.replicas_identical,
         "late_joiner_round": outcome.late_round,
         "killed_peer_round": outcome.kill.round,
+        **books_document(outcome.books),
         "seconds": round(outcome.seconds, 1),
     }
 
@@ -58,11 +59,12 @@ def check(outcome: Outcome, *, gain: bool) -> None:
             f"the killed peer left something behind: {', '.join(outcome.kill.left)}",
             hint="end it by hand; this is a bug: please report it",
         )
+    check_books(outcome.books)
     better, error = margin(outcome)
     if gain and better < SIGNIFICANT * error:
         raise DemoFailed(
-            f"the swarm's loss {_figure(outcome.last)} is not clearly below that of one peer alone, "
-            f"{_figure(outcome.best_alone.last)} (standard error of the difference: {error:.3f})",
+            f"the swarm's loss {figure(outcome.last)} is not clearly below that of one peer alone, "
+            f"{figure(outcome.best_alone.last)} (standard error of the difference: {error:.3f})",
             hint="on a very busy machine peers offer fewer steps in a round; try again",
         )
 
@@ -77,47 +79,28 @@ def show(outcome: Outcome, console: Console, png: Path | None) -> None:
     if png is not None:
         console.print(f"The plot as a picture: {png}", markup=False, soft_wrap=True)
     console.print()
-    console.print(_who_did_what(outcome))
+    console.print(who_did_what(outcome))
     if outcome.sample is not None:
         console.print("\nWhat the model writes now, a byte at a time (blank lines left out):", markup=False)
         for line in filter(str.strip, outcome.sample.splitlines()):
             console.print(f"    {printable(line)}", markup=False, soft_wrap=True)
+    for each in show_books(outcome.books):
+        console.print()
+        console.print(each, soft_wrap=True)
     console.print()
-    for line in _conclusions(outcome):
+    for line in [*_conclusions(outcome), *conclusions(outcome.books)]:
         console.print(f"- {line}", markup=False, soft_wrap=True)
     parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in outcome.parts.items())
     console.print(f"\n{outcome.seconds:.0f} s in all ({parts}; {board.rounds} rounds).", markup=False, soft_wrap=True)
 
 
-def _who_did_what(outcome: Outcome) -> Table:
-    table = Table(title="Who did what", title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("peer", "rounds", "samples", "received", "retries"):
-        table.add_column(title, justify="left" if title == "peer" else "right")
-    table.add_column("came and went")
-    for row in outcome.board.peers.values():
-        table.add_row(
-            row.name, str(len(row.taken)), f"{row.samples:,}", f"{row.received_bytes / 1e6:.1f} MB", str(row.retries),
-            _came_and_went(outcome, row),
-        )  # fmt: skip
-    return table
-
-
-def _came_and_went(outcome: Outcome, row: PeerRow) -> str:
-    came = (
-        "from the start" if row.taken and row.taken[0] == 0 else f"in from round {row.taken[0] if row.taken else '–'}"
-    )
-    if row.name == LATE:
-        came = f"late: {came}, took the model from {row.state_source}"
-    return f"{came}; {f'killed in round {outcome.kill.round}' if row.killed_s is not None else 'to the end'}"
-
-
 def _conclusions(outcome: Outcome) -> list[str]:
     board, best, kill = outcome.board, outcome.best_alone, outcome.kill
     steps = board.rounds * board.local_steps
-    others = "".join(f"; {alone.way}: {_figure(alone.last)}" for alone in outcome.alone if alone is not best)
+    others = "".join(f"; {alone.way}: {figure(alone.last)}" for alone in outcome.alone if alone is not best)
     losses = (
-        f"Held-out loss, nats a byte: {outcome.first.loss:.3f} untrained, {_figure(outcome.last)} by the swarm, "
-        f"{_figure(best.last)} by one peer alone after the same {steps} steps ({best.way}{others})."
+        f"Held-out loss, nats a byte: {outcome.first.loss:.3f} untrained, {figure(outcome.last)} by the swarm, "
+        f"{figure(best.last)} by one peer alone after the same {steps} steps ({best.way}{others})."
     )
     state = next(iter(outcome.hashes.values()))[1][:16]
     same = f"{len(outcome.hashes)} survivors hold the same model to the bit: state hash {state}…"
@@ -137,7 +120,3 @@ def _verdict(outcome: Outcome) -> str:
     if better >= SIGNIFICANT * error:
         return f"Together they are better by {size}: not chance."
     return f"Together they are {'better' if better > 0 else 'worse'} by {size}: nothing to conclude from."
-
-
-def _figure(measured: HeldOut) -> str:
-    return f"{measured.loss:.3f} ± {measured.stderr:.3f}"

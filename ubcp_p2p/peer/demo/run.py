@@ -11,15 +11,18 @@ from types import FrameType
 
 from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.peer.demo.board import Board
-from ubcp_p2p.peer.demo.story import Outcome, Plan, Story
+from ubcp_p2p.peer.demo.stage import Plan
+from ubcp_p2p.peer.demo.story import Outcome, Story
 from ubcp_p2p.peer.demo.view import make_view
 
 RECIPE = "shakespeare-nano"
-LATE_FROM = 7  # of 48 rounds: it is in after about a third
+LATE_FROM = 2  # of 48 rounds: it decides in the next slice, and is in after about a third
 KILL_FROM = 31  # about two thirds
-QUICK_ROUNDS = 36
-QUICK_LATE_FROM = 2  # rounds are so short that more than ten pass before it is in
+SLICE_S = 8
+QUICK_ROUNDS = 60
+QUICK_LATE_FROM = 0  # rounds are so short that twenty or more pass before it is in
 QUICK_KILL_FROM = 18
+QUICK_SLICE_S = 5
 QUICK_STEPS = 5
 QUICK_WARMUP = 20
 QUICK_SAMPLES = 256
@@ -34,10 +37,10 @@ def run_demo(*, quick: bool, device: str, keep: Path | None, began_s: float) -> 
     UbcpErrors, KeyboardInterrupt, and SystemExit on SIGTERM or SIGHUP.
     """
     recipe = load_recipe(RECIPE)
-    plan = Plan(recipe, LATE_FROM, KILL_FROM, device)
+    plan = Plan(recipe, LATE_FROM, KILL_FROM, device, SLICE_S)
     if quick:
         recipe = shortened(recipe)
-        plan = Plan(recipe, QUICK_LATE_FROM, QUICK_KILL_FROM, device)
+        plan = Plan(recipe, QUICK_LATE_FROM, QUICK_KILL_FROM, device, QUICK_SLICE_S)
     board = Board(recipe.rounds.total, recipe.rounds.local_steps, recipe.parameters())
     with _signals_raise():
         view = make_view(board, began_s)
