@@ -50,7 +50,7 @@ class PeerRow:
     received_bytes: int = 0
     retries: int = 0
     killed_s: float | None = None  # time.time(), the events' clock
-    state_source: str | None = None  # whom it took the state from when it came late
+    state_source: str | None = None  # whom it first took the state from, when it came late
     done: bool = False
     failure: tuple[str, str | None] | None = None
 
@@ -99,7 +99,7 @@ class Board:
         elif kind == "committed":
             self._committed(row, event)
         elif kind == "adopted" and event.get("how") == "download":
-            row.state_source = self.name_of(str(event.get("source")))
+            row.state_source = row.state_source or self.name_of(str(event.get("source")))
         elif kind == "retry":
             row.retries += 1
         elif kind == "mismatch":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -87,8 +87,6 @@ class Books:
     decisions: Sequence[Told]
     audit: Audit
     export: Path
-    slice_s: int
-    frozen: Sequence[str] = field(default=())  # authors, in hex
 
 
 def credits_by_name(store: Store, nodes: Sequence[NodeProcess]) -> dict[str, Credits]:
@@ -143,7 +141,6 @@ def read(
             for row in _told(store, decided, names, book.activity.requests)
         ]
         after = credits_by_name(store, members)
-        frozen = [author.hex() for author in store.ledger.frozen()]
     return Books(
         accounts={node.name: node.account.hex() for node in members},
         before=before,
@@ -153,8 +150,6 @@ def read(
         decisions=told,
         audit=audited(export),
         export=export,
-        slice_s=charter.slice_s,
-        frozen=frozen,
     )
 
 

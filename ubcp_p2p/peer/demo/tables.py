@@ -43,12 +43,12 @@ def check_books(books: Books) -> None:
         raise DemoFailed(f"the audit found {len(books.audit.faults)} faults: {first}", hint="a bug: please report it")
     if books.audit.valid != books.audit.entries or not books.audit.replayed:
         raise DemoFailed(
-            f"{books.audit.valid} of {books.audit.entries} entries are valid, and {books.audit.replayed} decisions could "
-            "be made again",
+            f"{books.audit.valid} of {books.audit.entries} entries are valid, and {books.audit.replayed} decisions "
+            "could be made again",
             hint="a bug: please report it",
         )
     asker = books.after[ASKER]
-    paid = sum(credits.earned for credits in books.after.values())
+    paid = sum(each.earned for each in books.after.values())
     if asker.spent != paid or asker.allowance != asker.available + asker.reserved + asker.spent:
         raise DemoFailed(
             f"the credits do not add up: {asker} has paid what is not the {paid} that others have earned",
