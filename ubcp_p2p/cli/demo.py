@@ -1,4 +1,4 @@
-"""`ubcp demo`: a whole swarm on this machine, from the first meeting to the comparison with one peer alone."""
+"""`ubcp demo`: a whole community on this machine, from its charter to the audit of its ledger."""
 
 from __future__ import annotations
 
@@ -45,12 +45,14 @@ def demo(
         Device, typer.Option("--device", help="What the peers train on; all of them share one GPU with cuda.")
     ] = Device.CPU,
 ) -> None:
-    """Show a whole swarm.
+    """Show a whole community.
 
-    A bootstrap node and four peers, each a process of its own on loopback, train one language model on Shakespeare's
-    plays. The third peer comes late, the fourth is killed in the middle of a round. At the end the survivors' models
-    are compared with each other, and with what one peer alone learns in as many steps. It takes up to two minutes on
-    two free cores. Progress is on stderr; Ctrl-C ends everything at any moment.
+    One member, who has no machine to train on, asks for a language model of Shakespeare's plays; four peers, each a
+    process of its own on loopback, train it and are paid for each round. The third peer comes late, the fourth is
+    killed in the middle of a round. At the end: the loss, who contributed what, everybody's credits, the allocators'
+    decisions in words, and an audit of the ledger. The survivors' models are compared with each other, and with what
+    one peer alone learns in as many steps. It takes up to two minutes on two free cores. Progress is on stderr; Ctrl-C
+    ends everything at any moment.
 
     Exit code 1: something of this did not come true.
     """

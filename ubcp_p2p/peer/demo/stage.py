@@ -74,7 +74,9 @@ class Stage:
 
         return self._until(up, f"{node.name} to be up")
 
-    def _until_all(self, nodes: Sequence[NodeProcess], so: Callable[[dict[str, Any]], bool], what: str) -> None:
+    def _until_all(
+        self, nodes: Sequence[NodeProcess], so: Callable[[dict[str, Any]], bool], what: str, *, ends: bool = True
+    ) -> None:
         """Wait until the status documents of all of these are `so`; asked seldom, for each costs its node some work."""
         left = list(nodes)
         again_s = 0.0
@@ -87,7 +89,7 @@ class Stage:
             again_s = time.monotonic() + ASK_EVERY_S
             return not left
 
-        self._until(ready, what, ends=True)
+        self._until(ready, what, ends=ends)
 
     def _held_out(self, node: NodeProcess) -> HeldOut:
         answer = self._call(node, "evaluate", run=RUN)

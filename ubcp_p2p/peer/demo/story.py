@@ -244,10 +244,15 @@ class Story(Stage):
 
     def _kill_one(self) -> Kill:
         """The fourth peer is killed in the middle of an exchange; the others must go on and nothing of it may stay."""
-        begin = max(self._board.peers[LATE].taken[0] + 2, self._plan.kill_from)
+        least = max(self._board.peers[LATE].taken[0] + 2, self._plan.kill_from)
         self._now("all four train")
-        self._until(lambda: self._board.round >= begin - 1, f"round {begin - 1}")
+        self._until(lambda: self._board.round >= least - 1, f"round {least - 1}")
         node, row = self._node(VICTIM), self._board.peers[VICTIM]
+        self._until_all(
+            [node], lambda status: any(each["receipted"] for each in status["earning"]), f"a receipt of {VICTIM}",
+            ends=False,
+        )  # fmt: skip
+        begin = max(least, self._board.round + 1)
         remains = node.remains()
         self._mortal.add(VICTIM)
         self._followers.traps[VICTIM] = Trap(node, "exchange", begin)
