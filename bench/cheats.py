@@ -21,7 +21,7 @@ from ubcp_p2p.training.inner import InnerLoop
 from ubcp_p2p.training.opening import Opening, Point
 from ubcp_p2p.training.outer import OuterRule, outer_step
 from ubcp_p2p.training.recorder import Recorder, Trail, open_stretch, take
-from ubcp_p2p.training.redo import shape_of
+from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.state import InnerState, Vector, offer_hash, state_hash
 from ubcp_p2p.training.verdict import Claim
 

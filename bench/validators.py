@@ -26,7 +26,8 @@ from ubcp_p2p.models.task import Task, build_task
 from ubcp_p2p.training.compare import distance_ppm, fades
 from ubcp_p2p.training.inner import InnerLoop, rng, round_seed, set_up_torch
 from ubcp_p2p.training.opening import Opening, Point
-from ubcp_p2p.training.redo import redo, shape_of
+from ubcp_p2p.training.redo import redo
+from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.state import InnerState
 from ubcp_p2p.training.trail import marks
 from ubcp_p2p.training.verdict import Claim

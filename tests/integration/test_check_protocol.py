@@ -13,7 +13,7 @@ from ubcp_p2p.swarm.frames import Unreachable
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.openings import Openings
 from ubcp_p2p.training.process import TrainerProcess
-from ubcp_p2p.training.redo import shape_of
+from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Claim, Finding
 
 pytestmark = pytest.mark.slow

@@ -47,6 +47,7 @@ class Peer:
         self.name = name
         self.home = home
         self.role = role
+        self.program = ""  # another module to run
         self.faulty = faulty  # runs tests.support.node, which takes orders to fail; otherwise the `ubcp` program
         self.prefix = host.prefix if host is not None else ()
         self.address = host.address if host is not None else "127.0.0.1"
@@ -85,7 +86,7 @@ class Peer:
     def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start the process without waiting for anything."""
         self.mark = secrets.token_hex(8)
-        program = "tests.support.node" if self.faulty else "ubcp_p2p"
+        program = self.program or ("tests.support.node" if self.faulty else "ubcp_p2p")
         output = (self.home / f"{self.name}.output").open("ab")
         with output:
             command = [sys.executable, "-m", program, self.role, "--profile", str(self.profile.root), *arguments]

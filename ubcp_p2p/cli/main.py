@@ -58,6 +58,7 @@ COMMANDS: Final[dict[str, _Command]] = {
         "ubcp_p2p.cli.simulate", "simulate", "Compare the allocator with other rules in a made-up community."
     ),
     "audit": _Command("ubcp_p2p.cli.audit", "audit", "Verify a ledger; name who cheated."),
+    "verify": _Command("ubcp_p2p.cli.verify", "verify", "Verify evidence that a peer's work was not honest."),
     "credits": _Command("ubcp_p2p.cli.books", "credits_", "Show what an account can spend, and why."),
     "stats": _Command("ubcp_p2p.cli.stats", "stats", "Show how a community fares: waits, acceptance, work, carbon."),
     "ledger": _Command("ubcp_p2p.cli.ledger", "ledger", "The ledger: export, import and show it; make one to try."),

@@ -153,6 +153,20 @@ def _details(request: dict[str, Any]) -> list[str]:
         said = "nobody can say" if wait is None else "none" if wait == 0 else f"within {duration(wait)}"
         place = f", number {request['queue']} in the queue" if request["queue"] else ""
         lines += [f"expected wait for the next slice: {said}{place}", request["words"]]
+    lines += [line for found in request.get("checks", ()) for line in _checks(found)]
     if request["mine"]:
         lines.append(f"`ubcp runs stop` can close it from {request['closable']} on")
+    return lines
+
+
+def _checks(found: dict[str, Any]) -> list[str]:
+    """What checks led to for one contributor, where there is something to say."""
+    lines = []
+    if found["waiting"] or found["withheld"] or found["words"]:
+        parts = [f"{found['waiting']} rounds wait for a check"] if found["waiting"] else []
+        parts += [f"{found['withheld']} are not paid"] if found["withheld"] else []
+        parts += ["nothing more is paid"] if found["barred"] else []
+        lines.append(f"contributor {found['node'][:16]}…: {', '.join(parts) or 'paid'}")
+        lines += [f"  {found['words']}"] if found["words"] else []
+        lines += [f"  `ubcp verify {found['evidence']} RECIPE` shows it to anyone"] if found["evidence"] else []
     return lines

@@ -28,10 +28,8 @@ BATCH_ELEMENTS_MAX = 2**22  # batch × context (or pixels): bounds activation me
 STEPS_MAX = 10_000_000
 PEERS_MAX = 8  # members of a run send their whole offer to each other: traffic grows with the square
 VOCABULARY = 256  # text is bytes
-IMAGE_SIDE = {
-    "fashion-mnist": 28,
-    "digits": 8,
-}  # pixels; a fallback is brought to the side of the source it stands in for
+# Pixels; a fallback is brought to the side of the source it stands in for.
+IMAGE_SIDE = {"fashion-mnist": 28, "digits": 8}
 IMAGE_CLASSES = 10
 
 _NAME = re.compile(r"[a-z0-9-]{1,40}")
@@ -173,6 +171,13 @@ class EvaluationConfig(_Section):
     every: int = Field(default=0, ge=0, le=1_000_000, description="rounds between two measurements; 0 = when asked")
 
 
+class ChecksConfig(_Section):
+    """How much of the peers' work is checked; all of them draw alike (verification/draw.py)."""
+
+    rate: Fraction = Field(default=0.02, description="q: the chance of a peer to be checked in a round")
+    stretches: int = Field(default=1, ge=1, le=64, description="parts of its round that a checked peer opens")
+
+
 class Recipe(_Section):
     """What the peers of a run share."""
 
@@ -185,6 +190,7 @@ class Recipe(_Section):
     outer: OuterConfig
     rounds: RoundsConfig
     evaluation: EvaluationConfig
+    checks: ChecksConfig = ChecksConfig()
 
     @field_validator("summary")
     @classmethod

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # heavy: imported once the control socket answers
     from ubcp_p2p.peer.asking.desk import Desk
     from ubcp_p2p.peer.paying.contributor import Contributor
     from ubcp_p2p.peer.paying.paymaster import Paymaster
+    from ubcp_p2p.peer.paying.reporter import Reporter
     from ubcp_p2p.peer.paying.worker import Worker
     from ubcp_p2p.peer.runs import Runs
     from ubcp_p2p.peer.serving.service import Service
@@ -66,6 +67,7 @@ class Node:
         self.desk: Desk | None = None
         self.paying: tuple[Contributor, Worker] | None = None
         self.paymaster: Paymaster | None = None
+        self.reporter: Reporter | None = None
         self.keeper = Keeper(profile, config) if trains else None  # a seed node works for nobody
         self._join = join
         self._trains = trains
@@ -120,7 +122,7 @@ class Node:
             self.ledger = ledger
             self.paying = self._make_paying(network, ledger)
             self.serving = self._make_service(ledger)
-            self.paymaster = Paymaster(network, ledger, self.key, self.profile.paying)
+            self.paymaster = Paymaster(network, ledger, self.key, self.profile.paying, self.config.training)
             self.desk = Desk(ledger, self.owner.account, self.key.public)
         self._loaded.set()
         serving = asyncio.create_task(network.serve(), name="network")
@@ -184,6 +186,7 @@ class Node:
         if self.runs is None or not self.config.serving.device_class:
             return None
         from ubcp_p2p.peer.paying.contributor import Contributor
+        from ubcp_p2p.peer.paying.reporter import Reporter
         from ubcp_p2p.peer.paying.worker import Worker
 
         config, runs = self.config.serving, self.runs
@@ -195,6 +198,7 @@ class Node:
             network, ledger, self.profile.paying, config.device_class, config.rounds_unpaid_max, stop
         )
         worker = Worker(runs, contributor)
+        self.reporter = runs.checks.clients = Reporter(network, self.key, worker.paid_by)
         return contributor, worker
 
     async def _keep_paying(self) -> None:
@@ -208,6 +212,9 @@ class Node:
         except Exception:  # training goes on; `ubcp status` says it
             log.exception("paying has stopped")
             self.paying, self.paymaster = None, None
+        finally:
+            if self.reporter is not None:
+                await self.reporter.close()
 
     async def _keep_serving(self) -> None:
         try:
@@ -411,6 +418,8 @@ class Node:
         network = await self._up()
         own = [run.status() for run in self.runs.all()] if self.runs is not None else []
         asked = await self.desk.requests(request) if self.desk is not None else {"requests": []}
+        for row in asked["requests"]:
+            row["checks"] = self.paymaster.findings(bytes.fromhex(row["request"])) if self.paymaster is not None else []
         return {"own": own, "claimed": await known_runs(network), **asked}
 
     async def _sample(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ubcp_p2p.codec import MalformedMessage
@@ -15,6 +16,7 @@ from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, TrainingErr
 from ubcp_p2p.models.recipe import Recipe, run_id
 from ubcp_p2p.owner.values import FREE, Manner, Rules, Verdict
 from ubcp_p2p.owner.verdict import refusal
+from ubcp_p2p.peer.checking.checks import Checks
 from ubcp_p2p.peer.config import TrainingConfig
 from ubcp_p2p.peer.kept import KeptRun, RunOptions, check_name, forget, keep, kept_runs
 from ubcp_p2p.peer.profile import Profile
@@ -60,6 +62,7 @@ class Runs:
         self._verdict = FREE
         self._runs: dict[str, Run] = {}
         self.listeners: list[Callable[[Run, Event], None]] = []  # hear each event of each run
+        self.checks = Checks(network)
         self._changed = asyncio.Event()
 
     def all(self) -> list[Run]:
@@ -192,6 +195,7 @@ class Runs:
     async def stop(self) -> None:
         """Leave every run, for the end of the node; its next start goes on with them."""
         await asyncio.gather(*(self._end(run) for run in self.all()))
+        await self.checks.close()
 
     async def keep_claiming(self) -> None:
         """Tell the DHT which runs this node is in, so that newcomers find it; soon after each change."""
@@ -274,7 +278,7 @@ class Runs:
             peer=self._network.public,
             device=self._config.device,
             threads=self._config.threads,
-            checkpoint_dir=self._profile.runs / run.run_id.hex()[:32],
+            checkpoint_dir=self._folder(run),
             checkpoints_kept=self._config.checkpoints_kept,
             sandbox=self._config.confinement(),
             silent_s=self._config.silent_minutes * 60.0,
@@ -289,7 +293,8 @@ class Runs:
             await self._train_with(run, trainer)
 
     async def _train_with(self, run: Run, trainer: TrainerProcess) -> None:
-        recipe = run.recipe
+        recipe, observe = run.recipe, partial(self._observe, run)
+        checker = await self.checks.checker(run.name, recipe, self._folder(run), trainer, observe)
         settings = RunSettings(
             name=run.name,
             run_id=run.run_id,
@@ -303,10 +308,12 @@ class Runs:
             checkpoint_every_s=run.options.checkpoint_every_s,
             seats=allocated,
         )
-        run.member = member = self.member(settings, trainer, partial(self._observe, run))
+        run.member = member = self.member(settings, trainer, observe)
         member.certificate = _restored(trainer, run.run_id, settings.peers_max)
         run.stage = "running"
         self._changed.set()
+        member.on_commit = checker.on_commit
+        checking = asyncio.create_task(checker.serve())
         taking_part = asyncio.create_task(member.run())
         in_order = True
         try:
@@ -321,12 +328,16 @@ class Runs:
         finally:
             run.cancelled = True  # as good as: from here on it is cleaned up
             taking_part.cancel()
-            await asyncio.gather(taking_part, return_exceptions=True)
+            checking.cancel()
+            await asyncio.gather(taking_part, checking, return_exceptions=True)
             await member.close()
             with suppress(UbcpError, TimeoutError):
                 if in_order and not trainer.exited.done() and member.round > 0:
                     async with asyncio.timeout(FINAL_CHECKPOINT_S):
                         await member.keep_checkpoint(due=True)
+
+    def _folder(self, run: Run) -> Path:
+        return self._profile.runs / run.run_id.hex()[:32]
 
     def member(self, settings: RunSettings, trainer: TrainerProcess, observe: Observer) -> RunMember:
         """The RunMember of a run; fault tests replace this to inject faults by place and step."""

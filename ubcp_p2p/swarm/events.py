@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.swarm.seating import ChooseSeats, drawn
 
 
@@ -40,6 +41,18 @@ class Event:
     kind: str
     round: int
     data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A round that this peer was in. base: of the state that it began from, None before the first certificate.
+
+    cards: as they were gathered, the group's among them: what the members signed before they saw anybody's offer.
+    """
+
+    certificate: Certificate
+    base: Certificate | None
+    cards: tuple[bytes, ...]
 
 
 Observer = Callable[[Event], None]

@@ -16,14 +16,14 @@ import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from ubcp_p2p.codec import encode
 from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, RoundFailed, TrainingError
 from ubcp_p2p.swarm.addresses import short
-from ubcp_p2p.swarm.events import Event, Observer, RunSettings
+from ubcp_p2p.swarm.events import Committed, Event, Observer, RunSettings
 from ubcp_p2p.swarm.matchmaking import Matchmaker, NoGroup
 from ubcp_p2p.swarm.membership import BEAT_S, Phase
 from ubcp_p2p.swarm.network import Network
@@ -53,10 +53,16 @@ class RunMember(Follower):
     def __init__(self, network: Network, trainer: Trainer, settings: RunSettings, observe: Observer) -> None:
         super().__init__(network, trainer, settings, observe)
         self.retiring = False  # set from outside: `run` returns when the present round has ended
+        self.on_commit: Callable[[Committed], None] | None = None  # told of each round that this peer was in
         self.retries = 0
         self.loss: float | None = None
         self._polls = Polls(network, settings.run_id)
         self._matchmaker: Matchmaker | None = None
+        self._tried: tuple[bytes, Certificate | None, tuple[bytes, ...]] = (
+            b"",
+            None,
+            (),
+        )  # group's digest, base, cards
         self._absences: Counter[bytes] = Counter()  # searches in a row to which a ready peer did not come
         self._checkpointed_s = time.monotonic()
         self._unsaved = False  # the last checkpoint could not be written
@@ -272,6 +278,7 @@ class RunMember(Follower):
             raise RoundFailed("the leader's list lacks this peer")
         if companions and len(group.peers) < 2:
             raise RoundFailed("nobody else's offer was valid")
+        self._tried = group.digest, self.certificate, tuple(cards)
         lap("match_s")
 
         self._say("exchange", members=len(group.peers))
@@ -355,6 +362,12 @@ class RunMember(Follower):
         # At once, before a checkpoint or an evaluation: a beat of the new round that still said ROUND would read as
         # "ready", and the others would make the round without this peer.
         await self._enter(Phase.TRAINING)
+
+    def _stand_on(self, certificate: Certificate) -> None:
+        super()._stand_on(certificate)
+        digest, base, cards = self._tried
+        if self.on_commit is not None and certificate.group.digest == digest:
+            self.on_commit(Committed(certificate, base, cards))
 
     async def _after_failure(self, error: TrainingError | NetworkError, attempt: int) -> None:
         """Before a retry.

@@ -9,16 +9,9 @@ from ubcp_p2p.training.errors import Diverged
 from ubcp_p2p.training.inner import InnerLoop
 from ubcp_p2p.training.opening import Opening, Point, Shape, fault_in_leaves
 from ubcp_p2p.training.recorder import take
-from ubcp_p2p.training.trail import marks, stretch_steps
+from ubcp_p2p.training.shape import shape_of
+from ubcp_p2p.training.trail import marks
 from ubcp_p2p.training.verdict import PPM, Claim, Finding, Verdict
-
-
-def shape_of(recipe: Recipe) -> Shape:
-    """The lengths of a recipe's openings."""
-    parameters = recipe.parameters()
-    state_values = 2 * parameters if recipe.outer.optimizer == "nesterov" else parameters
-    names = tuple(sorted(fades(recipe.inner.optimizer, recipe.inner.betas)))
-    return Shape(parameters, state_values, names, stretch_steps(recipe.rounds.local_steps))
 
 
 def redo(loop: InnerLoop, claim: Claim, opening: Opening, shape: Shape) -> Point:

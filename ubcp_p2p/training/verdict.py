@@ -39,3 +39,8 @@ class Verdict(NamedTuple):
     finding: Finding
     distance_ppm: int
     words: str
+
+    @property
+    def is_lie(self) -> bool:
+        """Whether evidence of it convicts the peer."""
+        return self.finding not in (Finding.HONEST, Finding.UNOPENED)

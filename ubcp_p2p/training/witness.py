@@ -16,7 +16,8 @@ from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.training.inner import InnerLoop
 from ubcp_p2p.training.opening import Opening, require_committed
 from ubcp_p2p.training.recorder import Recorder, Trail, open_stretch
-from ubcp_p2p.training.redo import judge, shape_of
+from ubcp_p2p.training.redo import judge
+from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Claim, Finding, Verdict
 
 # The last round's, asked for while the next one is trained, and that one's.

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from ubcp_p2p.errors import ConfigError
+from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.swarm.quorum import Certificate
+from ubcp_p2p.training.trail import stretch_steps, stretches
 from ubcp_p2p.training.verdict import PPM
 
 STRETCHES_MAX: Final = 64  # of one check; a round of common recipes has five
@@ -56,6 +58,28 @@ def draw(seed: bytes, peer: bytes, members: Sequence[bytes], stretches: int, rul
     others = sorted(set(members) - {peer}, key=lambda other: _hash(seed, b"validator", peer, other))
     order = sorted(range(stretches), key=lambda index: _hash(seed, b"stretch", peer, index.to_bytes(8, "big")))
     return Draw(peer, others[0] if others else None, tuple(sorted(order[: rule.stretches])))
+
+
+def rule_of(recipe: Recipe) -> CheckRule:
+    """What a recipe says of checks."""
+    return CheckRule(round(recipe.checks.rate * PPM), recipe.checks.stretches)
+
+
+def draws_of(certificate: Certificate, recipe: Recipe) -> dict[bytes, Draw]:
+    """All checks of a committed round, by who is checked: everybody who has the certificate draws alike.
+
+    How many stretches a trail has follows from the weight; one that is no whole number of steps is a lie in itself
+    (`evidence.claim_of`), and whatever is opened of it shows the card.
+    """
+    seed, rule = seed_of(certificate), rule_of(recipe)
+    steps_max, peers = recipe.rounds.local_steps, certificate.group.peers
+    found = {}
+    for seat in certificate.group.members:
+        steps = min(max(1, seat.weight // recipe.inner.batch), steps_max)
+        drawn = draw(seed, seat.peer, peers, stretches(steps, stretch_steps(steps_max)), rule)
+        if drawn is not None:
+            found[seat.peer] = drawn
+    return found
 
 
 def _hash(seed: bytes, *parts: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.models.task import build_task
 from ubcp_p2p.training.inner import InnerLoop, choose_device
-from ubcp_p2p.training.redo import shape_of
+from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Verdict
 from ubcp_p2p.training.witness import Witness
 from ubcp_p2p.verification.evidence import Evidence, claim_of

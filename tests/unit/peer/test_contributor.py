@@ -20,14 +20,15 @@ from ubcp_p2p.ledger.activity import Asked
 from ubcp_p2p.ledger.entry import ZERO, Request, Voucher, voucher_digest
 from ubcp_p2p.models.cost import UNIT_FLOP, cost_of
 from ubcp_p2p.models.recipe import load_recipe
-from ubcp_p2p.peer.paying.contributor import BILLS_MAX, Contributor
-from ubcp_p2p.peer.paying.tab import BillRefused
-from ubcp_p2p.peer.paying.wire import PROTOCOL, Promise, What, answer, answered, asked, question, refusal
+from ubcp_p2p.peer.paying.contributor import BILLS_MAX, DRAWN_ROUNDS, DRAWN_S, Contributor, Job
+from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore
+from ubcp_p2p.peer.paying.wire import PROTOCOL, Promise, Statement, What, answer, answered, asked, question, refusal
 from ubcp_p2p.swarm.frames import Stream
 
 ME, PAYMASTER, OTHER = KEYS[:3]
 NETWORK = digest("network")
 RECIPE = load_recipe("shakespeare-nano")
+ALL_CHECKED = RECIPE.model_copy(update={"checks": RECIPE.checks.model_copy(update={"rate": 1.0})})
 COST = cost_of(RECIPE)
 ROUND_FLOP = COST.samples_per_round * COST.flop_per_sample
 BODY = Request(
@@ -47,12 +48,13 @@ def voucher(rounds: int, *, paid: int | None = None, **changes: Any) -> Voucher:
 
 
 class Till:
-    """A contributor and its paymaster, who pays as `pay` says."""
+    """A contributor and its paymaster, who pays as `pay` says; held: rounds that it says to wait for checks."""
 
     def __init__(self, folder: Path, pay: Pay, *, key: Any = PAYMASTER) -> None:
         self.wires = Wires()
         self.stopped: list[str] = []
-        self.billed = 0
+        self.billed, self.held = 0, 0
+        self.refused: Value | None = None
         self._pay, self._key = pay, key
         ledger: Any = SimpleNamespace(charters=SimpleNamespace(network=NETWORK))
         node: Any = self.wires.node(ME)
@@ -68,11 +70,13 @@ class Till:
     async def _serve(self, stream: Stream) -> None:
         what, request, _ = asked(await stream.receive(timeout_s=5.0))
         assert request == ASKED.id
-        if what is What.BILL:
-            self.billed += 1
+        if what in (What.BILL, What.AGAIN) and self.refused is not None:
+            await stream.send(self.refused, timeout_s=5.0)
+        elif what in (What.BILL, What.AGAIN):
+            self.billed += what is What.BILL
             made = self._pay(self.billed)
             promise = Promise(made, self._key.sign("voucher", voucher_digest(made)))
-            await stream.send(answer(promise.to_value()), timeout_s=5.0)
+            await stream.send(answer(Statement(promise, self.held, "").to_value()), timeout_s=5.0)
         else:
             await stream.send(answer(b""), timeout_s=5.0)
 
@@ -90,7 +94,7 @@ async def test_a_payer_that_pays_is_worked_for_and_its_voucher_survives(tmp_path
     till = await Till(tmp_path, voucher).open()
     job = till.contributor.work_for(ASKED, RECIPE)
     await till.rounds(40)
-    assert (till.stopped, job.unpaid_rounds) == ([], 0)
+    assert (till.stopped, job.unpaid_rounds(0.0)) == ([], 0)
     assert job.credits == 40 * ROUND_FLOP // UNIT_FLOP > 0
     again = (await Till(tmp_path, voucher).open()).contributor.work_for(ASKED, RECIPE)
     assert again.promise == job.promise
@@ -135,11 +139,55 @@ async def test_a_paymaster_that_is_away_costs_no_bill_until_the_limit(tmp_path: 
     assert (len(job.bills), till.billed) == (0, 3)
 
 
+@pytest.mark.asyncio
+async def test_rounds_that_wait_for_their_checks_are_not_counted_against_the_payer(tmp_path: Path) -> None:
+    till = await Till(tmp_path, lambda rounds: voucher(rounds, paid=0)).open()
+    till.held = 128
+    job = till.contributor.work_for(ASKED, ALL_CHECKED)
+    await till.rounds(10)
+    assert (till.stopped, job.held) == ([], 128)
+    till.held = 2
+    await till.rounds(1)
+    assert "not in the paymaster's voucher" in till.stopped[0]
+
+
+@pytest.mark.asyncio
+async def test_who_says_to_hold_rounds_that_were_not_drawn_is_not_believed(tmp_path: Path) -> None:
+    till = await Till(tmp_path, lambda rounds: voucher(rounds, paid=0)).open()
+    till.held = 128
+    till.contributor.work_for(
+        ASKED, RECIPE.model_copy(update={"checks": RECIPE.checks.model_copy(update={"rate": 0.0})})
+    )
+    await till.rounds(5)
+    assert "not in the paymaster's voucher" in till.stopped[0]
+
+
+def test_held_rounds_may_be_young_or_few() -> None:
+    job = Job(ASKED, ALL_CHECKED, COST, held=100)
+    job.drawn.extend((float(second), 1) for second in range(60))
+    assert job.waiting(59.0) == 60
+    assert job.waiting(DRAWN_S + 29.5) == 30
+    assert job.waiting(DRAWN_S + 1000.0) == DRAWN_ROUNDS
+    job.held = 3
+    assert job.waiting(0.0) == 3
+
+
+@pytest.mark.asyncio
+async def test_a_contributor_that_is_barred_stops_at_once(tmp_path: Path) -> None:
+    till = await Till(tmp_path, voucher).open()
+    job = till.contributor.work_for(ASKED, RECIPE)
+    await till.rounds(2)
+    till.refused = refusal("round 1 was no honest work", final=True)
+    await till.rounds(1)
+    assert "no honest work" in till.stopped[0]
+    assert (len(job.bills), job.credits) == (0, 2 * ROUND_FLOP // UNIT_FLOP)
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
     with suppress(UbcpError):
         value = decode(data, bytes_max=1000)
-        for read in (asked, answered, Promise.of):
+        for read in (asked, answered, Promise.of, Statement.of):
             with suppress(UbcpError):
                 read(value)
 
@@ -152,8 +200,12 @@ def test_messages_come_back() -> None:
     assert answered(over(answer(b"y"))) == b"y"
     with pytest.raises(BillRefused, match="says: no"):
         answered(over(refusal("no")))
+    with pytest.raises(NothingMore, match="says: no"):
+        answered(over(refusal("no", final=True)))
     with pytest.raises(MalformedMessage):
-        asked(over([2, ASKED.id, b""]))
+        asked(over([4, ASKED.id, b""]))
     made = voucher(5)
     promise = Promise(made, PAYMASTER.sign("voucher", voucher_digest(made)))
     assert Promise.of(over(promise.to_value())) == promise
+    statement = Statement(promise, 3, "round 7 was not opened")
+    assert Statement.of(over(statement.to_value())) == statement

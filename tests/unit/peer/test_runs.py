@@ -45,6 +45,12 @@ class FakeNetwork:
         row = [name, run_id(name, recipe_hash), "a recipe", recipe_hash, 3, 50, data]
         self.rows.append(Claim(author, [row], 0.0))
 
+    async def handle(self, protocol: str, handler: object) -> None:
+        """Nobody asks."""
+
+    async def unhandle(self, protocol: str) -> None:
+        """Nobody has asked."""
+
     async def claims(self, key: str) -> list[Claim]:
         assert key == KEY
         self.while_asked()

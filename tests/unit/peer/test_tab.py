@@ -13,8 +13,19 @@ from tests.unit.swarm.made import KEYS, RUN, certificate, digest
 from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.ledger.entry import CONTRIBUTORS_MAX
 from ubcp_p2p.models.cost import UNIT_FLOP
-from ubcp_p2p.peer.paying.tab import ROUNDS_AWAY, ROUNDS_KEPT, BillRefused, Tab, Terms, allotment
+from ubcp_p2p.peer.paying.holding import (
+    HOLDS_PER_NODE_MAX,
+    REPORT_ROUNDS,
+    REPORT_S,
+    REPORT_S_MAX,
+    Hold,
+    Stage,
+    hold_of,
+    is_overdue,
+)
+from ubcp_p2p.peer.paying.tab import ROUNDS_AWAY, ROUNDS_KEPT, BillRefused, NothingMore, Tab, Terms, allotment
 from ubcp_p2p.swarm.quorum import Certificate
+from ubcp_p2p.verification.draw import Draw
 
 A, B, C = KEYS[:3]
 LEASED = frozenset(key.public for key in (A, B, C))
@@ -125,6 +136,87 @@ def test_a_tab_comes_back_from_its_bytes() -> None:
     assert again == tab
     with pytest.raises(BillRefused, match="another request"):
         Tab.from_bytes(tab.to_bytes(), TERMS._replace(request=digest("other")))
+
+
+DRAWN = Draw(A.public, B.public, (2,))
+
+
+def test_a_drawn_round_is_owed_when_its_check_is_over() -> None:
+    tab = opened()
+    tab.meter(A.public, done(0), LEASED, DRAWN, 100)
+    tab.meter(A.public, done(1), LEASED)
+    due = tab.due(A.public, 1_000, PEAK, 101)
+    assert (due.units, due.rounds, due.wanted) == (8, 1, 16)  # an ALLOT has room for what is held
+    with pytest.raises(BillRefused, match="billed before"):
+        tab.meter(A.public, done(0), LEASED)
+    tab.release(A.public, 0)
+    tab.release(A.public, 0)
+    due = tab.due(A.public, 1_000, PEAK, 101)
+    assert (due.units, due.rounds, due.wanted) == (16, 2, 16)
+
+
+def test_a_round_that_is_not_opened_is_not_owed_and_others_are() -> None:
+    tab = opened()
+    tab.meter(A.public, done(0), LEASED, DRAWN, 100)
+    tab.withhold(A.public, 0, "round 0 is not paid")
+    tab.release(A.public, 0)
+    tab.meter(A.public, done(1), LEASED)
+    account = tab.accounts[A.public]
+    assert (account.withheld, account.words) == (1, "round 0 is not paid")
+    assert tab.due(A.public, 1_000, PEAK, 101)[0::3] == (8, 8)
+
+
+def test_who_has_lied_is_owed_no_round_more() -> None:
+    tab = opened()
+    tab.meter(A.public, done(0), LEASED)
+    for round_ in (1, 2):
+        tab.meter(A.public, done(round_), LEASED, DRAWN, 100)
+        tab.meter(B.public, done(round_), LEASED, DRAWN._replace(peer=B.public, validator=A.public), 100)
+    tab.bar(A.public, "round 1 was no honest work", digest("proof"))
+    tab.release(A.public, 2)
+    with pytest.raises(NothingMore, match="no honest work"):
+        tab.meter(A.public, done(3), LEASED)
+    assert tab.due(A.public, 1_000, PEAK, 101)[0::3] == (8, 8)  # what was promised before stands
+    assert [hold.round for hold in tab.held(B.public)] == [1, 2]
+    assert Tab.from_bytes(tab.to_bytes(), TERMS) == tab
+
+
+def test_so_many_rounds_wait_and_no_more() -> None:
+    tab = opened()
+    for round_ in range(HOLDS_PER_NODE_MAX):
+        tab.meter(A.public, done(round_), LEASED, DRAWN, 100)
+    before = tab.to_bytes()
+    with pytest.raises(BillRefused, match="too many rounds wait"):
+        tab.meter(A.public, done(HOLDS_PER_NODE_MAX), LEASED, DRAWN, 100)
+    assert tab.to_bytes() == before
+    assert Tab.from_bytes(before, TERMS) == tab
+
+
+def test_a_hold_comes_back_and_says_what_the_certificate_says() -> None:
+    hold = hold_of(done(3), DRAWN, 80, 100)
+    seat = next(seat for seat in done(3).group.members if seat.peer == A.public)
+    assert (hold.round, hold.base_hash, hold.weight) == (3, state(3), 8)
+    assert (hold.offer, hold.trail, hold.stage) == (seat.offer, seat.trail, Stage.REPORT)
+    alone = hold_of(done(3), DRAWN._replace(validator=None), 80, 100)
+    assert alone.stage == Stage.OWN_LOOK  # there is nobody whose report could be waited for
+    for made in (hold, alone, replace(hold, stage=Stage.EVIDENCE, evidence=EVIDENCE)):
+        assert Hold.of(made.to_value()) == made
+
+
+@pytest.mark.parametrize(
+    ("newest", "waited_s", "ending", "overdue"),
+    [
+        (3, REPORT_S_MAX - 1, False, False),
+        (3, REPORT_S_MAX, False, True),  # no round follows
+        (3 + REPORT_ROUNDS, REPORT_S - 1, False, False),  # rounds are short
+        (3 + REPORT_ROUNDS, REPORT_S, False, True),
+        (2 + REPORT_ROUNDS, REPORT_S_MAX - 1, False, False),  # rounds are long
+        (3, REPORT_S - 1, True, False),
+        (3, REPORT_S, True, True),
+    ],
+)
+def test_how_long_a_report_is_waited_for(newest: int, waited_s: int, ending: bool, overdue: bool) -> None:
+    assert is_overdue(hold_of(done(3), DRAWN, 80, 100), newest, 100 + waited_s, ending=ending) is overdue
 
 
 @given(st.binary(max_size=200))

@@ -13,7 +13,8 @@ from ubcp_p2p.training import recorder as recorder_module
 from ubcp_p2p.training.inner import InnerLoop
 from ubcp_p2p.training.opening import Opening, require_committed
 from ubcp_p2p.training.recorder import Recorder, Trail, open_stretch, take
-from ubcp_p2p.training.redo import judge, redo, shape_of
+from ubcp_p2p.training.redo import judge, redo
+from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.state import InnerState, Vector, offer_hash, state_hash
 from ubcp_p2p.training.verdict import Claim, Finding
 

@@ -13,7 +13,7 @@ from bench.cheats import KEYS, PEERS, Swarm
 from tests.support.trails import card_of, evidence_of
 from ubcp_p2p.codec import MalformedMessage, Value, decode, encode
 from ubcp_p2p.models.recipe import Recipe, load_recipe
-from ubcp_p2p.training.redo import shape_of
+from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Finding, Verdict
 from ubcp_p2p.verification.evidence import Evidence, bytes_max, claim_of
 from ubcp_p2p.verification.verify import verify_evidence

@@ -24,10 +24,21 @@ from ubcp_p2p.ledger.entry import Receipt, voucher_digest
 from ubcp_p2p.ledger.faults import LedgerError
 from ubcp_p2p.models.cost import UNIT_FLOP, Cost, cost_of
 from ubcp_p2p.models.recipe import Recipe
-from ubcp_p2p.peer.paying.tab import BillRefused
-from ubcp_p2p.peer.paying.wire import ANSWER_S, MESSAGE_BYTES_MAX, PROTOCOL, Promise, What, answered, question
+from ubcp_p2p.peer.paying.holding import HOLDS_PER_NODE_MAX
+from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore
+from ubcp_p2p.peer.paying.wire import (
+    ANSWER_S,
+    MESSAGE_BYTES_MAX,
+    PROTOCOL,
+    Promise,
+    Statement,
+    What,
+    answered,
+    question,
+)
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.quorum import Certificate
+from ubcp_p2p.verification.draw import draws_of
 
 if TYPE_CHECKING:
     from ubcp_p2p.swarm.ledger import LiveLedger
@@ -38,13 +49,21 @@ log = logging.getLogger(__name__)
 BILLS_MAX: Final = 64
 PROMISE_BYTES_MAX: Final = 1024
 LOOK_S: Final = 1.0
+# What a paymaster may hold back for checks, and is not counted against it: so many drawn rounds, and all this young.
+DRAWN_ROUNDS: Final = 16
+DRAWN_S: Final = 120.0
+AGAIN_S: Final = 2.0
 
 
 @dataclass
 class Job:
-    """A REQUEST that this node works for. done: FLOP, what was promised before included. bills: the oldest first."""
+    """A REQUEST that this node works for. done: FLOP, what was promised before included. bills: the oldest first.
+
+    held: rounds that the paymaster says to wait for a check; drawn: (monotonic seconds, FLOP) of those that may.
+    """
 
     asked: Asked
+    recipe: Recipe
     cost: Cost
     promise: Promise | None = None
     done: int = 0
@@ -52,16 +71,24 @@ class Job:
     greeted: bool = False
     receipted: int = 0  # µcredits of the last RECEIPT
     words: str = ""
+    held: int = 0
+    stated_s: float = 0.0
+    drawn: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=HOLDS_PER_NODE_MAX))
     bills: deque[bytes] = field(default_factory=lambda: deque(maxlen=BILLS_MAX))
 
     @property
     def credits(self) -> int:
         return self.promise.voucher.credits if self.promise is not None else 0
 
-    @property
-    def unpaid_rounds(self) -> int:
-        """So many rounds' work is not in the voucher, rounded up, but for the part of a unit that none can hold."""
-        missing = self.done - (self.credits + 1) * UNIT_FLOP
+    def waiting(self, now_s: float) -> int:
+        """FLOP that the paymaster may hold back: of rounds that were drawn, and that it says to wait for checks."""
+        newest = list(reversed(self.drawn))[: self.held]
+        return sum(flop for place, (at_s, flop) in enumerate(newest) if place < DRAWN_ROUNDS or now_s - at_s < DRAWN_S)
+
+    def unpaid_rounds(self, now_s: float) -> int:
+        """So many rounds' work is not in the voucher, rounded up, but for what may wait and the part of a unit that no
+        voucher can hold."""
+        missing = self.done - self.waiting(now_s) - (self.credits + 1) * UNIT_FLOP
         return -(-max(0, missing) // (self.cost.flop_per_sample * self.cost.samples_per_round))
 
 
@@ -93,8 +120,10 @@ class Contributor:
         """Bill for this REQUEST from now on; a voucher from before a restart counts."""
         job = self._jobs.get(asked.id)
         if job is None:
-            job = self._jobs[asked.id] = Job(asked, cost_of(recipe), self._kept(asked))
-        job.done = job.credits * UNIT_FLOP  # what was refused before is lost, and does not count against the payer
+            job = self._jobs[asked.id] = Job(asked, recipe, cost_of(recipe), self._kept(asked))
+        # What was refused before is lost, and does not count against the payer; so with what waited for a check.
+        job.done = job.credits * UNIT_FLOP
+        job.drawn.clear()
         self._news.set()
         return job
 
@@ -109,6 +138,8 @@ class Contributor:
             job = jobs[certificate.round % len(jobs)]
             job.bills.append(certificate.to_bytes())
             job.done += weight * job.cost.flop_per_sample
+            if self._network.public in draws_of(certificate, job.recipe):
+                job.drawn.append((time.monotonic(), weight * job.cost.flop_per_sample))
             job.rounds += 1
             self._news.set()
 
@@ -137,18 +168,26 @@ class Contributor:
                 await self._ask(job.asked, What.HELLO, self._device.encode())
                 job.greeted = True
             while job.bills:
-                promise = Promise.of(await self._ask(job.asked, What.BILL, job.bills[0]))
+                statement = Statement.of(await self._ask(job.asked, What.BILL, job.bills[0]))
                 job.bills.popleft()
-                await self._take(job, promise)
+                await self._take(job, statement)
+            if job.held and time.monotonic() - job.stated_s >= AGAIN_S:
+                await self._take(job, Statement.of(await self._ask(job.asked, What.AGAIN, b"")))
+        except NothingMore as error:
+            log.warning("%s: %s; no more is done for it", job.asked.body.run, error.message)
+            job.words, job.done, job.held = error.message, job.credits * UNIT_FLOP, 0
+            job.bills.clear()
+            await self._stop(job.asked, error.message)
         except BillRefused as error:
             job.words = error.message
             if job.greeted and job.bills:
                 job.bills.popleft()  # it will not be paid, however often it is asked
         except UbcpError as error:
             job.words = error.message
-        if job.unpaid_rounds > self._rounds_unpaid_max:
+        unpaid = job.unpaid_rounds(time.monotonic())
+        if unpaid > self._rounds_unpaid_max:
             why = (
-                f"the work of {job.unpaid_rounds} rounds is not in the paymaster's voucher"
+                f"the work of {unpaid} rounds is not in the paymaster's voucher"
                 f"{': ' + job.words if job.words else ''}; no more is done for it"
             )
             log.warning("%s: %s", job.asked.body.run, why)
@@ -156,8 +195,9 @@ class Contributor:
             job.bills.clear()
             await self._stop(job.asked, why)
 
-    async def _take(self, job: Job, promise: Promise) -> None:
+    async def _take(self, job: Job, statement: Statement) -> None:
         """Keep a voucher that is ours, well signed, and not less than before. Raises BillRefused."""
+        promise = statement.promise
         voucher, body = promise.voucher, job.asked.body
         if (
             voucher.network != self._ledger.charters.network
@@ -170,7 +210,8 @@ class Contributor:
         if job.promise is not None and voucher.credits < job.credits:
             raise BillRefused("the paymaster sent a voucher over less than before")
         await asyncio.to_thread(atomic_write, self._path(job.asked.id), encode(promise.to_value()))
-        job.promise, job.words = promise, ""
+        job.promise, job.words = promise, statement.words
+        job.held, job.stated_s = statement.held, time.monotonic()
 
     async def _write_receipt(self, job: Job, slice_: int) -> None:
         if job.promise is None or job.credits <= job.receipted:

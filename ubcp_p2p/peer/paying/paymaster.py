@@ -11,9 +11,9 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ubcp_p2p.codec import Value
 from ubcp_p2p.errors import NetworkError, UbcpError
@@ -25,12 +25,17 @@ from ubcp_p2p.ledger.leases import Leases, holders
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.models.cost import cost_of
 from ubcp_p2p.models.recipe import Recipe, run_id
-from ubcp_p2p.peer.paying.tab import TAB_BYTES_MAX, BillRefused, Tab, Terms, allotment
+from ubcp_p2p.peer.config import TrainingConfig
+from ubcp_p2p.peer.paying.job import Job
+from ubcp_p2p.peer.paying.settling import Settler
+from ubcp_p2p.peer.paying.tab import TAB_BYTES_MAX, BillRefused, NothingMore, Tab, Terms, allotment
+from ubcp_p2p.peer.paying.verifier import Verifier
 from ubcp_p2p.peer.paying.wire import (
     ANSWER_S,
     MESSAGE_BYTES_MAX,
     PROTOCOL,
     Promise,
+    Statement,
     What,
     answer,
     asked,
@@ -39,6 +44,7 @@ from ubcp_p2p.peer.paying.wire import (
 from ubcp_p2p.peer.serving.book import Book
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.quorum import Certificate
+from ubcp_p2p.verification.draw import draws_of
 
 if TYPE_CHECKING:
     from ubcp_p2p.swarm.frames import Stream
@@ -52,17 +58,6 @@ LEASED_SLICES: Final = 1  # before this one: a slice's leases are known a minute
 CLOSE_EVERY_S: Final = 30.0
 
 
-@dataclass
-class _Job:
-    """One REQUEST that this node pays for. allots: OPEN id → (id of the newest ALLOT, µcredits)."""
-
-    request: bytes
-    terms: Terms
-    tab: Tab
-    allots: dict[bytes, tuple[bytes, int]]
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
 @dataclass(frozen=True)
 class _Contributor:
     """What the ledger says of who asks. peak: GFLOP/s of its device class, 0 for a class that the charter lacks."""
@@ -73,40 +68,73 @@ class _Contributor:
 
 
 class Paymaster:
-    """`serve` for the life of the daemon. folder: where tabs are kept. clock: Unix seconds."""
+    """`serve` for the life of the daemon. folder: where tabs are kept. training: how work is verified here.
+
+    clock: Unix seconds.
+    """
 
     def __init__(
-        self, network: Network, ledger: LiveLedger, key: NodeKey, folder: Path,
+        self, network: Network, ledger: LiveLedger, key: NodeKey, folder: Path, training: TrainingConfig,
         *, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self._network, self._ledger, self._key, self._folder, self._clock = network, ledger, key, folder, clock
-        self._jobs: dict[bytes, _Job] = {}
+        self._jobs: dict[bytes, Job] = {}
         self._book = Book(key.public)
         self._loading = asyncio.Lock()
+        verifier = Verifier(network, training, folder / "verifying")
+        self._settler = Settler(network, ledger, verifier, folder / "evidence", self._settled, clock=clock)
 
     async def serve(self) -> None:
-        """Answer contributors until cancelled; close what is over."""
+        """Answer contributors until cancelled; settle what waits for checks, and close what is over."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         await self._network.handle(PROTOCOL, self._serve)
         try:
-            while True:
-                try:
-                    await self._close_what_is_over()
-                except UbcpError as error:
-                    log.warning("no request is closed now: %s", error.message)
-                await asyncio.sleep(CLOSE_EVERY_S)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._settler.serve(lambda: self._jobs.values(), self._slice))
+                tasks.create_task(self._keep_closing())
         finally:
             await self._network.unhandle(PROTOCOL)
+
+    async def _keep_closing(self) -> None:
+        while True:
+            try:
+                await self._close_what_is_over()
+            except UbcpError as error:
+                log.warning("no request is closed now: %s", error.message)
+            await asyncio.sleep(CLOSE_EVERY_S)
+
+    def _slice(self) -> int:
+        return self._ledger.charters.first.slice_at(self._clock())
+
+    def findings(self, request: bytes) -> list[dict[str, Any]]:
+        """What checks led to, of each contributor of a REQUEST that this node pays for: JSON for `ubcp runs`."""
+        job = self._jobs.get(request)
+        if job is None:
+            return []
+        rows = []
+        for node, account in sorted(job.tab.accounts.items()):
+            proof = self._folder / "evidence" / f"{account.proof.hex()}.evidence"
+            rows.append(
+                {
+                    "node": node.hex(), "waiting": len(job.tab.held(node)), "withheld": account.withheld,
+                    "barred": bool(account.barred), "words": account.barred or account.words,
+                    "evidence": str(proof) if any(account.proof) else None,
+                }
+            )  # fmt: skip
+        return rows
 
     async def _serve(self, stream: Stream) -> None:
         what, request, payload = asked(await stream.receive(timeout_s=ANSWER_S, bytes_max=MESSAGE_BYTES_MAX))
         try:
+            if what is What.REPORT:
+                await self._settler.hear(await self._job(request), stream, payload)
+                return
             said = answer(await self._answer(stream.peer, what, request, payload))
         except NetworkError:
             raise
         except UbcpError as error:
             log.info("%s is refused (%s): %s", short(stream.peer), what.name.lower(), error.message)
-            said = refusal(error.message)
+            said = refusal(error.message, final=isinstance(error, NothingMore))
         await stream.send(said, timeout_s=ANSWER_S, bytes_max=MESSAGE_BYTES_MAX)
 
     async def _answer(self, peer: bytes, what: What, request: bytes, payload: bytes) -> Value:
@@ -115,9 +143,11 @@ class Paymaster:
             if what is What.HELLO:
                 await self._welcome(job, peer, payload)
                 return b""
+            if what is What.AGAIN:
+                return (await self._say_again(job, peer)).to_value()
             return (await self._pay(job, peer, payload)).to_value()
 
-    async def _welcome(self, job: _Job, peer: bytes, payload: bytes) -> None:
+    async def _welcome(self, job: Job, peer: bytes, payload: bytes) -> None:
         try:
             device = payload[:TEXT_BYTES_MAX].decode()
         except UnicodeDecodeError:
@@ -129,7 +159,7 @@ class Paymaster:
         await self._allot(job, known.opening, 0)
         await self._keep(job)
 
-    async def _pay(self, job: _Job, peer: bytes, payload: bytes) -> Promise:
+    async def _pay(self, job: Job, peer: bytes, payload: bytes) -> Statement:
         """Meter one round, and sign all that is owed by then."""
         certificate = await asyncio.to_thread(
             Certificate.from_bytes, payload, job.terms.run_id, members_max=job.terms.peers_max
@@ -138,9 +168,11 @@ class Paymaster:
         if account is None:
             raise BillRefused("a bill before the first word")
         known = await self._known(job, peer, account.device)
-        job.tab.meter(peer, certificate, known.leased)
-        evidence = hashlib.sha256(account.evidence + hashlib.sha256(payload).digest()).digest()
         now_s = int(self._clock())
+        drawn = draws_of(certificate, job.recipe).get(peer)
+        job.tab.meter(peer, certificate, known.leased, drawn, now_s)
+        job.note_group(certificate.group.round, certificate.group.peers)
+        evidence = hashlib.sha256(account.evidence + hashlib.sha256(payload).digest()).digest()
         allotted = job.allots[account.opening][1]
         due = job.tab.due(peer, allotted, known.peak, now_s)
         if due.wanted > allotted:
@@ -148,13 +180,47 @@ class Paymaster:
             due = job.tab.due(peer, job.allots[account.opening][1], known.peak, now_s)
         job.tab.promise(peer, due, evidence)
         await self._keep(job)
+        return self._statement(job, peer)
+
+    async def _say_again(self, job: Job, peer: bytes) -> Statement:
+        """How a contributor stands now, whose rounds may have been checked since its last bill."""
+        account = job.tab.accounts.get(peer)
+        if account is None or account.opening not in job.allots:
+            raise BillRefused("nothing was billed yet")
+        if account.barred:
+            raise NothingMore(account.barred)
+        return self._statement(job, peer)
+
+    async def _settled(self, job: Job, peer: bytes) -> None:
+        """Promise what is owed by now, and keep the tab: a CLOSE pays it, whether it is asked for again or not."""
+        account = job.tab.accounts[peer]
+        allot = job.allots.get(account.opening)
+        if allot is not None and not account.barred:
+            peak = await self._ledger.read(lambda store: self._peak(store, job, peer, account.device))
+            if peak:
+                job.tab.promise(peer, job.tab.due(peer, allot[1], peak, int(self._clock())), account.evidence)
+        await self._keep(job)
+
+    def _peak(self, store: Store, job: Job, peer: bytes, device: str) -> int:
+        """GFLOP/s of a device class; 0 where nothing more may be promised."""
+        ledger, fact = store.ledger, store.ledger.requests[job.request]
+        chain = ledger.branch_of(peer)
+        owners = {chain.owner} if isinstance(chain, NodeChain) else set()
+        if set(ledger.frozen()) & {peer, fact.author, self._key.public, *owners}:
+            return 0
+        return ledger.charter_at(fact.slice).peak_of(device) or 0
+
+    def _statement(self, job: Job, peer: bytes) -> Statement:
+        """What the tab says, signed; it is on the disk already."""
+        account = job.tab.accounts[peer]
         voucher = Voucher(
             self._ledger.charters.network, self._key.public, job.request, job.allots[account.opening][0], peer,
-            due.units, due.units, due.rounds, account.device, due.seconds, evidence,
+            account.units, account.units, account.rounds, account.device, account.seconds, account.evidence,
         )  # fmt: skip
-        return Promise(voucher, self._key.sign("voucher", voucher_digest(voucher)))
+        promise = Promise(voucher, self._key.sign("voucher", voucher_digest(voucher)))
+        return Statement(promise, len(job.tab.held(peer)), account.words)
 
-    async def _allot(self, job: _Job, opening: bytes, wanted: int) -> None:
+    async def _allot(self, job: Job, opening: bytes, wanted: int) -> None:
         """See to it that `opening` has an ALLOT over `wanted`, as far as the REQUEST goes."""
         amounts = {each: credits_ for each, (_, credits_) in job.allots.items()}
         credits_ = allotment(job.terms, amounts, opening, wanted)
@@ -167,7 +233,7 @@ class Paymaster:
             raise BillRefused("this node may not sign yet: no peer has said how far it knows its chain; ask again")
         job.allots[opening] = (signed.entry.id, credits_)
 
-    async def _keep(self, job: _Job) -> None:
+    async def _keep(self, job: Job) -> None:
         await asyncio.to_thread(atomic_write, self._path(job.request), job.tab.to_bytes())
 
     def _path(self, request: bytes) -> Path:
@@ -175,7 +241,7 @@ class Paymaster:
 
     # -- what the ledger says -------------------------------------------------------------------------------------
 
-    async def _job(self, request: bytes) -> _Job:
+    async def _job(self, request: bytes) -> Job:
         """Raises BillRefused for what this node does not pay for."""
         async with self._loading:
             job = self._jobs.get(request)
@@ -196,7 +262,7 @@ class Paymaster:
         assert isinstance(body, Request)
         return body
 
-    def _load(self, store: Store, request: bytes) -> _Job:
+    def _load(self, store: Store, request: bytes) -> Job:
         body = self._body(store, request)
         blob = store.blob(body.recipe)
         if blob is None:
@@ -215,14 +281,14 @@ class Paymaster:
         tab = Tab(terms)
         if path.exists():
             tab = Tab.from_bytes(read_limited(path, bytes_max=TAB_BYTES_MAX), terms)
-        return _Job(request, terms, tab, allots)
+        return Job(terms, recipe, tab, allots, body.expiry)
 
-    async def _known(self, job: _Job, peer: bytes, device: str) -> _Contributor:
+    async def _known(self, job: Job, peer: bytes, device: str) -> _Contributor:
         return await self._ledger.read(lambda store: self._look_up(store, job, peer, device))
 
-    def _look_up(self, store: Store, job: _Job, peer: bytes, device: str) -> _Contributor:
+    def _look_up(self, store: Store, job: Job, peer: bytes, device: str) -> _Contributor:
         """Raises BillRefused for who may not earn from this REQUEST."""
-        ledger, now = store.ledger, self._ledger.charters.first.slice_at(self._clock())
+        ledger, now = store.ledger, self._slice()
         fact, chain = ledger.requests[job.request], ledger.branch_of(peer)
         own = ledger.branch_of(self._key.public)
         if not isinstance(chain, NodeChain) or not isinstance(own, NodeChain):
@@ -247,27 +313,36 @@ class Paymaster:
     # -- the end --------------------------------------------------------------------------------------------------
 
     async def _close_what_is_over(self) -> None:
-        for body in await self._ledger.read(self._closes):
+        closes, waiting = await self._ledger.read(self._closes)
+        for request in waiting:
+            await self._job(request)  # so that the settler sees it, after a restart too
+        for body in closes:
             if await self._ledger.write(body) is not None:
                 log.info("closed the request %s…: %d µcredits go back", body.request.hex()[:16], body.returned)
                 self._jobs.pop(body.request, None)
 
-    def _closes(self, store: Store) -> list[Close]:
-        """A CLOSE for each REQUEST whose expiry and grace are over, by the vouchers that this node has signed."""
-        ledger, now = store.ledger, self._ledger.charters.first.slice_at(self._clock())
+    def _closes(self, store: Store) -> tuple[list[Close], list[bytes]]:
+        """A CLOSE for each REQUEST whose expiry and grace are over, by the vouchers that this node has signed; and
+        those REQUESTs with rounds that wait for checks: they are settled first."""
+        ledger, now = store.ledger, self._slice()
         own = ledger.branch_of(self._key.public)
         if not isinstance(own, NodeChain):
-            return []
+            return [], []
         closed = {close.request for close in ledger.closes.values()}
-        found = []
+        found, waiting = [], []
         for fact in ledger.requests.values():
             over = now > fact.expiry + ledger.charter_at(fact.slice).grace_slices
-            if fact.paymaster != self._key.public or not over or fact.id in closed:
+            if fact.paymaster != self._key.public or fact.id in closed or not (over or self._path(fact.id).exists()):
                 continue
             try:
                 tab = self._load(store, fact.id).tab
             except UbcpError:
                 tab = None
+            if tab is not None and tab.holds:
+                waiting.append(fact.id)
+                continue
+            if not over:
+                continue
             promised = {a.opening: a.units for a in tab.accounts.values()} if tab is not None else {}
             paid, allots = ledger.paid.get(fact.id, {}), own.allots.get(fact.id, {})
             final = tuple(
@@ -275,4 +350,4 @@ class Paymaster:
                 for opening, limit in sorted(allots.items())
             )
             found.append(Close(fact.id, final, fact.credits - sum(credits_ for _, credits_ in final)))
-        return found
+        return found, waiting

@@ -2,7 +2,8 @@
 
 A contributor bills a round with its certificate, which more than half of the round's group signed. Money is integers:
 FLOP are summed, and as many whole GFLOP of them are owed as µcredits; nothing is owed above the ALLOT, above what the
-device class can do in the time that the contributor was here, or twice for one round.
+device class can do in the time that the contributor was here, or twice for one round. The FLOP of a round that is drawn
+for a check are counted when the check is over.
 """
 
 from __future__ import annotations
@@ -15,18 +16,25 @@ from ubcp_p2p.codec import Value, decode, encode, fields, hash_of, items, number
 from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.ledger.entry import CONTRIBUTORS_MAX, ROUNDS_MAX, SECONDS_MAX, TEXT_BYTES_MAX, ZERO
 from ubcp_p2p.models.cost import UNIT_FLOP
+from ubcp_p2p.peer.paying.holding import HOLDS_MAX, HOLDS_PER_NODE_MAX, Hold, hold_of
 from ubcp_p2p.swarm.quorum import ROUND_MAX, Certificate, is_majority
 from ubcp_p2p.units import AMOUNT_MAX
+from ubcp_p2p.verification.draw import Draw
 
 ROUNDS_KEPT: Final = 1024
 ROUNDS_AWAY: Final = 512  # from the newest round that was paid: who names a far one would shut out the others
 FIRST_SHARE: Final = 4  # the first ALLOT is so small a part of an equal share: who comes and goes holds nothing up
 TAB_BYTES_MAX: Final = 1 << 20
+WORDS_MAX: Final = 300
 FLOP_MAX: Final = 2**63 - 1
 
 
 class BillRefused(UbcpError):
     """A bill that is not paid, and why."""
+
+
+class NothingMore(BillRefused):
+    """No bill of this contributor is paid any more."""
 
 
 class Terms(NamedTuple):
@@ -43,7 +51,10 @@ class Terms(NamedTuple):
 
 @dataclass
 class Account:
-    """One contributor. flop: metered so far. since_s: Unix seconds of its first word; what it owes its device class."""
+    """One contributor. flop: metered so far. since_s: Unix seconds of its first word; what it owes its device class.
+
+    barred: why nothing more is paid; proof: the hash of the evidence for that. withheld: rounds that were not opened.
+    """
 
     opening: bytes
     device: str
@@ -54,10 +65,15 @@ class Account:
     units: int = 0  # what its newest voucher says
     seconds: int = 0
     evidence: bytes = ZERO  # SHA-256 chain over the certificates that it billed
+    barred: str = ""
+    proof: bytes = ZERO
+    withheld: int = 0
+    words: str = ""  # of the last check that was not in order
 
 
 class Due(NamedTuple):
-    """What a contributor's next voucher says. wanted: units that it would be worth without the limit of its ALLOT."""
+    """What a contributor's next voucher says. wanted: what it would be worth without the limit of its ALLOT, and with
+    the rounds that wait for a check."""
 
     units: int
     rounds: int
@@ -67,11 +83,15 @@ class Due(NamedTuple):
 
 @dataclass
 class Tab:
-    """All that is owed for one REQUEST. places: of each paid round its (base hash, group digest, state hash)."""
+    """All that is owed for one REQUEST. places: of each paid round its (base hash, group digest, state hash).
+
+    holds: rounds that wait for a check, by (node, round).
+    """
 
     terms: Terms
     accounts: dict[bytes, Account] = field(default_factory=dict)
     places: dict[int, tuple[bytes, bytes, bytes]] = field(default_factory=dict)
+    holds: dict[tuple[bytes, int], Hold] = field(default_factory=dict)
 
     def welcome(self, node: bytes, opening: bytes, device: str, now_s: int) -> Account:
         """Note a contributor; one that is known keeps its first word. Raises BillRefused for one too many."""
@@ -82,8 +102,11 @@ class Tab:
             account = self.accounts[node] = Account(opening, device, now_s)
         return account
 
-    def meter(self, node: bytes, certificate: Certificate, leased: Set[bytes]) -> None:
-        """Count one round of `node`. Raises BillRefused, and then counts nothing.
+    def meter(
+        self, node: bytes, certificate: Certificate, leased: Set[bytes], drawn: Draw | None = None, now_s: int = 0
+    ) -> None:
+        """Count one round of `node`, or hold it back where a check of it is drawn. Raises BillRefused, and then does
+        nothing.
 
         certificate: verified. leased: the nodes whose leases hold; more than half of the round's group must be of
         them, or names that cost nothing could sign a line of rounds of their own.
@@ -91,6 +114,8 @@ class Tab:
         account, group, round_ = self.accounts.get(node), certificate.group, certificate.group.round
         if account is None:
             raise BillRefused("a bill before the first word")
+        if account.barred:
+            raise NothingMore(account.barred)
         weight = next((seat.weight for seat in group.members if seat.peer == node), None)
         if weight is None:
             raise BillRefused(f"the certificate of round {round_} does not name this contributor")
@@ -102,12 +127,45 @@ class Tab:
             raise BillRefused(f"round {round_} of a run of {self.terms.rounds}")
         if round_ <= account.last_round:
             raise BillRefused(f"round {round_} was billed before, or a later one was")
-        self._hold_against_others(certificate)
-        account.flop = min(FLOP_MAX, account.flop + min(weight, self.terms.weight_max) * self.terms.flop_per_sample)
-        account.rounds = min(account.rounds + 1, ROUNDS_MAX)
+        if drawn is not None and (len(self.holds) >= HOLDS_MAX or len(self.held(node)) >= HOLDS_PER_NODE_MAX):
+            raise BillRefused("too many rounds wait for their checks already")
+        self._require_one_line(certificate)
+        flop = min(FLOP_MAX, min(weight, self.terms.weight_max) * self.terms.flop_per_sample)
         account.last_round = round_
+        if drawn is not None:
+            self.holds[node, round_] = hold_of(certificate, drawn, flop, now_s)
+        else:
+            self._count(account, flop)
 
-    def _hold_against_others(self, certificate: Certificate) -> None:
+    def held(self, node: bytes) -> list[Hold]:
+        """The rounds of `node` that wait for a check."""
+        return [hold for (of, _), hold in self.holds.items() if of == node]
+
+    def release(self, node: bytes, round_: int) -> None:
+        """The check is over: the round is owed."""
+        hold = self.holds.pop((node, round_), None)
+        if hold is not None:
+            self._count(self.accounts[node], hold.flop)
+
+    def withhold(self, node: bytes, round_: int, words: str) -> None:
+        """The round could not be checked, by the contributor's doing: it is never owed."""
+        if self.holds.pop((node, round_), None) is not None:
+            account = self.accounts[node]
+            account.withheld = min(account.withheld + 1, ROUNDS_MAX)
+            account.words = words[:WORDS_MAX]
+
+    def bar(self, node: bytes, words: str, proof: bytes) -> None:
+        """It has lied: no round that waits is owed, and none that it will bill."""
+        account = self.accounts[node]
+        account.barred, account.proof = words[:WORDS_MAX], proof
+        for hold in self.held(node):
+            del self.holds[node, hold.round]
+
+    def _count(self, account: Account, flop: int) -> None:
+        account.flop = min(FLOP_MAX, account.flop + flop)
+        account.rounds = min(account.rounds + 1, ROUNDS_MAX)
+
+    def _require_one_line(self, certificate: Certificate) -> None:
         """One group a round, and each round from the one before: a run has one line, and only that is paid."""
         round_ = certificate.group.round
         here = (certificate.group.base_hash, certificate.group.digest, certificate.state_hash)
@@ -128,8 +186,9 @@ class Tab:
         """What the next voucher of `node` is to say. peak: GFLOP/s of its device class at most."""
         account = self.accounts[node]
         seconds = min(max(account.seconds, now_s - account.since_s, 1), SECONDS_MAX)
-        wanted = min(account.flop // UNIT_FLOP, peak * seconds, AMOUNT_MAX)
-        units = max(account.units, min(wanted, allotted))
+        limit = min(peak * seconds, AMOUNT_MAX)
+        wanted = min((account.flop + sum(hold.flop for hold in self.held(node))) // UNIT_FLOP, limit)
+        units = max(account.units, min(account.flop // UNIT_FLOP, limit, allotted))
         return Due(units, account.rounds, seconds, wanted)
 
     def promise(self, node: bytes, due: Due, evidence: bytes) -> None:
@@ -139,31 +198,42 @@ class Tab:
 
     def to_bytes(self) -> bytes:
         accounts: list[Value] = [
-            [node, a.opening, a.device, a.since_s, a.flop, a.rounds, a.last_round + 1, a.units, a.seconds, a.evidence]
+            [node, a.opening, a.device, a.since_s, a.flop, a.rounds, a.last_round + 1, a.units, a.seconds, a.evidence,
+             a.barred, a.proof, a.withheld, a.words]
             for node, a in sorted(self.accounts.items())
-        ]
+        ]  # fmt: skip
         places: list[Value] = [[round_, *place] for round_, place in sorted(self.places.items())]
-        return encode([self.terms.request, accounts, places])
+        holds: list[Value] = [[node, hold.to_value()] for (node, _), hold in sorted(self.holds.items())]
+        return encode([self.terms.request, accounts, places, holds])
 
     @classmethod
     def from_bytes(cls, data: bytes, terms: Terms) -> Tab:
         """Raises MalformedMessage; BillRefused for the tab of another REQUEST."""
-        request, accounts, places = fields(decode(data, bytes_max=TAB_BYTES_MAX), 3)
+        request, accounts, places, holds = fields(decode(data, bytes_max=TAB_BYTES_MAX), 4)
         if hash_of(request) != terms.request:
             raise BillRefused("the tab of another request")
         tab = cls(terms)
         for row in items(accounts, CONTRIBUTORS_MAX):
-            node, opening, device, since_s, flop, rounds, after, units, seconds, evidence = fields(row, 10)
+            (node, opening, device, since_s, flop, rounds, after, units, seconds, evidence,
+             barred, proof, withheld, words) = fields(row, 14)  # fmt: skip
             if not isinstance(device, str) or len(device) > TEXT_BYTES_MAX:
                 raise BillRefused("a tab with a device class that is none")
+            if not isinstance(barred, str) or not isinstance(words, str) or max(len(barred), len(words)) > WORDS_MAX:
+                raise BillRefused("a tab with words that are none")
             tab.accounts[hash_of(node)] = Account(
                 hash_of(opening), device, number(since_s), number(flop, FLOP_MAX), number(rounds, ROUNDS_MAX),
                 number(after, ROUND_MAX + 1) - 1, number(units, AMOUNT_MAX), number(seconds, SECONDS_MAX),
-                hash_of(evidence),
+                hash_of(evidence), barred, hash_of(proof), number(withheld, ROUNDS_MAX), words,
             )  # fmt: skip
         for row in items(places, 2 * ROUNDS_KEPT):
             round_, base, group, state = fields(row, 4)
             tab.places[number(round_, ROUND_MAX)] = (hash_of(base), hash_of(group), hash_of(state))
+        for row in items(holds, HOLDS_MAX):
+            node, value = fields(row, 2)
+            hold = Hold.of(value)
+            if hash_of(node) not in tab.accounts:
+                raise BillRefused("a tab that holds a round of nobody")
+            tab.holds[hash_of(node), hold.round] = hold
         return tab
 
 

@@ -1,6 +1,7 @@
 """What contributors and paymasters say to each other: `/ubcp/pay/1`, one question and one answer a stream (pure).
 
-A question is [what, REQUEST id, payload]; an answer [1, payload] or [0, words].
+A question is [what, REQUEST id, payload]; an answer [1, payload], [0, words], or [2, words]: nothing more is paid. What
+follows the answer to a report is its evidence, if the answer asks for it, and a second answer.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from ubcp_p2p.codec import MalformedMessage, Value, bytes_of, fields, hash_of, n
 from ubcp_p2p.ledger.entry import Voucher
 from ubcp_p2p.ledger.faults import LedgerError
 from ubcp_p2p.ledger.parse import parse_voucher
-from ubcp_p2p.peer.paying.tab import BillRefused
+from ubcp_p2p.peer.paying.holding import HOLDS_PER_NODE_MAX
+from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore
 from ubcp_p2p.swarm.quorum import CERTIFICATE_BYTES_MAX
 
 PROTOCOL: Final = "/ubcp/pay/1"
@@ -23,7 +25,9 @@ MESSAGE_BYTES_MAX: Final = CERTIFICATE_BYTES_MAX + 256
 
 class What(IntEnum):
     HELLO = 0  # payload: the device class → nothing: an ALLOT is under way
-    BILL = 1  # payload: a certificate → [voucher, signature]
+    BILL = 1  # payload: a certificate → a Statement
+    AGAIN = 2  # payload: nothing → a Statement: what checks have released since
+    REPORT = 3  # payload: a Report → 1 when its evidence is wanted, else 0
 
 
 class Promise(NamedTuple):
@@ -45,6 +49,25 @@ class Promise(NamedTuple):
             raise MalformedMessage(error.message) from None
 
 
+class Statement(NamedTuple):
+    """How a contributor stands. held: rounds that wait for a check; words: of the last one that was not in order."""
+
+    promise: Promise
+    held: int
+    words: str
+
+    def to_value(self) -> Value:
+        return [self.promise.to_value(), self.held, self.words]
+
+    @classmethod
+    def of(cls, value: Value) -> Statement:
+        """Raises MalformedMessage."""
+        promise, held, words = fields(value, 3)
+        if not isinstance(words, str) or len(words) > WORDS_MAX:
+            raise MalformedMessage("a statement with words that are none")
+        return cls(Promise.of(promise), number(held, HOLDS_PER_NODE_MAX), words)
+
+
 def question(what: What, request: bytes, payload: bytes) -> Value:
     return [int(what), request, payload]
 
@@ -59,15 +82,15 @@ def answer(value: Value) -> Value:
     return [1, value]
 
 
-def refusal(words: str) -> Value:
-    return [0, words[:WORDS_MAX]]
+def refusal(words: str, *, final: bool = False) -> Value:
+    return [2 if final else 0, words[:WORDS_MAX]]
 
 
 def answered(value: Value) -> Value:
-    """The payload of an answer. Raises BillRefused with the paymaster's words, MalformedMessage."""
-    good, payload = fields(value, 2)
-    if number(good, 1):
+    """The payload of an answer. Raises BillRefused or NothingMore with the paymaster's words, MalformedMessage."""
+    kind, payload = fields(value, 2)
+    if number(kind, 2) == 1:
         return payload
     if not isinstance(payload, str):
         raise MalformedMessage("a refusal without words")
-    raise BillRefused(f"the paymaster says: {payload[:WORDS_MAX]}")
+    raise (NothingMore if kind == 2 else BillRefused)(f"the paymaster says: {payload[:WORDS_MAX]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,10 @@ class Worker:
         self._troubles: dict[bytes, str] = {}
         runs.listeners.append(self.on_event)
 
+    def paid_by(self, run: bytes) -> list[Asked]:
+        """The REQUESTs that pay for the run with this id, and that this node has a lease on."""
+        return [asked for asked in self._held.values() if run_id(asked.body.run, asked.body.recipe) == run]
+
     async def obey(self, held: Sequence[Asked]) -> None:
         """These are the REQUESTs on which this node's leases of the slice hold."""
         self._held = {asked.id: asked for asked in held if asked.id not in self._refused}
@@ -54,10 +59,7 @@ class Worker:
         """Bill each round that this node has made."""
         certificate = run.member.certificate if run.member is not None else None
         if event.kind == "committed" and certificate is not None:
-            paying = [
-                id_ for id_, asked in self._held.items() if run_id(asked.body.run, asked.body.recipe) == run.run_id
-            ]
-            self._contributor.on_round(paying, certificate)
+            self._contributor.on_round([asked.id for asked in self.paid_by(run.run_id)], certificate)
 
     async def _begin(self, asked: Asked) -> None:
         body = asked.body
@@ -89,13 +91,14 @@ class Worker:
             {
                 "request": job.asked.id.hex(), "run": job.asked.body.run, "rounds": job.rounds, "earned": job.credits,
                 "earned_words": f"{credits_text(job.credits)} credits", "receipted": job.receipted,
-                "unpaid_rounds": job.unpaid_rounds, "words": self._troubles.get(job.asked.id, job.words),
+                "unpaid_rounds": job.unpaid_rounds(time.monotonic()), "held_rounds": job.held,
+                "words": self._troubles.get(job.asked.id, job.words),
             }
             for job in self._contributor.jobs()
         ]  # fmt: skip
         known = {row["request"] for row in rows}
         return rows + [
             {"request": id_.hex(), "run": "", "rounds": 0, "earned": 0, "earned_words": "nothing", "receipted": 0,
-             "unpaid_rounds": 0, "words": words}
+             "unpaid_rounds": 0, "held_rounds": 0, "words": words}
             for id_, words in self._troubles.items() if id_.hex() not in known
         ]  # fmt: skip

@@ -1,0 +1,81 @@
+"""Checks that happen by themselves: three real nodes, one of whose trainers lives on its first round's offer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.swarm import ROOT, STEP_S, Peer, Swarm, tiny
+from ubcp_p2p.models.recipe import Recipe
+from ubcp_p2p.training.shape import shape_of
+from ubcp_p2p.verification.evidence import Evidence
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
+
+
+def all_checked(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"checks": recipe.checks.model_copy(update={"rate": 1.0})})
+
+
+RECIPE = all_checked(tiny(2000))
+
+
+@pytest.fixture
+def swarm() -> Iterator[Swarm]:
+    with Swarm(faulty=False) as made:
+        yield made
+
+
+def verified(evidence: Path, recipe: str) -> subprocess.CompletedProcess[str]:
+    """`ubcp verify`, as a stranger who has nothing but the two files."""
+    command = [sys.executable, "-m", "ubcp_p2p", "verify", str(evidence), recipe, "--json"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=STEP_S, check=False)
+
+
+def checks(peer: Peer) -> list[dict[str, Any]]:
+    return [event for event in peer.events if event["kind"] == "checked"]
+
+
+def test_a_trainer_that_lives_on_an_old_offer_is_found_and_nobody_else(swarm: Swarm, tmp_path: Path) -> None:
+    honest = [swarm.add("a"), swarm.add("b")]
+    cheat = swarm.add("c")
+    cheat.program = "tests.support.cheating_node"
+    for peer in (*honest, cheat):
+        peer.start(swarm.seeds)
+    for peer in (*honest, cheat):
+        peer.train(RECIPE, peers_min=3)
+    names = {peer.public.hex() for peer in honest}
+    others = {peer.name: next(name for name in names if name != peer.public.hex()) for peer in honest}
+    for peer in honest:  # each has judged the other's work
+        found = peer.wait("checked", where=lambda event, peer=peer: event["peer"] == others[peer.name])  # type: ignore[misc]
+        assert found["finding"] == "honest"
+
+    def is_of_cheat(event: dict[str, Any]) -> bool:
+        return event["peer"] == cheat.public.hex() and event["evidence"] is not None
+
+    # Each round draws a validator: within a few, an honest one has drawn the cheat.
+    finder = honest[0]
+    found = finder.wait("checked", where=is_of_cheat)
+    blob = Path(found["evidence"]).read_bytes()
+    assert Evidence.from_bytes(blob, RECIPE, shape_of(RECIPE)).card.peer == cheat.public
+
+    recipe, evidence = tmp_path / "recipe.toml", tmp_path / "a.evidence"
+    recipe.write_text(RECIPE.to_toml())
+    evidence.write_bytes(blob)
+    shown = verified(evidence, str(recipe))
+    assert shown.returncode == 1, shown.stderr
+    document = json.loads(shown.stdout)
+    assert (document["lie"], document["round"], document["run"]) == (True, found["round"], "run")
+    assert document["finding"] == found["finding"] in ("steps", "memory")
+    elsewhere = verified(evidence, "digits-tiny")
+    assert (elsewhere.returncode, elsewhere.stdout) == (2, "")
+
+    for peer in honest:
+        accused = {event["peer"] for event in checks(peer) if event["finding"] != "honest"}
+        assert accused <= {cheat.public.hex()}

@@ -1,0 +1,42 @@
+"""The checks of all runs of one node: a checker for each while it trains, and what it has opened, to the node's end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from ubcp_p2p.models.recipe import Recipe, run_id
+from ubcp_p2p.peer.checking.checker import Checker
+from ubcp_p2p.peer.checking.shown import Shown
+from ubcp_p2p.peer.checking.values import Clients, NoClients
+from ubcp_p2p.swarm.events import Event
+from ubcp_p2p.swarm.network import Network
+from ubcp_p2p.training.process import TrainerProcess
+from ubcp_p2p.training.shape import shape_of
+
+
+class Checks:
+    """clients: for whom the node works; set once they are known."""
+
+    def __init__(self, network: Network) -> None:
+        self.clients: Clients = NoClients()
+        self._network = network
+        self._shown: dict[bytes, Shown] = {}  # by run id
+
+    async def checker(
+        self, name: str, recipe: Recipe, folder: Path, trainer: TrainerProcess, observe: Callable[[Event], None]
+    ) -> Checker:
+        """Of the run called `name`, whose folder that is: to be told of its rounds, and served while it trains."""
+        run = run_id(name, recipe.hash())
+        shown = self._shown.get(run)
+        if shown is None:
+            shown = self._shown[run] = Shown(self._network, run, shape_of(recipe).bytes_max(), folder / "openings")
+            await shown.open()
+        return Checker(
+            self._network.public, trainer, name, recipe, shown, folder / "evidence", observe, lambda: self.clients
+        )
+
+    async def close(self) -> None:
+        """Answer nobody any more."""
+        await asyncio.gather(*(shown.close() for shown in self._shown.values()))

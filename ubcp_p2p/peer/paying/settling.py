@@ -1,0 +1,244 @@
+"""Ends what waits for a check: by the validator's report, by evidence verified here, or by the paymaster's own look.
+
+A report frees a round's pay or asks for a closer look; only what is verified here costs anybody anything. What becomes
+of a round is on the disk before it is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ubcp_p2p.codec import MalformedMessage
+from ubcp_p2p.errors import NetworkError, TrainingError, UbcpError
+from ubcp_p2p.files import atomic_write, read_limited
+from ubcp_p2p.ledger.export import BLOB_BYTES_MAX
+from ubcp_p2p.peer.paying.holding import Hold, Stage, is_overdue
+from ubcp_p2p.peer.paying.job import Job
+from ubcp_p2p.peer.paying.report import EVIDENCE_BYTES_MAX, Report
+from ubcp_p2p.peer.paying.tab import BillRefused
+from ubcp_p2p.peer.paying.verifier import CannotJudge, Verifier
+from ubcp_p2p.peer.paying.wire import ANSWER_S, answer
+from ubcp_p2p.swarm.addresses import short
+from ubcp_p2p.swarm.exchange import LINK_BYTES_PER_S_MIN
+from ubcp_p2p.swarm.openings import STALL_S, Openings
+from ubcp_p2p.training.shape import shape_of
+from ubcp_p2p.training.verdict import Claim, Finding, Verdict
+from ubcp_p2p.verification.evidence import Evidence, bytes_max, claim_of
+
+if TYPE_CHECKING:
+    from ubcp_p2p.swarm.frames import Stream
+    from ubcp_p2p.swarm.ledger import LiveLedger
+    from ubcp_p2p.swarm.network import Network
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 1.0
+ASK_S: Final = 30.0
+ASK_PAUSES_S: Final = (2.0, 5.0)
+FALSE_REPORTS_MAX: Final = 3  # of one validator and REQUEST; its word against others is then no reason to look
+FILES_KEPT: Final = 64
+
+Settled = Callable[[Job, bytes], Awaitable[None]]
+
+
+class Settler:
+    """settled: keeps a job's tab, and promises what is owed to the node now. folder: for evidence.
+
+    clock: Unix seconds.
+    """
+
+    def __init__(
+        self, network: Network, ledger: LiveLedger, verifier: Verifier, folder: Path, settled: Settled,
+        *, clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        self._network, self._ledger, self._verifier, self._folder = network, ledger, verifier, folder
+        self._settled, self._clock = settled, clock
+
+    # -- what validators say ----------------------------------------------------------------------------------------
+
+    async def hear(self, job: Job, stream: Stream, payload: bytes) -> None:
+        """One report, and its evidence where it is wanted. Raises BillRefused, MalformedMessage, NetworkError."""
+        report = Report.from_bytes(payload, stream.peer)
+        key = report.peer, report.round
+        async with job.lock:
+            wanted = await self._take(job, report, stream.peer)
+        await stream.send(answer(int(wanted)), timeout_s=ANSWER_S)
+        if not wanted:
+            return
+        data = bytearray(report.size)
+        with memoryview(data) as view:
+            async with asyncio.timeout(STALL_S + report.size / LINK_BYTES_PER_S_MIN):
+                await stream.receive_block(view, stall_s=STALL_S)
+        if hashlib.sha256(data).digest() != report.evidence:
+            raise MalformedMessage("the evidence does not have the hash that was reported")
+        await asyncio.to_thread(_keep, self._path(report.evidence), bytes(data))
+        async with job.lock:
+            hold = job.tab.holds.get(key)
+            if hold is not None and hold.stage == Stage.REPORT:
+                job.tab.holds[key] = replace(hold, stage=Stage.EVIDENCE, evidence=report.evidence)
+                await self._settled(job, report.peer)
+        await stream.send(answer(0), timeout_s=ANSWER_S)
+
+    async def _take(self, job: Job, report: Report, validator: bytes) -> bool:
+        """Whether its evidence is wanted; what needs none has had its effect."""
+        hold, account = job.tab.holds.get((report.peer, report.round)), job.tab.accounts.get(report.peer)
+        if report.run_id != job.terms.run_id:
+            raise BillRefused("a report of another run")
+        if hold is None:
+            if account is None or (account.last_round < report.round and not account.barred):
+                raise BillRefused("that round has not been billed here yet")
+            return False
+        if hold.validator != validator:
+            raise BillRefused("another member was drawn to check that round")
+        if hold.stage != Stage.REPORT:
+            return False
+        if report.finding == Finding.HONEST:
+            job.tab.release(report.peer, report.round)
+        elif report.finding != Finding.UNOPENED and job.false_reports.get(validator, 0) < FALSE_REPORTS_MAX:
+            if 0 < report.size <= min(EVIDENCE_BYTES_MAX, bytes_max(shape_of(job.recipe))):
+                return True
+            job.tab.holds[report.peer, report.round] = replace(hold, stage=Stage.OWN_LOOK)
+        else:
+            job.tab.holds[report.peer, report.round] = replace(hold, stage=Stage.OWN_LOOK)
+        await self._settled(job, report.peer)
+        return False
+
+    # -- what is looked at here -------------------------------------------------------------------------------------
+
+    async def serve(self, jobs: Callable[[], Iterable[Job]], slice_now: Callable[[], int]) -> None:
+        """Settle what can be settled, one round at a time, until cancelled."""
+        while True:
+            for job in list(jobs()):
+                for (node, _), hold in list(job.tab.holds.items()):
+                    try:
+                        await self._settle(job, node, hold, ending=slice_now() > job.expiry)
+                    except UbcpError as error:
+                        log.warning("round %d of %s is not settled: %s", hold.round, short(node), error.message)
+                    except Exception:  # a bug: the others are paid
+                        log.exception("round %d of %s is not settled", hold.round, short(node))
+            await asyncio.sleep(LOOK_S)
+
+    async def _settle(self, job: Job, node: bytes, hold: Hold, *, ending: bool) -> None:
+        newest = max(job.tab.places, default=hold.round)
+        if hold.stage == Stage.EVIDENCE:
+            await self._weigh(job, node, hold)
+        elif hold.stage == Stage.OWN_LOOK or is_overdue(hold, newest, int(self._clock()), ending=ending):
+            await self._look(job, node, hold)
+
+    async def _weigh(self, job: Job, node: bytes, hold: Hold) -> None:
+        """A validator's evidence: it convicts, or the validator was wrong."""
+        path = self._path(hold.evidence)
+        try:
+            blob = await asyncio.to_thread(read_limited, path, bytes_max=EVIDENCE_BYTES_MAX)
+            evidence = await asyncio.to_thread(Evidence.from_bytes, blob, job.recipe, shape_of(job.recipe))
+            if (evidence.card.run_id, evidence.card.peer, evidence.card.trail) != (job.terms.run_id, node, hold.trail):
+                raise MalformedMessage("evidence of another card")
+            verdict = claim_of(evidence.card, job.recipe)
+            if isinstance(verdict, Claim):
+                group = job.groups.get(hold.round, ())
+                verdict = await self._verifier.judge(job.recipe, verdict, evidence.members, evidence.opening, group)
+        except CannotJudge as error:
+            await self._decide(job, node, hold, f"it was accused, which cannot be verified here: {error.message}")
+            return
+        except UbcpError as error:
+            verdict = Verdict(Finding.UNOPENED, 0, error.message)
+        if verdict.is_lie:
+            if len(blob) <= BLOB_BYTES_MAX:
+                await self._ledger.keep(blob)
+            await self._bar(job, node, hold, verdict, hold.evidence)
+            return
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+        log.warning(
+            "what %s sent against %s is no evidence: %s", short(hold.validator or b""), short(node), verdict.words
+        )
+        async with job.lock:
+            if hold.validator is not None:
+                job.false_reports[hold.validator] = job.false_reports.get(hold.validator, 0) + 1
+            if job.tab.holds.get((node, hold.round)) == hold:
+                job.tab.holds[node, hold.round] = replace(hold, stage=Stage.OWN_LOOK)
+                await self._settled(job, node)
+
+    async def _look(self, job: Job, node: bytes, hold: Hold) -> None:
+        """Ask the contributor itself, as the validator was to."""
+        shape, recipe = shape_of(job.recipe), job.recipe
+        if shape.bytes_max() > EVIDENCE_BYTES_MAX:
+            await self._decide(job, node, hold, "its opening is larger than this node takes in")
+            return
+        steps, rest = divmod(hold.weight, recipe.inner.batch)
+        claim = Claim(job.terms.run_id, hold.round, node, hold.base_hash, steps, hold.offer, hold.trail)
+        verdict = Verdict(Finding.UNOPENED, 0, "its weight is no whole number of steps")
+        for stretch in hold.stretches if not rest and steps else ():
+            try:
+                opening = await self._ask(job, node, hold, stretch)
+            except (NetworkError, MalformedMessage) as error:
+                verdict = Verdict(Finding.UNOPENED, 0, f"it did not open stretch {stretch}: {error.message}")
+                break
+            try:
+                members, group = job.groups.get(hold.round - 1), job.groups.get(hold.round, ())
+                verdict = await self._verifier.judge(recipe, claim, members, opening, group)
+            except CannotJudge as error:
+                await self._decide(job, node, hold, f"it cannot be checked here: {error.message}")
+                return
+            if verdict.finding != Finding.HONEST:
+                break
+        if verdict.is_lie:
+            await self._bar(job, node, hold, verdict, b"")
+        elif verdict.finding == Finding.HONEST:
+            await self._decide(job, node, hold, "")
+        else:
+            log.warning("round %d of %s is not paid: %s", hold.round, short(node), verdict.words)
+            async with job.lock:
+                job.tab.withhold(node, hold.round, f"round {hold.round} is not paid: {verdict.words}")
+                await self._settled(job, node)
+
+    async def _ask(self, job: Job, node: bytes, hold: Hold, stretch: int) -> bytes:
+        size = shape_of(job.recipe).bytes_max()
+        openings = Openings(self._network, job.terms.run_id, size, _no_opening, lambda *asked: False)
+        for pause_s in (*ASK_PAUSES_S, None):
+            try:
+                return await openings.ask(node, hold.trail, stretch, total_s=ASK_S + size / LINK_BYTES_PER_S_MIN)
+            except NetworkError:
+                if pause_s is None:
+                    raise
+                await asyncio.sleep(pause_s)
+        raise AssertionError("not reached")
+
+    async def _decide(self, job: Job, node: bytes, hold: Hold, words: str) -> None:
+        """The round is owed; words: what stays open."""
+        async with job.lock:
+            job.tab.release(node, hold.round)
+            if words:
+                log.warning("round %d of %s is paid unchecked: %s", hold.round, short(node), words)
+                job.tab.accounts[node].words = f"round {hold.round}: {words}"[:300]
+            await self._settled(job, node)
+
+    async def _bar(self, job: Job, node: bytes, hold: Hold, verdict: Verdict, proof: bytes) -> None:
+        shown = f"; evidence {proof.hex()}" if proof else ""
+        words = f"round {hold.round} was no honest work ({verdict.finding}): {verdict.words[:140]}{shown}"
+        log.warning("%s is not paid any more: %s", short(node), words)
+        async with job.lock:
+            job.tab.bar(node, words, proof or bytes(32))
+            await self._settled(job, node)
+
+    def _path(self, hash_: bytes) -> Path:
+        return self._folder / f"{hash_.hex()}.evidence"
+
+
+async def _no_opening(trail: bytes, stretch: int) -> bytes:
+    """A paymaster opens nothing."""
+    raise TrainingError("there is nothing to open here")
+
+
+def _keep(path: Path, blob: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    atomic_write(path, blob)
+    files = sorted(path.parent.glob("*.evidence"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    for old in files[FILES_KEPT:]:
+        old.unlink(missing_ok=True)

@@ -1,0 +1,76 @@
+"""Judges an opening for the paymaster: in a trainer's process, sandboxed, started for this and ended again.
+
+The daemon loads no torch, and a paymaster need not be in the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ubcp_p2p.errors import NetworkError, UbcpError
+from ubcp_p2p.models.recipe import Recipe
+from ubcp_p2p.peer.config import TrainingConfig
+from ubcp_p2p.swarm import directory
+from ubcp_p2p.training.sandbox.reach import data_folders, within
+from ubcp_p2p.training.verdict import Claim, Verdict
+from ubcp_p2p.verification.judge import judge_apart
+
+if TYPE_CHECKING:
+    from ubcp_p2p.swarm.network import Network
+
+JUDGE_S: Final = 600.0  # torch's import, the data and one stretch; then it is as if it could not be judged
+
+
+class CannotJudge(UbcpError):
+    """This machine cannot say whether the work is honest, and why."""
+
+
+class Verifier:
+    """folder: for the process, which writes nothing there."""
+
+    def __init__(self, network: Network, config: TrainingConfig, folder: Path) -> None:
+        self._network, self._config, self._folder = network, config, folder
+
+    async def judge(
+        self, recipe: Recipe, claim: Claim, members: tuple[bytes, ...] | None, opening: bytes, group: Collection[bytes]
+    ) -> Verdict:
+        """See TrainerProcess.check. group: the round's members, whose word tells whether they have this machine's data.
+
+        Raises CannotJudge.
+        """
+        path = recipe.data_path()
+        confinement = self._config.confinement()
+        if path is not None and not within(path, data_folders(confinement.read_dirs)):
+            raise CannotJudge(f"the recipe's data lies in {path}, which recipes may not read here")
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            async with asyncio.timeout(JUDGE_S):
+                judged = await judge_apart(
+                    recipe, claim, members, opening, self._folder,
+                    device=self._config.device, threads=self._config.threads, sandbox=confinement,
+                )  # fmt: skip
+        except TimeoutError:
+            raise CannotJudge(f"it took longer than {JUDGE_S:.0f} s") from None
+        except (UbcpError, OSError) as error:
+            raise CannotJudge(error.message if isinstance(error, UbcpError) else str(error)) from None
+        if judged.verdict.is_lie:
+            await self._require_same_data(claim.run_id, bytes.fromhex(judged.data_sha256), group)
+        return judged.verdict
+
+    async def _require_same_data(self, run_id: bytes, data_hash: bytes, group: Collection[bytes]) -> None:
+        """On other data honest work looks like a lie. One member that claims other data does not get away with it."""
+        try:
+            claims = await directory.lookup(self._network)
+        except NetworkError:
+            return
+        told = {
+            author: entry.data_hash
+            for author, entry in claims
+            if author in group and entry.run_id == run_id and entry.data_hash
+        }
+        same = sum(told_hash == data_hash for told_hash in told.values())
+        if len(told) - same > same:
+            raise CannotJudge(f"{len(told) - same} of the group's members claim other data than this machine has")
