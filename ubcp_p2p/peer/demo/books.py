@@ -67,7 +67,7 @@ class Audit(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """The run's request, by the ledger. credits: what it reserves; until: Unix time at which it can be closed."""
+    """The asker's request, by the ledger. credits: what it reserves; until: Unix time at which it can be closed."""
 
     id: bytes
     credits: int
@@ -134,7 +134,7 @@ def read(
         names = {bytes.fromhex(node.public): node.name for node in members}
         book = Book(bytes.fromhex(asker.public))
         book.read(store, charter.slice_at(time.time()))
-        requests = [_bound(store, asked) for asked in book.activity.requests.values()]
+        requests = [_bound(store, asked) for asked in book.activity.requests.values() if asked.author == asker.account]
         told = [
             row
             for decided in sorted(book.activity.decisions.values(), key=lambda one: (one.body.slice, one.node))

@@ -14,7 +14,16 @@ from ubcp_p2p.peer.demo.plots import terminal_plot
 from ubcp_p2p.peer.demo.processes import DemoFailed
 from ubcp_p2p.peer.demo.stage import figure
 from ubcp_p2p.peer.demo.story import Outcome
-from ubcp_p2p.peer.demo.tables import books_document, check_books, conclusions, show_books, who_did_what
+from ubcp_p2p.peer.demo.tables import (
+    books_document,
+    check_books,
+    check_villain,
+    conclusions,
+    show_books,
+    villain_document,
+    villain_line,
+    who_did_what,
+)
 
 SIGNIFICANT = 3.0  # standard errors of the difference: less could be chance
 
@@ -22,7 +31,7 @@ SIGNIFICANT = 3.0  # standard errors of the difference: less could be chance
 def document(outcome: Outcome) -> dict[str, Any]:
     """The JSON document of `ubcp demo --json`; losses are held-out, in nats."""
     return {
-        "peers": len(outcome.board.peers),
+        "peers": sum(name in outcome.books.promised for name in outcome.board.peers),
         "rounds": outcome.board.round,
         "loss_first": round(outcome.first.loss, 4),
         "loss_last": round(outcome.last.loss, 4),
@@ -32,6 +41,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "killed_peer_round": outcome.kill.round,
         **books_document(outcome.books),
         "seconds": round(outcome.seconds, 1),
+        **(villain_document(outcome.villain) if outcome.villain is not None else {}),
     }
 
 
@@ -60,6 +70,8 @@ def check(outcome: Outcome, *, gain: bool) -> None:
             hint="end it by hand; this is a bug: please report it",
         )
     check_books(outcome.books)
+    if outcome.villain is not None:
+        check_villain(outcome.villain)
     better, error = margin(outcome)
     if gain and better < SIGNIFICANT * error:
         raise DemoFailed(
@@ -88,7 +100,8 @@ def show(outcome: Outcome, console: Console, png: Path | None) -> None:
         console.print()
         console.print(each, soft_wrap=True)
     console.print()
-    for line in [*_conclusions(outcome), *conclusions(outcome.books)]:
+    rogue = [villain_line(outcome.villain)] if outcome.villain is not None else []
+    for line in [*_conclusions(outcome), *conclusions(outcome.books), *rogue]:
         console.print(f"- {line}", markup=False, soft_wrap=True)
     parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in outcome.parts.items())
     console.print(f"\n{outcome.seconds:.0f} s in all ({parts}; {board.rounds} rounds).", markup=False, soft_wrap=True)

@@ -30,17 +30,20 @@ QUICK_EVERY = 12
 AGAIN_S = 0.02
 
 
-def run_demo(*, quick: bool, device: str, keep: Path | None, began_s: float) -> Outcome:
+def run_demo(*, quick: bool, device: str, keep: Path | None, began_s: float, villain: str | None = None) -> Outcome:
     """Tell the whole story; all processes are gone at the end, whatever the end is.
 
-    began_s: time.monotonic() at the start of the command. Call from the main thread. Raises DemoFailed and other
-    UbcpErrors, KeyboardInterrupt, and SystemExit on SIGTERM or SIGHUP.
+    villain: a kind of VILLAINS, that takes part; every round of every peer is checked then. began_s: time.monotonic()
+    at the start of the command. Call from the main thread. Raises DemoFailed and other UbcpErrors, KeyboardInterrupt,
+    and SystemExit on SIGTERM or SIGHUP.
     """
     recipe = load_recipe(RECIPE)
-    plan = Plan(recipe, LATE_FROM, KILL_FROM, device, SLICE_S)
+    if villain is not None:
+        recipe = all_checked(recipe)
+    plan = Plan(recipe, LATE_FROM, KILL_FROM, device, SLICE_S, villain)
     if quick:
         recipe = shortened(recipe)
-        plan = Plan(recipe, QUICK_LATE_FROM, QUICK_KILL_FROM, device, QUICK_SLICE_S)
+        plan = Plan(recipe, QUICK_LATE_FROM, QUICK_KILL_FROM, device, QUICK_SLICE_S, villain)
     board = Board(recipe.rounds.total, recipe.rounds.local_steps, recipe.parameters())
     with _signals_raise():
         view = make_view(board, began_s)
@@ -48,6 +51,16 @@ def run_demo(*, quick: bool, device: str, keep: Path | None, began_s: float) -> 
             return Story(plan, view, board, began_s).tell(keep)
         finally:
             view.close()
+
+
+def all_checked(recipe: Recipe) -> Recipe:
+    """The recipe with every peer's work checked in every round, where else it is one in fifty."""
+    return recipe.model_copy(
+        update={
+            "name": f"{recipe.name}-checked",
+            "checks": recipe.checks.model_copy(update={"rate": 1.0}),
+        }
+    )
 
 
 def shortened(recipe: Recipe) -> Recipe:

@@ -42,6 +42,7 @@ class Plan:
     kill_from: int
     device: str  # that every peer trains on, as in training.device of a configuration
     slice_s: int  # of the community: a quarter of an hour in earnest, and here so short that one can wait for the next
+    villain: str | None = None  # its kind
 
 
 class Stage:
@@ -158,6 +159,9 @@ class Stage:
             self._say(f"{name} left the offer of {whose} out of round {round_}: {event['reason']}.")
         elif kind == "bad state":
             self._say(f"{name} refused a state that {self._board.name_of(str(event['peer']))} sent: {event['reason']}.")
+        elif kind == "checked" and event["finding"] not in ("honest", "unopened"):
+            whose = self._board.name_of(str(event["peer"]))
+            self._say(f"{name} checked round {round_} of {whose}: {event['finding']}: {event['words']}.")
         elif kind == "evaluated":
             self._say(f"Held-out loss after round {round_}: {figure(self._board.held_out[round_])} ({name} measured).")
 

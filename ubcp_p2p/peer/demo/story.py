@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from ubcp_p2p.ledger.store import Store
-from ubcp_p2p.peer.demo import books, commands
+from ubcp_p2p.peer.demo import books, commands, villain
 from ubcp_p2p.peer.demo.alone import Alone, train_alone
 from ubcp_p2p.peer.demo.board import Board, HeldOut
 from ubcp_p2p.peer.demo.books import Books, Credits
 from ubcp_p2p.peer.demo.community import DEVICE_CLASS, PURPOSE, STEWARDS, THRESHOLD, Community
 from ubcp_p2p.peer.demo.follow import Trap
 from ubcp_p2p.peer.demo.processes import NodeProcess, Swarm, workplace
-from ubcp_p2p.peer.demo.stage import RUN, Stage, figure
+from ubcp_p2p.peer.demo.stage import RUN, figure
+from ubcp_p2p.peer.demo.trial import Trial
+from ubcp_p2p.peer.demo.villain import VILLAINS, Caught
 from ubcp_p2p.units import credits_text
 
 ASKER = "asker"
@@ -35,8 +37,9 @@ SAMPLE_BYTES = 280
 SAMPLE_SEED = 1
 
 LEDGER = '\n[ledger]\ncharter = "{charter}"\n'
+SERVES = f'\n[serving]\ndevice_class = "{DEVICE_CLASS}"\n'
 # More rounds on credit than the usual 5: on a busy machine the short ones are faster than a paymaster's answer.
-SERVING = f'\n[serving]\ndevice_class = "{DEVICE_CLASS}"\nrounds_unpaid_max = 30\n'
+SERVING = f"{SERVES}rounds_unpaid_max = 30\n"
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Outcome:
     books: Books
     seconds: float
     parts: dict[str, float] = field(default_factory=dict)  # part of the demo -> seconds
+    villain: Caught | None = None
 
     @property
     def first(self) -> HeldOut:
@@ -78,7 +82,7 @@ class Outcome:
         return len(set(self.hashes.values())) == 1
 
 
-class Story(Stage):
+class Story(Trial):
     """One telling of the demo."""
 
     def tell(self, keep: Path | None) -> Outcome:
@@ -100,6 +104,7 @@ class Story(Stage):
                     hashes, last, sample = self._measure()
                 with self._part("settle"):
                     self._settle()
+                    evidence = self._evidence([self._node(name) for name in (ASKER, *SURVIVORS)], self._node(ASKER))
                 with self._part("stop"):
                     self._say("Stopping the nodes: they leave the run, keep a checkpoint, and end.")
                     self._swarm.stop()
@@ -107,9 +112,11 @@ class Story(Stage):
                     found = self._audit(before)
             with self._part("alone"):
                 alone = self._train_alone(directory)
+            caught = self._judge(evidence, found, last, CONTRIBUTORS) if evidence is not None else None
         seconds = time.monotonic() - self._began_s
         return Outcome(
-            self._board, last, tuple(alone), hashes, late_round, kill, sample, found, seconds, self._parts
+            self._board, last, tuple(alone), hashes, late_round, kill, sample, found, seconds, self._parts,
+            caught,
         )  # fmt: skip
 
     # -- a community ----------------------------------------------------------------------------------------------
@@ -130,6 +137,11 @@ class Story(Stage):
         for name in CONTRIBUTORS:
             node = self._swarm.make(name, ledger + SERVING)
             self._board.add(name, node.public)
+        if self._plan.villain is not None:
+            serves = VILLAINS[self._plan.villain].serves
+            node = self._swarm.make(villain.NAME, ledger + (SERVES if serves else ""))
+            self._board.add(villain.NAME, node.public)
+            self._mortal.add(villain.NAME)  # its end would be no failure of the story
 
     def _start_network(self) -> str:
         """A seed node, the asker, and the peers that are there from the beginning; returns the seed's address."""
@@ -144,6 +156,9 @@ class Story(Stage):
         self._node(ASKER).start("up", join=[address])
         for name in EARLY:
             self._start(name, address)
+        if (kind := self._plan.villain) is not None:
+            self._say(f"Among them is a villain, a {kind}, with an account like everybody: it {VILLAINS[kind].does}.")
+            self._node(villain.NAME).start("up", join=[address], program=(villain.PROGRAM, kind))
         self._now("their libp2p daemons start and join the network")
         for node in self._there():
             self._until_up(node)
@@ -151,7 +166,7 @@ class Story(Stage):
 
     def _open_books(self) -> dict[str, Credits]:
         """Everybody's entries come into the ledger and go to everybody; returns what each account has then."""
-        people = [self._node(name) for name in (ASKER, *CONTRIBUTORS)]
+        people = self._people()
         entries = [entry for node in people for entry in self._community.welcome(node.profile, time.time())]
         self._call(self._node(ASKER), "ledger-append", entries=[signed.to_bytes().hex() for signed in entries])
         self._now("each node verifies all entries itself, and asks the others how far they know its own chain")
@@ -178,17 +193,18 @@ class Story(Stage):
         self._until(lambda: not self._community.decides(time.time()), "the slice's decisions to be over", ends=True)
         recipe = self._swarm.directory / "recipe.toml"
         recipe.write_text(self._recipe.to_toml())
+        peers = PEERS_MAX + (self._plan.villain is not None and VILLAINS[self._plan.villain].serves)
         quote = commands.run(
             (
                 "submit", str(recipe), "--run", RUN, "--purpose", PURPOSE, "--peers-min", str(PEERS_MIN),
-                "--peers-max", str(PEERS_MAX), "--deadline", DEADLINE, "--yes",
+                "--peers-max", str(peers), "--deadline", DEADLINE, "--yes",
                 "--profile", str(self._node(ASKER).profile.root),
             )
         ).document  # fmt: skip
         self._say(
             f"{ASKER}, who trains nothing, asks: `ubcp submit {self._recipe.name} --run {RUN}`. The whole run costs "
             f"{credits_text(quote['price']['min'])} to {credits_text(quote['price']['max'])} credits with "
-            f"{PEERS_MIN} to {PEERS_MAX} peers; of {credits_text(quote['available'])} available it reserves "
+            f"{PEERS_MIN} to {peers} peers; of {credits_text(quote['available'])} available it reserves "
             f"{credits_text(quote['budget'])}."
         )
 
@@ -308,7 +324,10 @@ class Story(Stage):
         self._until_all(
             [self._node(name) for name in SURVIVORS],
             lambda status: all(
-                row["earned"] and row["earned"] == row["receipted"] and not row["unpaid_rounds"]
+                row["earned"]
+                and row["earned"] == row["receipted"]
+                and not row["unpaid_rounds"]
+                and not row["held_rounds"]
                 for row in status["earning"]
             ),
             "the last receipts",
@@ -324,8 +343,7 @@ class Story(Stage):
     def _audit(self, before: Mapping[str, Credits]) -> Books:
         self._now("bringing the nodes' stores together into one export, and auditing it in a process of its own")
         contributors = [self._node(name) for name in CONTRIBUTORS]
-        members = [self._node(ASKER), *contributors]
-        found = books.read(self._swarm.directory, self._node(ASKER), contributors, before, members)
+        found = books.read(self._swarm.directory, self._node(ASKER), contributors, before, self._people())
         faults = len(found.audit.faults)
         self._say(
             f"`ubcp audit`: {found.audit.entries} entries, {found.audit.valid} valid, {found.audit.replayed} decisions "
@@ -346,5 +364,11 @@ class Story(Stage):
 
         return asyncio.run(train_alone(self._recipe, directory, self._plan.device, on_steps))
 
+    def _people(self) -> list[NodeProcess]:
+        """Everybody with an account."""
+        rogues = [villain.NAME] if self._plan.villain is not None else []
+        return [self._node(name) for name in (ASKER, *CONTRIBUTORS, *rogues)]
+
     def _there(self) -> list[NodeProcess]:
+        """The honest nodes that are there from the beginning."""
         return [self._node(name) for name in (ASKER, *EARLY)]

@@ -16,9 +16,12 @@ from ubcp_p2p.peer.demo.board import PeerRow
 from ubcp_p2p.peer.demo.books import Books, Told
 from ubcp_p2p.peer.demo.processes import DemoFailed
 from ubcp_p2p.peer.demo.story import ASKER, LATE, Outcome
+from ubcp_p2p.peer.demo.villain import HARM_MAX, Caught
+from ubcp_p2p.peer.demo.villain import NAME as VILLAIN
 from ubcp_p2p.units import credits_text
 
 SHORT = 8  # hex digits of a key
+SIGMAS = 3.0
 
 
 def books_document(books: Books) -> dict[str, Any]:
@@ -37,11 +40,14 @@ def books_document(books: Books) -> dict[str, Any]:
 
 
 def check_books(books: Books) -> None:
-    """Raise DemoFailed unless the ledger is clean, everybody's credits add up, and all who worked were paid."""
-    if books.audit.faults:
-        first = books.audit.faults[0]
-        raise DemoFailed(f"the audit found {len(books.audit.faults)} faults: {first}", hint="a bug: please report it")
-    if books.audit.valid != books.audit.entries or not books.audit.replayed:
+    """Raise DemoFailed unless the ledger is clean, everybody's credits add up, and all who worked were paid.
+
+    Clean but for the villain: an audit names it, as it should.
+    """
+    faults = [fault for fault in books.audit.faults if fault["account"] != books.accounts.get(VILLAIN)]
+    if faults:
+        raise DemoFailed(f"the audit found {len(faults)} faults: {faults[0]}", hint="a bug: please report it")
+    if (books.audit.valid != books.audit.entries and not books.audit.faults) or not books.audit.replayed:
         raise DemoFailed(
             f"{books.audit.valid} of {books.audit.entries} entries are valid, and {books.audit.replayed} decisions "
             "could be made again",
@@ -57,6 +63,36 @@ def check_books(books: Books) -> None:
     unpaid = [name for name in books.promised if not books.after[name].earned]
     if unpaid:
         raise DemoFailed(f"{', '.join(unpaid)} worked and was not paid", hint="is this machine very busy? Try again")
+
+
+def check_villain(villain: Caught) -> None:
+    """Raise DemoFailed unless it was caught, unpaid, and has done no harm that is more than noise."""
+    if not villain.caught or villain.paid or villain.harm > HARM_MAX + SIGMAS * villain.noise:
+        raise DemoFailed(f"the villain got away with it: {villain_line(villain)}", hint="a bug: please report it")
+
+
+def villain_line(villain: Caught) -> str:
+    """What became of it."""
+    caught = "caught" if villain.caught else "NOT CAUGHT"
+    harm = (
+        "none: nothing of it was in any round"
+        if not villain.noise
+        else f"{100 * villain.harm:+.1f} ± {100 * villain.noise:.1f} % of the loss of the same run without it"
+    )
+    return (
+        f"The {villain.kind} was {caught}: {villain.how}. It was paid {credits_text(villain.paid)} credits. "
+        f"Harm to the model: {harm}."
+    )
+
+
+def villain_document(villain: Caught) -> dict[str, Any]:
+    """For --json: paid in µcredits; harm: by how much the held-out loss is higher than without it, relative."""
+    return {
+        "villain": {
+            "kind": villain.kind, "caught": villain.caught, "how": villain.how, "paid": villain.paid,
+            "harm": round(villain.harm, 4),
+        }
+    }  # fmt: skip
 
 
 def who_did_what(outcome: Outcome) -> Table:
@@ -129,9 +165,11 @@ def conclusions(books: Books) -> list[str]:
 
 
 def _came_and_went(outcome: Outcome, row: PeerRow) -> str:
-    came = (
-        "from the start" if row.taken and row.taken[0] == 0 else f"in from round {row.taken[0] if row.taken else '–'}"
-    )
+    if not row.taken:
+        return "in no round"
+    came = "from the start" if row.taken and row.taken[0] == 0 else f"in from round {row.taken[0]}"
+    if row.name == VILLAIN:
+        return f"{came}; last in round {row.taken[-1]}"
     if row.name == LATE:
         came = f"late: {came}, took the model from {row.state_source}"
     return f"{came}; {f'killed in round {outcome.kill.round}' if row.killed_s is not None else 'to the end'}"
