@@ -24,9 +24,10 @@ MEMBERS = tuple(sorted(key(number).public for number in (1, 2)))
 
 
 def openings(network: Network, trainer: TrainerProcess, validator: bytes) -> Openings:
-    return Openings(
-        network, RUN, shape_of(RECIPE).bytes_max(), trainer.open, lambda asks, trail, stretch: asks == validator
-    )
+    async def opened(trail: bytes, stretch: int, whole: bool) -> bytes:
+        return await trainer.open(trail, stretch)
+
+    return Openings(network, RUN, shape_of(RECIPE).bytes_max(), opened, lambda asks, trail, stretch: asks == validator)
 
 
 @pytest.mark.asyncio

@@ -21,7 +21,8 @@ REFUSED: Final = 0  # instead of a length
 ASK_S: Final = 5.0
 STALL_S: Final = 10.0
 
-Opener: TypeAlias = Callable[[bytes, int], Awaitable[bytes]]  # (trail, stretch) → bytes; raises TrainingError
+# (trail, stretch, whole) → bytes; not whole: without the state at the end, half the bytes. Raises TrainingError.
+Opener: TypeAlias = Callable[[bytes, int, bool], Awaitable[bytes]]
 MayAsk: TypeAlias = Callable[[bytes, bytes, int], bool]  # (who asks, trail, stretch)
 
 
@@ -45,7 +46,9 @@ class Openings:
         """Stop answering."""
         await self._network.unhandle(self._protocol)
 
-    async def ask(self, peer: bytes, trail: bytes, stretch: int, *, total_s: float, stall_s: float = STALL_S) -> bytes:
+    async def ask(
+        self, peer: bytes, trail: bytes, stretch: int, *, total_s: float, stall_s: float = STALL_S, whole: bool = True
+    ) -> bytes:
         """The opening of one stretch, within `total_s`, and never silent for `stall_s` once it has begun.
 
         The peer may be in the middle of a round, and answers when its trainer is free. Raises Unreachable, also when
@@ -56,7 +59,7 @@ class Openings:
                 asyncio.timeout(total_s),
                 self._network.open(peer, self._protocol, timeout_s=total_s) as stream,
             ):
-                await stream.send([trail, stretch], timeout_s=ASK_S)
+                await stream.send([trail, stretch, int(whole)], timeout_s=ASK_S)
                 (size,) = fields(await stream.receive(timeout_s=total_s), 1)
                 if size == REFUSED:
                     raise Unreachable("it does not open this stretch")
@@ -68,14 +71,15 @@ class Openings:
             raise DeadlineExceeded(f"the opening did not arrive within {total_s:.0f} s") from None
 
     async def _serve(self, stream: Stream) -> None:
-        trail, stretch = fields(await stream.receive(timeout_s=ASK_S), 2)
+        trail, stretch, whole = fields(await stream.receive(timeout_s=ASK_S), 3)
         name, index = hash_of(trail), number(stretch, STRETCH_MAX)
+        in_full = bool(number(whole, 1))
         if not self._may_ask(stream.peer, name, index):
             await stream.send([REFUSED], timeout_s=ASK_S)
             return
         async with self._gate:
             try:
-                data = await self._opener(name, index)
+                data = await self._opener(name, index, in_full)
             except TrainingError:  # forgotten meanwhile, or of another process: the asker draws its own conclusion
                 await stream.send([REFUSED], timeout_s=ASK_S)
                 return

@@ -2,14 +2,14 @@
 
 It holds the leaves that matter with their paths (the first, the stretch's two ends, the last), and the states at the
 ends: the whole base state where the stretch begins the round or ends it, else parameters; the inner optimizer's memory
-at both ends; the offer where the stretch ends it. Read from strangers, so every length must be exactly what the recipe
-implies.
+at both ends; the offer where the stretch ends it. A lean one leaves out the state at the end: who comes to the same
+bits needs no more. Read from strangers, so every length must be exactly what the recipe implies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -96,19 +96,35 @@ class Opening:
         return cls(
             tuple(_peer(member) for member in items(members, MEMBERS_MAX)), hash_of(root), number(index), found,
             _vector(base, shape.state_values), _vector(before, shape.parameters), _memory(before_memory, shape),
-            _vector(offer, shape.parameters), _vector(after, shape.parameters), _memory(after_memory, shape),
+            _vector(offer, shape.parameters), _vector(after, shape.parameters),
+            _NOTHING if offer == after == b"" and after_memory == [0, []] else _memory(after_memory, shape),
         )  # fmt: skip
 
-    def ends(self, parameters: int) -> tuple[Point, Point]:
-        """The states that the stretch leads from and to, as claimed; of an opening that `require_committed` passed."""
-        start, end = self.before, self.after
-        if start is None:
+    @property
+    def is_lean(self) -> bool:
+        """Whether the state at the end is left out."""
+        return self.offer is None and self.after is None and not self.after_memory.steps
+
+    def lean(self) -> Opening:
+        """The same without the state at the end: half the bytes."""
+        return replace(self, offer=None, after=None, after_memory=_NOTHING)
+
+    def start(self, parameters: int) -> Point:
+        """The state that the stretch leads from."""
+        theta = self.before
+        if theta is None:
             assert self.base is not None
-            start = self.base[:parameters]
+            theta = self.base[:parameters]
+        return Point(theta, self.before_memory)
+
+    def ends(self, parameters: int) -> tuple[Point, Point]:
+        """The states that the stretch leads from and to, as claimed; of a whole opening that `require_committed`
+        passed."""
+        end = self.after
         if end is None:
             assert self.base is not None and self.offer is not None
             end = self.base[:parameters] - self.offer
-        return Point(start, self.before_memory), Point(end, self.after_memory)
+        return self.start(parameters), Point(end, self.after_memory)
 
 
 def places(index: int, last: int) -> tuple[int, ...]:
@@ -149,13 +165,13 @@ def require_committed(claim: Claim, opening: Opening, shape: Shape) -> None:
             raise MalformedMessage(f"leaf {place} is not the tree's")
     first, end = index == 0, index + 1 == last
     present = tuple(part is not None for part in (opening.base, opening.before, opening.offer, opening.after))
-    if present != (first or end, not first, end, not end):
+    whole = not opening.is_lean
+    if present != (first or end, not first, end and whole, not end and whole):
         raise MalformedMessage("not the states that such a stretch is opened with")
     before, after = opening.leaves[index][0], opening.leaves[index + 1][0]
-    pairs = [
-        (_memory_name(opening.before_memory), before.memory),
-        (_memory_name(opening.after_memory), after.memory),
-    ]
+    pairs = [(_memory_name(opening.before_memory), before.memory)]
+    if whole:
+        pairs.append((_memory_name(opening.after_memory), after.memory))
     if opening.base is not None:
         pairs.append((state_hash(claim.run_id, claim.round, opening.base.data), claim.base_hash))
     if opening.before is not None:
@@ -168,6 +184,18 @@ def require_committed(claim: Claim, opening: Opening, shape: Shape) -> None:
         raise MalformedMessage("a state does not have the hash that was committed to")
 
 
+def leads_to_the_same(claim: Claim, opening: Opening, redone: Point) -> bool:
+    """Whether the state found again is to the bit the one that the stretch's last leaf names."""
+    last = max(opening.leaves)
+    leaf = opening.leaves[opening.index + 1][0]
+    if opening.index + 1 == last:
+        assert opening.base is not None
+        named, name = claim.offer_hash, offer_hash((opening.base[: len(redone.theta)] - redone.theta).data)
+    else:
+        named, name = leaf.name, parameters_hash(redone.theta)
+    return named == name and leaf.memory == _memory_name(redone.memory)
+
+
 def fault_in_leaves(claim: Claim, opening: Opening, members: tuple[bytes, ...] | None) -> Verdict | None:
     """The lie that the leaves of a committed opening show without any computing, or None. members: see `judge`."""
     last = max(opening.leaves)
@@ -178,6 +206,9 @@ def fault_in_leaves(claim: Claim, opening: Opening, members: tuple[bytes, ...] |
     if members is not None and opening.members != members:
         return Verdict(Finding.DATA, PPM**2, "the data was cut among others than the members that the base's group had")
     return None
+
+
+_NOTHING = InnerState(0, {})  # the memory at the end, in a lean opening
 
 
 def _memory_name(memory: InnerState) -> bytes:

@@ -7,7 +7,7 @@ from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.training.compare import distance_ppm, fades, is_memory_plausible, tolerance_ppm
 from ubcp_p2p.training.errors import Diverged
 from ubcp_p2p.training.inner import InnerLoop
-from ubcp_p2p.training.opening import Opening, Point, Shape, fault_in_leaves
+from ubcp_p2p.training.opening import Opening, Point, Shape, fault_in_leaves, leads_to_the_same
 from ubcp_p2p.training.recorder import take
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.trail import marks
@@ -16,7 +16,7 @@ from ubcp_p2p.training.verdict import PPM, Claim, Finding, Verdict
 
 def redo(loop: InnerLoop, claim: Claim, opening: Opening, shape: Shape) -> Point:
     """Where the opened stretch leads on this device; `loop` is left there. Raises TrainingError, Diverged."""
-    start, _ = opening.ends(shape.parameters)
+    start = opening.start(shape.parameters)
     steps = marks(claim.steps, shape.stretch)
     loop.write(start.theta)
     loop.restore(start.memory)
@@ -38,7 +38,7 @@ def judge(
     if fault is not None:
         return fault
     shape = shape_of(recipe)
-    before, claimed = opening.ends(shape.parameters)
+    before = opening.start(shape.parameters)
     try:
         redone = redo(loop, claim, opening, shape)
     except Diverged as error:
@@ -46,6 +46,11 @@ def judge(
     except TrainingError as error:  # it has no items, so it took no step
         return Verdict(Finding.DATA, PPM**2, error.message)
     rule = fades(recipe.inner.optimizer, recipe.inner.betas)
+    if opening.is_lean:
+        if leads_to_the_same(claim, opening, redone) and is_memory_plausible(before, redone, rule):
+            return Verdict(Finding.HONEST, 0, f"stretch {opening.index} leads to the same bits")
+        return Verdict(Finding.UNOPENED, 0, "it does not lead to the same bits: it has to be opened whole")
+    claimed = opening.ends(shape.parameters)[1]
     taken = redone.memory.steps - before.memory.steps
     if claimed.memory.steps - before.memory.steps != taken or not is_memory_plausible(before, redone, rule):
         return Verdict(Finding.MEMORY, PPM**2, "the inner optimizer's memory is not one that training leaves behind")

@@ -173,7 +173,9 @@ def test_who_has_lied_is_owed_no_round_more() -> None:
         tab.meter(A.public, done(round_), LEASED, DRAWN, 100)
         tab.meter(B.public, done(round_), LEASED, DRAWN._replace(peer=B.public, validator=A.public), 100)
     tab.bar(A.public, "round 1 was no honest work", digest("proof"))
+    tab.bar(A.public, "round 2 was none either", digest("more"))
     tab.release(A.public, 2)
+    assert tab.accounts[A.public].proof == digest("proof")
     with pytest.raises(NothingMore, match="no honest work"):
         tab.meter(A.public, done(3), LEASED)
     assert tab.due(A.public, 1_000, PEAK, 101)[0::3] == (8, 8)  # what was promised before stands

@@ -31,7 +31,8 @@ class Desk:
     def of(self, who: object, size_max: int) -> Openings:
         return Openings(self.wires.node(who), RUN, size_max, self._opened, self._may_ask)  # type: ignore[arg-type]
 
-    async def _opened(self, trail: bytes, stretch: int) -> bytes:
+    async def _opened(self, trail: bytes, stretch: int, whole: bool) -> bytes:
+        assert whole
         self.asked.append((trail, stretch))
         if self._answer is None:
             raise TrainingError("forgotten")

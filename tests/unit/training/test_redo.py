@@ -70,8 +70,25 @@ def test_every_stretch_is_walked_again_to_the_bit(name: str, steps: int) -> None
         other.run(RUN, 0, b"somebody", (), lambda step, steps, mean: step < 2)  # what happened before does not matter
         verdict = judge(other, recipe, claim, opening, MEMBERS)
         assert (verdict.finding, verdict.distance_ppm) == (Finding.HONEST, 0), verdict.words
+        lean = sent(opening.lean(), claim, recipe)
+        assert lean.is_lean
+        assert len(lean.to_bytes()) < 0.7 * len(opening.to_bytes())
+        assert judge(other, recipe, claim, lean, MEMBERS).finding == Finding.HONEST
         if opening.after is not None:
             assert redo(other, claim, opening, shape_of(recipe)).theta.tobytes() == opening.after.tobytes()
+
+
+def test_a_lean_opening_convicts_nobody_of_its_steps() -> None:
+    """Other bits may be another device's: the whole opening tells. What the leaves show needs no state."""
+    recipe = short("digits-tiny")
+    loop = InnerLoop(recipe, build_task(recipe), CPU)
+    trail, claim = a_round(recipe, loop, 7)
+    stolen = claim._replace(peer=next(member for member in MEMBERS if member != PEER))
+    for index in range(len(trail.leaves) - 1):
+        opening = open_stretch(loop, trail, index)
+        assert judge(loop, recipe, stolen, opening, MEMBERS).finding == Finding.STEPS
+        assert judge(loop, recipe, stolen, opening.lean(), MEMBERS).finding == Finding.UNOPENED
+        assert judge(loop, recipe, claim, opening.lean(), MEMBERS[:1]).finding == Finding.DATA
 
 
 def test_states_that_do_not_fit_the_budget_are_walked_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ class Checks:
         run = run_id(name, recipe.hash())
         shown = self._shown.get(run)
         if shown is None:
-            shown = self._shown[run] = Shown(self._network, run, shape_of(recipe).bytes_max(), folder / "openings")
+            shown = self._shown[run] = Shown(self._network, run, shape_of(recipe), folder / "openings")
             await shown.open()
         return Checker(
             self._network.public, trainer, name, recipe, shown, folder / "evidence", observe, lambda: self.clients

@@ -11,7 +11,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -20,14 +20,16 @@ from ubcp_p2p.errors import TrainingError, UbcpError
 from ubcp_p2p.files import atomic_write, read_limited
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.openings import Openings
+from ubcp_p2p.training.opening import Opening, Shape
 
 log = logging.getLogger(__name__)
 
-KEPT_MAX: Final = 64  # stretches
+KEPT_MAX: Final = 64  # stretches on disk
+KNOWN_MAX: Final = 256  # those that are being opened among them
 KEPT_BYTES_MAX: Final = 1 << 30  # the newest is kept if it alone is more
 ASKERS_MAX: Final = 64
 ASKERS_BYTES_MAX: Final = 4096
-ASKS_MAX: Final = 4  # of one peer for one stretch: a connection may break, but an opening is long
+ASKS_MAX: Final = 6  # of one peer for one stretch: a connection may break, but an opening is long
 _NAME: Final = re.compile(r"([0-9a-f]{64})-(\d{1,7})\.askers")
 
 Place = tuple[bytes, int]  # (trail, stretch)
@@ -36,23 +38,23 @@ Make = Callable[[bytes, int], Awaitable[bytes]]
 
 @dataclass
 class _Opened:
-    """A stretch that others may ask for. making: while the trainer opens it."""
+    """A stretch that others may ask for. making: while the trainer opens it; asked: how often each has."""
 
     askers: frozenset[bytes]
     making: asyncio.Task[None] | None = None
+    asked: Counter[bytes] = field(default_factory=Counter)
 
 
 class Shown:
     """`open` once, `close` at the node's end: a run that was left is answered for all the same.
 
-    bytes_max: of an opening of this run. folder: made by `open`.
+    shape: of this run's openings. folder: made by `open`.
     """
 
-    def __init__(self, network: Network, run_id: bytes, bytes_max: int, folder: Path) -> None:
-        self.openings = Openings(network, run_id, bytes_max, self._read, self._may_ask)
-        self._bytes_max, self._folder = bytes_max, folder
+    def __init__(self, network: Network, run_id: bytes, shape: Shape, folder: Path) -> None:
+        self.openings = Openings(network, run_id, shape.bytes_max(), self._read, self._may_ask)
+        self._shape, self._folder = shape, folder
         self._opened: dict[Place, _Opened] = {}  # the oldest first
-        self._asked: Counter[tuple[bytes, Place]] = Counter()
 
     async def open(self) -> None:
         """Begin to answer; also for what an earlier life of the node has opened."""
@@ -74,35 +76,40 @@ class Shown:
             if place not in self._opened:
                 opened = self._opened[place] = _Opened(frozenset(sorted(askers)[:ASKERS_MAX]))
                 opened.making = asyncio.create_task(self._make(place, opened, make))
+        while len(self._opened) > KNOWN_MAX:
+            del self._opened[next(iter(self._opened))]
 
     async def _make(self, place: Place, opened: _Opened, make: Make) -> None:
         try:
             data = await make(*place)
             await asyncio.to_thread(self._keep, place, opened.askers, data)
-        except UbcpError as error:
-            log.warning("a stretch that others may ask for cannot be opened: %s", error.message)
+        except (UbcpError, OSError) as error:
+            log.warning("a stretch that others may ask for cannot be opened: %s", error)
             self._opened.pop(place, None)
         finally:
             opened.making = None
 
-    async def _read(self, trail: bytes, stretch: int) -> bytes:
+    async def _read(self, trail: bytes, stretch: int, whole: bool) -> bytes:
         """Raises TrainingError where there is nothing to open."""
         opened = self._opened.get((trail, stretch))
         if opened is not None and opened.making is not None:
             await asyncio.wait([opened.making])
+        path = self._path((trail, stretch), "opening")
+
+        def read() -> bytes:
+            data = read_limited(path, bytes_max=self._shape.bytes_max())
+            return data if whole else Opening.from_bytes(data, self._shape).lean().to_bytes()
+
         try:
-            return await asyncio.to_thread(
-                read_limited, self._path((trail, stretch), "opening"), bytes_max=self._bytes_max
-            )
-        except UbcpError as error:
-            raise TrainingError(f"the opening is gone: {error.message}") from None
+            return await asyncio.to_thread(read)
+        except (UbcpError, OSError) as error:
+            raise TrainingError(f"the opening is gone: {error}") from None
 
     def _may_ask(self, peer: bytes, trail: bytes, stretch: int) -> bool:
-        place = trail, stretch
-        opened = self._opened.get(place)
-        if opened is None or peer not in opened.askers or self._asked[peer, place] >= ASKS_MAX:
+        opened = self._opened.get((trail, stretch))
+        if opened is None or peer not in opened.askers or opened.asked[peer] >= ASKS_MAX:
             return False
-        self._asked[peer, place] += 1
+        opened.asked[peer] += 1
         return True
 
     # -- the folder -----------------------------------------------------------------------------------------------

@@ -116,7 +116,10 @@ class Settler:
         """Settle what can be settled, one round at a time, until cancelled."""
         while True:
             for job in list(jobs()):
-                for (node, _), hold in list(job.tab.holds.items()):
+                for key, hold in list(job.tab.holds.items()):
+                    node = key[0]
+                    if job.tab.holds.get(key) != hold:  # settled meanwhile
+                        continue
                     try:
                         await self._settle(job, node, hold, ending=slice_now() > job.expiry)
                     except UbcpError as error:
@@ -147,8 +150,8 @@ class Settler:
         except CannotJudge as error:
             await self._decide(job, node, hold, f"it was accused, which cannot be verified here: {error.message}")
             return
-        except UbcpError as error:
-            verdict = Verdict(Finding.UNOPENED, 0, error.message)
+        except (UbcpError, OSError) as error:  # OSError: the file is gone
+            verdict = Verdict(Finding.UNOPENED, 0, str(error))
         if verdict.is_lie:
             if len(blob) <= BLOB_BYTES_MAX:
                 await self._ledger.keep(blob)
@@ -231,7 +234,7 @@ class Settler:
         return self._folder / f"{hash_.hex()}.evidence"
 
 
-async def _no_opening(trail: bytes, stretch: int) -> bytes:
+async def _no_opening(trail: bytes, stretch: int, whole: bool) -> bytes:
     """A paymaster opens nothing."""
     raise TrainingError("there is nothing to open here")
 

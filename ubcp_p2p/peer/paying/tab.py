@@ -157,7 +157,8 @@ class Tab:
     def bar(self, node: bytes, words: str, proof: bytes) -> None:
         """It has lied: no round that waits is owed, and none that it will bill."""
         account = self.accounts[node]
-        account.barred, account.proof = words[:WORDS_MAX], proof
+        if not account.barred:
+            account.barred, account.proof = words[:WORDS_MAX], proof
         for hold in self.held(node):
             del self.holds[node, hold.round]
 

@@ -1,0 +1,303 @@
+"""What a paymaster does with reports, evidence and silence: over real streams, with verdicts of the test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.unit.swarm.made import KEYS, Wires, certificate, digest
+from ubcp_p2p.codec import MalformedMessage
+from ubcp_p2p.errors import NetworkError, UbcpError
+from ubcp_p2p.ledger.activity import Asked
+from ubcp_p2p.ledger.entry import ZERO, Request
+from ubcp_p2p.models.recipe import load_recipe, run_id
+from ubcp_p2p.peer.checking.values import Checked
+from ubcp_p2p.peer.paying import settling
+from ubcp_p2p.peer.paying.holding import REPORT_S_MAX
+from ubcp_p2p.peer.paying.job import Job
+from ubcp_p2p.peer.paying.report import Report
+from ubcp_p2p.peer.paying.reporter import Reporter
+from ubcp_p2p.peer.paying.settling import FALSE_REPORTS_MAX, Settler
+from ubcp_p2p.peer.paying.tab import BillRefused, Tab, Terms
+from ubcp_p2p.peer.paying.verifier import CannotJudge
+from ubcp_p2p.peer.paying.wire import ANSWER_S, PROTOCOL, asked, refusal
+from ubcp_p2p.swarm.frames import Stream
+from ubcp_p2p.swarm.openings import Openings
+from ubcp_p2p.swarm.quorum import Card, Certificate, Seat, vote_digest
+from ubcp_p2p.training.shape import shape_of
+from ubcp_p2p.training.verdict import Finding, Verdict
+from ubcp_p2p.verification.draw import Draw
+from ubcp_p2p.verification.evidence import Evidence
+
+PAYMASTER, A, B, C = KEYS[:4]  # A is checked, B was drawn
+RECIPE = load_recipe("digits-tiny")
+RUN = run_id("plays", RECIPE.hash())
+BODY = Request("plays", RECIPE.hash(), "research", 1, 8, 100, 10**6, 100, 100, 1000, PAYMASTER.public, (), ())
+ASKED = Asked(digest("request"), digest("payer"), 1, BODY)
+HONEST = Verdict(Finding.HONEST, 0, "it leads where it is said to lead")
+LIE = Verdict(Finding.STEPS, 10**6, "it leads elsewhere")
+SILENT = Verdict(Finding.UNOPENED, 0, "it did not open")
+BATCH = RECIPE.inner.batch
+
+
+def signed(weight: int = BATCH) -> tuple[Card, Certificate]:
+    """A's card of round 0, and the certificate of the group of A, B and C."""
+    card = Card(RUN, 0, digest("base"), A.public, weight, digest("offer"), 10, digest("trail")).signed(A)
+    made = certificate([A, B, C], [A, B], round_=0, base=digest("base"))
+    seats = tuple(
+        Seat(seat.peer, weight if seat.peer == A.public else BATCH, card.offer_hash, card.trail)
+        for seat in made.group.members
+    )
+    group = replace(made.group, run_id=RUN, members=seats)
+    votes = tuple(sorted((k.public, k.sign("vote", vote_digest(group.digest, made.state_hash))) for k in (A, B)))
+    return card, Certificate(group, made.state_hash, votes)
+
+
+class Office:
+    """A paymaster with one round of A on hold; verdict: what its verifier says of any opening."""
+
+    def __init__(self, folder: Path, *, weight: int = BATCH, validator: bytes | None = B.public) -> None:
+        self.wires, self.folder = Wires(), folder
+        self.card, self.certificate = signed(weight)
+        self.verdict: Verdict | None = None  # None: it cannot judge
+        self.judged = 0
+        self.blobs: list[bytes] = []
+        self.now_s = 1000
+        terms = Terms(ASKED.id, RUN, 10**9, 10**6, 8, 50, 1000)
+        tab = Tab(terms)
+        tab.welcome(A.public, digest("opening"), "cpu", 0)
+        drawn = Draw(A.public, validator, (0,))
+        leased = frozenset(key.public for key in (A, B, C))
+        tab.meter(A.public, self.certificate, leased, drawn, self.now_s)
+        self.job = Job(terms, RECIPE, tab, {}, 100)
+        self.kept = tab.to_bytes()
+        ledger: Any = SimpleNamespace(keep=self._keep_blob)
+        node: Any = self.wires.node(PAYMASTER)
+        self.settler = Settler(node, ledger, self, folder / "desk", self._settled, clock=lambda: self.now_s)  # type: ignore[arg-type]
+        self.said: list[bytes] = []
+
+    async def judge(self, *arguments: object) -> Verdict:
+        """As Verifier.judge."""
+        self.judged += 1
+        if self.verdict is None:
+            raise CannotJudge("no data")
+        return self.verdict
+
+    async def _keep_blob(self, blob: bytes) -> bytes:
+        self.blobs.append(blob)
+        return hashlib.sha256(blob).digest()
+
+    async def _settled(self, job: Job, node: bytes) -> None:
+        self.kept = job.tab.to_bytes()
+
+    async def open(self) -> Office:
+        await self.wires.node(PAYMASTER).handle(PROTOCOL, self._serve)
+        return self
+
+    async def _serve(self, stream: Stream) -> None:
+        _, request, payload = asked(await stream.receive(timeout_s=ANSWER_S))
+        assert request == ASKED.id
+        try:
+            await self.settler.hear(self.job, stream, payload)
+        except NetworkError:
+            raise
+        except UbcpError as error:
+            await stream.send(refusal(error.message), timeout_s=ANSWER_S)
+
+    async def report(self, verdict: Verdict, blob: bytes | None = None, *, who: Any = B) -> None:
+        """A validator's report, as its Reporter sends it. Raises what the validator is told."""
+        reporter = Reporter(self.wires.node(who), who, lambda run: [ASKED])
+        path = self.folder / "blob"
+        if blob is not None:
+            path.write_bytes(blob)
+        digest_ = ZERO if blob is None else hashlib.sha256(blob).digest()
+        made = Report(RUN, 0, A.public, verdict.finding, digest_, len(blob or b"")).signed(who)
+        await reporter._send(ASKED, made, blob or b"")
+
+    async def look(self, *, ending: bool = False) -> None:
+        """One look of the settler at the round on hold."""
+        for (node, _), hold in list(self.job.tab.holds.items()):
+            await self.settler._settle(self.job, node, hold, ending=ending)
+
+    async def opens(self, data: bytes = b"an opening") -> None:
+        """A opens its trail to whoever asks."""
+
+        async def opened(trail: bytes, stretch: int, whole: bool) -> bytes:
+            assert whole
+            return data
+
+        node: Any = self.wires.node(A)
+        await Openings(node, RUN, shape_of(RECIPE).bytes_max(), opened, lambda *asked_: True).open()
+
+    def state(self) -> tuple[str, int]:
+        """What became of the round, and rounds that are owed: by what is on the disk."""
+        tab = Tab.from_bytes(self.kept, self.job.terms)
+        account = tab.accounts[A.public]
+        held = [hold.stage.name for hold in tab.held(A.public)]
+        what = held[0] if held else "barred" if account.barred else "withheld" if account.withheld else "owed"
+        return what, account.rounds
+
+    def lie(self) -> bytes:
+        """Evidence that A's card is a lie by itself."""
+        return Evidence("plays", self.card, None, b"").to_bytes()
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settling, "ASK_PAUSES_S", (0.0, 0.0))
+
+
+@pytest.mark.asyncio
+async def test_an_honest_report_frees_the_round_and_is_taken_once(tmp_path: Path) -> None:
+    office = await Office(tmp_path).open()
+    assert office.state() == ("REPORT", 0)
+    await office.report(HONEST)
+    assert office.state() == ("owed", 1)
+    await office.report(HONEST)
+    assert (office.state(), office.judged) == (("owed", 1), 0)
+
+
+@pytest.mark.asyncio
+async def test_only_who_was_drawn_is_heard_of_a_round_that_was_billed(tmp_path: Path) -> None:
+    office = await Office(tmp_path).open()
+    with pytest.raises(BillRefused, match="another member was drawn"):
+        await office.report(HONEST, who=C)
+    assert office.state() == ("REPORT", 0)
+    forged = Report(RUN, 0, A.public, Finding.HONEST).signed(C)
+    reporter = Reporter(office.wires.node(B), B, lambda run: [ASKED])
+    with pytest.raises(BillRefused, match="signature"):
+        await reporter._send(ASKED, forged, b"")
+    later = Report(RUN, 1, A.public, Finding.HONEST).signed(B)
+    with pytest.raises(BillRefused, match="has not been billed"):
+        await reporter._send(ASKED, later, b"")
+
+
+@pytest.mark.asyncio
+async def test_evidence_that_holds_bars_the_contributor(tmp_path: Path) -> None:
+    office = await Office(tmp_path, weight=BATCH + 1).open()
+    blob = office.lie()
+    await office.report(Verdict(Finding.COUNT, 0, "17 samples"), blob)
+    assert office.state() == ("EVIDENCE", 0)
+    await office.look()
+    assert office.state() == ("barred", 0)
+    assert office.blobs == [blob]
+    account = office.job.tab.accounts[A.public]
+    assert account.proof == hashlib.sha256(blob).digest()
+    assert (tmp_path / "desk" / f"{account.proof.hex()}.evidence").read_bytes() == blob
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("blob", [b"no evidence at all", None], ids=["junk", "another card's"])
+async def test_evidence_that_does_not_hold_costs_a_delay(tmp_path: Path, blob: bytes | None) -> None:
+    office = await Office(tmp_path).open()
+    await office.opens()
+    other = Card(RUN, 0, digest("base"), C.public, 1, digest("offer"), 10, digest("trail")).signed(C)
+    await office.report(LIE, blob or Evidence("plays", other, None, b"").to_bytes())
+    await office.look()
+    assert office.state() == ("OWN_LOOK", 0)
+    assert list((tmp_path / "desk").iterdir()) == []
+    office.verdict = HONEST
+    await office.look()
+    assert (office.state(), office.blobs) == (("owed", 1), [])
+
+
+@pytest.mark.asyncio
+async def test_a_validator_that_accuses_falsely_again_and_again_is_asked_for_no_evidence(tmp_path: Path) -> None:
+    office = await Office(tmp_path).open()
+    office.job.false_reports[B.public] = FALSE_REPORTS_MAX
+    await office.report(LIE, b"junk")
+    assert office.state() == ("OWN_LOOK", 0)
+    assert not (tmp_path / "desk").exists()
+
+
+@pytest.mark.asyncio
+async def test_evidence_with_another_hash_than_was_reported_is_not_kept(tmp_path: Path) -> None:
+    office = await Office(tmp_path).open()
+    made = Report(RUN, 0, A.public, Finding.STEPS, digest("other"), 4).signed(B)
+    with pytest.raises(BillRefused, match="does not have the hash"):
+        await Reporter(office.wires.node(B), B, lambda run: [ASKED])._send(ASKED, made, b"junk")
+    assert office.state() == ("REPORT", 0)
+
+
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize(
+    ("verdict", "opens", "becomes"),
+    [
+        (HONEST, True, ("owed", 1)),
+        (LIE, True, ("barred", 0)),
+        (SILENT, True, ("withheld", 0)),
+        (None, True, ("owed", 1)),  # it cannot be recomputed here: the payer's risk
+        (HONEST, False, ("withheld", 0)),
+    ],
+    ids=["honest", "a lie", "another opening", "cannot judge", "silence"],
+)
+async def test_a_report_that_nothing_was_opened_makes_the_paymaster_look(
+    tmp_path: Path, verdict: Verdict | None, opens: bool, becomes: tuple[str, int]
+) -> None:
+    office = await Office(tmp_path).open()
+    if opens:
+        await office.opens()
+    office.verdict = verdict
+    await office.report(SILENT)
+    assert office.state() == ("OWN_LOOK", 0)
+    await office.look()
+    assert (office.state(), office.judged) == (becomes, int(opens))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("overdue", [lambda office: office.look(), lambda office: office.look(ending=True)])
+async def test_a_validator_that_says_nothing_is_not_waited_for_for_ever(
+    tmp_path: Path, overdue: Callable[[Office], Any]
+) -> None:
+    office = await Office(tmp_path).open()
+    await office.opens()
+    office.verdict = HONEST
+    await office.look()
+    assert office.state() == ("REPORT", 0)
+    office.now_s += REPORT_S_MAX
+    await overdue(office)
+    assert office.state() == ("owed", 1)
+
+
+@pytest.mark.asyncio
+async def test_a_round_without_a_validator_is_looked_at_at_once(tmp_path: Path) -> None:
+    office = Office(tmp_path, validator=None)
+    await office.opens()
+    office.verdict = HONEST
+    await office.look()
+    assert (office.state(), office.judged) == (("owed", 1), 1)
+
+
+@pytest.mark.asyncio
+async def test_a_reporter_says_it_again_until_the_round_was_billed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ubcp_p2p.peer.paying.reporter.PAUSES_S", (0.0,) * 5)
+    office = await Office(tmp_path).open()
+    hold = office.job.tab.holds.pop((A.public, 0))
+    office.job.tab.accounts[A.public].last_round = -1
+    reporter = Reporter(office.wires.node(B), B, lambda run: [ASKED])
+    reporter.report(RUN, Checked(office.certificate, A.public, HONEST, None))
+    (task,) = reporter._under_way
+    while len(office.wires.node(B).opened) < 2:
+        office.wires.asked.clear()
+        await office.wires.asked.wait()
+    office.job.tab.holds[A.public, 0] = hold
+    await task
+    assert office.state() == ("owed", 1)
+    assert reporter.payers(RUN) == {PAYMASTER.public}
+    await reporter.close()
+
+
+def test_a_report_comes_back_and_nothing_else_is_one() -> None:
+    made = Report(RUN, 7, A.public, Finding.STEPS, digest("blob"), 300).signed(B)
+    assert Report.from_bytes(made.to_bytes(), B.public) == made
+    with pytest.raises(MalformedMessage, match="signature"):
+        Report.from_bytes(replace(made, round=8).to_bytes(), B.public)
