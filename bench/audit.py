@@ -28,13 +28,15 @@ import nacl.signing
 import psutil
 from harness import BenchError, Figure, Table, add_output_options, machine, number, processes, publish, say
 
-from ubcp_p2p.cli.decisions import replay, synthetic
 from ubcp_p2p.ledger.audit import audit
 from ubcp_p2p.ledger.auditor import Auditor
+from ubcp_p2p.ledger.decisions import Decided
 from ubcp_p2p.ledger.export import RecordKind, read_export, write_export
+from ubcp_p2p.ledger.facts import Facts, Judged
 from ubcp_p2p.ledger.plant import write_synthetic
 from ubcp_p2p.ledger.sources import ExportSource
 from ubcp_p2p.ledger.state import Ledger
+from ubcp_p2p.ledger.verifying import Workers
 from ubcp_p2p.ledger.wire import decode_signed, signatures_of
 
 SEED = 1
@@ -56,6 +58,8 @@ class Spent(NamedTuple):
 
 def make_ledger(path: Path, entries: int) -> float:
     """Seconds that a synthetic ledger took to write."""
+    from ubcp_p2p.cli.decisions import synthetic
+
     started_s = time.perf_counter()
     write_synthetic(path, accounts=min(ACCOUNTS, entries // 20), entries=entries, seed=SEED, deciding=synthetic)
     return time.perf_counter() - started_s
@@ -77,6 +81,13 @@ def verify_raw(messages: Sequence[Message]) -> None:
         nacl.signing.VerifyKey(key).verify(message, signature)
 
 
+def replay(blob: bytes, decided: Decided, facts: Facts) -> Judged:
+    """The allocator's, imported here: every worker imports the top of this file, and needs no numpy."""
+    from ubcp_p2p.cli.decisions import replay as allocators
+
+    return allocators(blob, decided, facts)
+
+
 def one_core(path: Path, messages: Sequence[Message]) -> dict[str, float]:
     """CPU seconds of an audit on one core, and of raw verification of each batch right after it."""
     raw_s, done = 0.0, 0
@@ -91,8 +102,9 @@ def one_core(path: Path, messages: Sequence[Message]) -> dict[str, float]:
             raw_s += time.process_time() - started_s
 
         started_s = time.process_time()
-        auditor.run(jobs=1, clock=CLOCK, as_of=None, progress=in_turn)
-        report = auditor.report(replay)
+        with Workers(1) as workers:
+            auditor.run(workers, clock=CLOCK, as_of=None, progress=in_turn)
+            report = auditor.report(workers, replay)
         audit_s = time.process_time() - started_s - raw_s
     if report.faults:
         raise BenchError(f"the synthetic ledger has faults: {report.faults[0]}")

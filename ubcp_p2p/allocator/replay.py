@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ubcp_p2p.allocator.allocation import allocate
 from ubcp_p2p.allocator.blob import MalformedProblem, decode_problem, inputs_hash
 from ubcp_p2p.allocator.decide import refusals
+from ubcp_p2p.allocator.problem import Problem
 
 
 class Claim(NamedTuple):
@@ -21,14 +22,24 @@ class Claim(NamedTuple):
     inputs: bytes
 
 
-def disagreements(blob: bytes, claim: Claim) -> tuple[str, ...]:
-    """In words, in what the claim is not what its inputs give; empty when it is right."""
+class Replayed(NamedTuple):
+    """disagreements: in words, in what a claim is not what its inputs give; empty when it is right.
+
+    problem: what the inputs are, None where they are none.
+    """
+
+    disagreements: tuple[str, ...]
+    problem: Problem | None = None
+
+
+def replayed(blob: bytes, claim: Claim) -> Replayed:
+    """The claim held against its inputs."""
     if inputs_hash(blob) != claim.inputs:
-        return ("the inputs have another hash than the decision names",)
+        return Replayed(("the inputs have another hash than the decision names",))
     try:
         problem = decode_problem(blob)
     except MalformedProblem as error:
-        return (f"the inputs are no problem of a slice: {error.message}",)
+        return Replayed((f"the inputs are no problem of a slice: {error.message}",))
     allocation = allocate(problem)
     found = []
     for name, said, true in (
@@ -49,4 +60,4 @@ def disagreements(blob: bytes, claim: Claim) -> tuple[str, ...]:
     if tuple(claim.refused) != expected:
         words = ", ".join(f"{count} {reason}" for reason, count in expected) or "none"
         found.append(f"other counts of refusals than by the inputs: {words}")
-    return tuple(found)
+    return Replayed(tuple(found), problem)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ubcp_p2p.allocator.allocation import allocate
-from ubcp_p2p.allocator.blob import MalformedProblem, decode_problem, encode_problem, inputs_hash
+from ubcp_p2p.allocator.blob import encode_problem, inputs_hash
 from ubcp_p2p.allocator.decide import refusals
-from ubcp_p2p.allocator.replay import Claim, disagreements
+from ubcp_p2p.allocator.replay import Claim, replayed
 from ubcp_p2p.ledger.activity import Activity
 from ubcp_p2p.ledger.decisions import Decided
 from ubcp_p2p.ledger.entry import Decision
@@ -19,10 +19,8 @@ ASKED_PER_BUDGET = 2  # so many times what a synthetic node has room for is aske
 
 def replay(blob: bytes, decided: Decided, facts: Facts) -> Judged:
     """A ledger.facts.Replay."""
-    found = disagreements(blob, Claim(*decided.body))
-    try:
-        problem = decode_problem(blob)
-    except MalformedProblem:
+    found, problem = replayed(blob, Claim(*decided.body))
+    if problem is None:
         return Judged(found)
     return Judged(found, *contradictions(problem, decided.node, facts))
 

@@ -12,6 +12,7 @@ from ubcp_p2p.ledger.facts import Replay
 from ubcp_p2p.ledger.report import Report
 from ubcp_p2p.ledger.sources import Source
 from ubcp_p2p.ledger.state import Ledger
+from ubcp_p2p.ledger.verifying import Workers
 
 
 def audit(
@@ -35,22 +36,23 @@ def audit(
     """
     assert checkpoint is None or as_of is None  # what is left out now must not be missing later
     say = say or (lambda _: None)
-    auditor = None
-    if checkpoint is not None:
-        try:
-            auditor = snapshot.load(checkpoint, source)
-        except snapshot.SnapshotMismatch as error:
-            say(f"{error.message}; everything is audited")
-    auditor = auditor or Auditor(source, Ledger(source.charters))
-    auditor.run(jobs=jobs, clock=clock, as_of=as_of, progress=progress)
-    if checkpoint is not None and auditor.counts.read:
-        if any(fault.code == "slice-ahead" for fault in auditor.faults):
-            say(f"{checkpoint} is not written: an entry is from the future, and may be valid later")
-        else:
+    with Workers(jobs) as workers:
+        auditor = None
+        if checkpoint is not None:
             try:
-                snapshot.save(checkpoint, auditor)
-            except UbcpError as error:
-                if unsaved is None:
-                    raise
-                unsaved(error)
-    return auditor.report(replay)
+                auditor = snapshot.load(checkpoint, source)
+            except snapshot.SnapshotMismatch as error:
+                say(f"{error.message}; everything is audited")
+        auditor = auditor or Auditor(source, Ledger(source.charters))
+        auditor.run(workers, clock=clock, as_of=as_of, progress=progress)
+        if checkpoint is not None and auditor.counts.read:
+            if any(fault.code == "slice-ahead" for fault in auditor.faults):
+                say(f"{checkpoint} is not written: an entry is from the future, and may be valid later")
+            else:
+                try:
+                    snapshot.save(checkpoint, auditor)
+                except UbcpError as error:
+                    if unsaved is None:
+                        raise
+                    unsaved(error)
+        return auditor.report(workers, replay)

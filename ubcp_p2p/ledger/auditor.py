@@ -16,18 +16,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ubcp_p2p.ledger import rules
-from ubcp_p2p.ledger.balances import Balance, balances, balances_root, debts, entries_root
+from ubcp_p2p.ledger.balances import Balance, balances, balances_root, debts
 from ubcp_p2p.ledger.blame import Authorship, in_words, is_authors
 from ubcp_p2p.ledger.decisions import Decided, joined, told_twice
 from ubcp_p2p.ledger.entry import Checkpoint, Decision, Entry, Kind
 from ubcp_p2p.ledger.export import Place, Record, Roots
 from ubcp_p2p.ledger.facts import Facts, Judged, Replay
 from ubcp_p2p.ledger.faults import LedgerError, Pending
-from ubcp_p2p.ledger.merkle import Frontier
+from ubcp_p2p.ledger.merkle import Frontier, root_of_sorted
 from ubcp_p2p.ledger.report import Counts, Fault, Report, Totals
 from ubcp_p2p.ledger.sources import Source
 from ubcp_p2p.ledger.state import Ledger
-from ubcp_p2p.ledger.verifying import BATCH, BATCH_ALONE, Bad, Outcome, batches, checked
+from ubcp_p2p.ledger.verifying import BATCH, BATCH_ALONE, Bad, Outcome, Workers, batches
 from ubcp_p2p.ledger.wire import ForkProof, Signed, decode_signed, verify_proof
 
 _ID_BYTES: Final = 32
@@ -72,7 +72,9 @@ class Auditor:
         assert payload is not None, "the file changed during the audit"
         return decode_signed(payload)
 
-    def run(self, *, jobs: int, clock: int, as_of: int | None, progress: Callable[[int], None] | None = None) -> None:
+    def run(
+        self, workers: Workers, *, clock: int, as_of: int | None, progress: Callable[[int], None] | None = None
+    ) -> None:
         """Verify and apply all entries from where this audit stands. clock: the slice that it is now.
 
         Raises UnreadableExport.
@@ -82,12 +84,12 @@ class Auditor:
         window: list[list[Record]] = []
 
         def payloads() -> Iterator[list[bytes]]:
-            for batch in batches(self.source.entries(place), BATCH if jobs > 1 else BATCH_ALONE):
+            for batch in batches(self.source.entries(place), BATCH if workers.are_any else BATCH_ALONE):
                 window.append(batch)
                 yield [record.payload for record in batch]
 
         with _without_collector():
-            for outcomes in checked(payloads(), jobs):
+            for outcomes in workers.checked(payloads()):
                 records = window.pop(0)
                 self._take(records, outcomes, latest, as_of is not None)
                 self.last = records[-1].offset
@@ -199,8 +201,9 @@ class Auditor:
 
     # -- the end ------------------------------------------------------------------------------------------------
 
-    def report(self, replay: Replay | None = None) -> Report:
+    def report(self, workers: Workers, replay: Replay | None = None) -> Report:
         """Check what concerns the ledger as a whole; replay: the allocator's rules. Raises UnreadableExport."""
+        entries_root = workers.aside(root_of_sorted, b"".join(self.ledger.ids()))
         faults = list(self.faults)
         faults += self._proof_faults()
         faults += [Fault(*finding) for finding in self.ledger.findings()]
@@ -211,13 +214,14 @@ class Auditor:
                 message = f"{account.hex()} is named frozen, and no fork of it is proved or here"
                 faults.append(Fault("freeze", b"", self.source.log or b"", message))
         rows: list[Balance] = []
+        state = b""
         try:
             rows = balances(self.ledger, self.history)
-            roots = Roots(entries_root(self.ledger), balances_root(rows))
+            state = balances_root(rows)
             faults += [Fault(*finding) for finding in debts(self.ledger, rows)]
         except LedgerError as error:
             faults.append(Fault(error.code, b"", b"", error.message))
-            rows, roots = [], Roots(entries_root(self.ledger), b"")
+            rows, state = [], b""
         blobs: set[bytes] = set()
         judged = list(self._judged(blobs, replay))
         self.counts.replayed, self.counts.unknown_asks = len(judged), sum(found.unknown for _, found in judged)
@@ -225,6 +229,7 @@ class Auditor:
             for code, words in (("decision-inputs", found.inputs), ("decision-claims", found.claims)):
                 if words:
                     faults.append(Fault(code, one.id, one.node, "; ".join(words)))
+        roots = Roots(entries_root(), state)
         faults += self._end_faults(roots, bool(faults))
         return Report(
             network=self.ledger.network, counts=self.counts, accounts=len(self.ledger.accounts()),

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from ubcp_p2p.codec import encode
 from ubcp_p2p.ledger.chain import AccountChain, Enrolment, NodeChain
 from ubcp_p2p.ledger.faults import LedgerError
-from ubcp_p2p.ledger.merkle import root_of
+from ubcp_p2p.ledger.merkle import root_of, root_of_sorted
 from ubcp_p2p.ledger.purse import Purse
 from ubcp_p2p.ledger.replay import advance, merge
 from ubcp_p2p.ledger.state import Finding, History, Ledger
@@ -143,7 +143,7 @@ def balances_root(rows: Iterable[Balance]) -> bytes:
 
 def entries_root(ledger: Ledger) -> bytes:
     """SPEC §9.1: the Merkle root over the ids of all entries, sorted: the same for the same set."""
-    return root_of(sorted(ledger.ids()))
+    return root_of_sorted(b"".join(ledger.ids()))
 
 
 def _replay_of(ledger: Ledger, account: bytes, history: History) -> AccountChain:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Final, NamedTuple, TypeAlias
 
-import msgpack
+import msgspec
 
 VERSION: Final = 1
 ENTRY_BYTES_MAX: Final = 16 * 1024
@@ -239,9 +239,8 @@ def references(entry: Entry) -> tuple[bytes, ...]:
             return ()
 
 
-# A value as msgpack, in the one canonical form that ours have. Bound once: it runs for every entry of an audit, and a
-# Packer per value costs more than the packing.
-pack: Final[Callable[[Any], bytes]] = msgpack.Packer(use_bin_type=True).pack
+# A value as msgpack, in the one canonical form that ours have. Bound once: it runs for every entry of an audit.
+pack: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder().encode
 
 
 KIND_OF: Final[dict[type, Kind]] = {

@@ -58,6 +58,11 @@ def root_of(leaves: Iterable[bytes]) -> bytes:
     return frontier.root()
 
 
+def root_of_sorted(ids: bytes) -> bytes:
+    """The root over these ids of 32 bytes each, sorted."""
+    return root_of(sorted(ids[i : i + 32] for i in range(0, len(ids), 32)))
+
+
 def leaf_hash(data: bytes) -> bytes:
     return hashlib.sha256(b"\0" + data).digest()
 

@@ -172,7 +172,9 @@ def _check_signers(ledger: Ledger, powers: Powers, signed: Signed) -> None:
     """Exactly the keys that the kind asks for; how many stewards, and the new key, are checked with the kind."""
     body = signed.entry.body
     if type(body) not in _COSIGNED:
-        _must_sign(signed, powers.key)
+        pairs = signed.signatures  # nearly always there is one: not worth the way through a set
+        if len(pairs) != 1 or pairs[0][0] != powers.key:
+            raise _wrong_signers()
     elif isinstance(body, Rotate):
         if not is_answerable(powers, signed):
             raise RuleViolation("signer", "signed by neither the key in force nor the recovery key")
@@ -184,9 +186,11 @@ def _check_signers(ledger: Ledger, powers: Powers, signed: Signed) -> None:
 
 def _must_sign(signed: Signed, *keys: bytes) -> None:
     if len(signed.signatures) != len(keys) or any(key not in keys for key, _ in signed.signatures):
-        raise RuleViolation(
-            "signer", "not signed by exactly the key in force of its author, and of the owner for a node"
-        )
+        raise _wrong_signers()
+
+
+def _wrong_signers() -> RuleViolation:
+    return RuleViolation("signer", "not signed by exactly the key in force of its author, and of the owner for a node")
 
 
 # -- what each kind asks for (§6) -------------------------------------------------------------------------------------

@@ -6,17 +6,20 @@ one core needs no worker at all.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
+from types import TracebackType
 from typing import Final, NamedTuple, TypeAlias
 
 import msgpack
@@ -67,14 +70,14 @@ def check(batch: Sequence[bytes]) -> list[Outcome]:
     First the one, then the other: not in turns.
     """
     outcomes = [_decoded(data) for data in batch]
-    signatures = [
-        (n, signature)
-        for n, outcome in enumerate(outcomes)
-        if isinstance(outcome, Signed)
-        for signature in signatures_of(outcome)
-    ]
-    for n, signature in signatures:
-        if not keys.verify(*signature):
+    places, signatures = [], []
+    for n, outcome in enumerate(outcomes):
+        if isinstance(outcome, Signed):
+            for signature in signatures_of(outcome):
+                places.append(n)
+                signatures.append(signature)
+    for n, holds in zip(places, keys.verify_each(signatures), strict=True):
+        if not holds:
             outcomes[n] = _unverified(batch[n])
     return outcomes
 
@@ -113,21 +116,44 @@ def batches(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
         yield batch
 
 
-def checked(payloads: Iterable[Sequence[bytes]], jobs: int) -> Iterator[list[Outcome]]:
-    """`check` for all payloads of each batch, in order, on `jobs` cores of which this process uses one."""
-    rest = iter(payloads)
-    few = list(islice(rest, _WORTHWHILE if jobs > 1 else 0))
-    if len(few) < _WORTHWHILE:
-        for batch in chain(few, rest):
-            yield check(batch)
-        return
-    # Not forked: the caller may have threads. The workers see the end of this process by themselves.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs - 1, mp_context=context, initializer=_begin_worker) as pool:
-        try:
-            yield from _shared(pool, jobs - 1, chain(few, rest))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+class Workers:
+    """The processes beside this one, `jobs - 1` of them, from the moment that there is enough to do for them."""
+
+    def __init__(self, jobs: int) -> None:
+        self._beside = jobs - 1
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def are_any(self) -> bool:
+        """Whether batches are for several processes."""
+        return self._beside > 0
+
+    def checked(self, payloads: Iterable[Sequence[bytes]]) -> Iterator[list[Outcome]]:
+        """`check` for all payloads of each batch, in order; this process takes part."""
+        rest = iter(payloads)
+        few = list(islice(rest, _WORTHWHILE if self._beside else 0))
+        if len(few) < _WORTHWHILE:
+            for batch in chain(few, rest):
+                yield check(batch)
+            return
+        # Not forked: the caller may have threads. The workers see the end of this process by themselves.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(self._beside, mp_context=context, initializer=_begin_worker)
+        yield from _shared(self._pool, self._beside, chain(few, rest))
+
+    def aside(self, function: Callable[[bytes], bytes], data: bytes) -> Callable[[], bytes]:
+        """Have a worker do this meanwhile; returns what waits for the result. Without workers it is done then."""
+        if self._pool is None:
+            return partial(function, data)
+        with _interrupts_wait():
+            return self._pool.submit(function, data).result
 
 
 @dataclass
@@ -141,14 +167,20 @@ class _Work:
 
 def _shared(pool: ProcessPoolExecutor, workers: int, payloads: Iterator[Sequence[bytes]]) -> Iterator[list[Outcome]]:
     waiting: deque[_Work] = deque()
+    is_last = False
     while True:
-        while len(waiting) < _AT_START + _AHEAD * workers and (batch := next(payloads, None)) is not None:
-            waiting.append(_Work(batch))
+        while not is_last and len(waiting) < _AT_START + _AHEAD * workers:
+            batch = next(payloads, None)
+            if batch is None:
+                is_last = True
+            else:
+                waiting.append(_Work(batch))
         if not waiting:
             return
         busy = sum(work.given is not None and not work.given.done() for work in waiting)
         not_begun = deque(work for work in waiting if work.given is None and work.done is None)
-        while not_begun and busy < 2 * workers:  # one that runs, and the next
+        ahead = 1 if is_last else 2  # one that runs, and the next; at the end this process can do the next as well
+        while not_begun and busy < ahead * workers:
             work = not_begun.popleft()
             with _interrupts_wait():  # this may start a worker
                 work.given = pool.submit(_check_batch, work.batch)
@@ -189,6 +221,7 @@ def _outcomes(batch: Sequence[bytes], given: Future[_Answer] | None) -> list[Out
 
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    gc.disable()  # nothing that it does makes cycles, and the collector would walk each batch again and again
     parent = multiprocessing.parent_process()
     assert parent is not None
     sentinel = parent.sentinel

@@ -11,10 +11,21 @@ import itertools
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, TypeAlias
 
+import msgspec
+
 from ubcp_p2p import keys
 from ubcp_p2p.ledger.entry import ENTRY_BYTES_MAX, Entry, Receipt, Voucher, pack, voucher_digest
 from ubcp_p2p.ledger.faults import BadSignature, MalformedEntry
-from ubcp_p2p.ledger.parse import UNPACK, decode, decode_again, parse_voucher, unpack
+from ubcp_p2p.ledger.parse import (
+    UNPACK_AGAIN,
+    Key,
+    Signature,
+    decode,
+    decode_again,
+    parse_voucher,
+    unpack,
+    unpack_as,
+)
 
 SIGNATURES_MAX: Final = 66  # the author, its new key, and 64 stewards
 SIGNED_BYTES_MAX: Final = ENTRY_BYTES_MAX + SIGNATURES_MAX * 102 + 16
@@ -22,6 +33,8 @@ PROOF_BYTES_MAX: Final = 2 * SIGNED_BYTES_MAX + 16
 VOUCHER_BYTES_MAX: Final = 1024
 ROLE_ENTRY: Final = "entry"
 ROLE_VOUCHER: Final = "voucher"
+
+_SIGNED_ONCE: Final = msgspec.msgpack.Decoder(tuple[bytes, tuple[tuple[Key, Signature]]])
 
 Check: TypeAlias = tuple[bytes, str, bytes, bytes]  # the arguments of keys.verify: key, role, digest, signature
 
@@ -105,21 +118,25 @@ def sign(entry: Entry, data: bytes, signers: Iterable[keys.AccountKey | keys.Nod
 
 def decode_signed(data: bytes) -> Signed:
     """The signed entry with these wire bytes; signatures are not verified here. Raises MalformedEntry."""
+    once = unpack_as(_SIGNED_ONCE, data) if len(data) <= SIGNED_BYTES_MAX else None
+    if once is not None:  # nearly always
+        body, pairs = once
+        return Signed(decode(body), body, pairs)
     row = unpack(data, SIGNED_BYTES_MAX)
     if type(row) is not list or len(row) != 2:
         raise MalformedEntry("encoding", "a signed entry has an entry and its signatures")
     body, rows = row
     if type(body) is not bytes or type(rows) is not list or not 0 < len(rows) <= SIGNATURES_MAX:
         raise MalformedEntry("encoding", f"a signed entry has 1 to {SIGNATURES_MAX} signatures")
-    pairs = tuple([_pair(pair) for pair in rows])
-    if len(pairs) > 1 and any(one[0] >= other[0] for one, other in itertools.pairwise(pairs)):
+    signatures = tuple([_pair(pair) for pair in rows])
+    if any(one[0] >= other[0] for one, other in itertools.pairwise(signatures)):
         raise MalformedEntry("encoding", "signatures must be sorted by key, each once")
-    return Signed(decode(body), body, pairs)
+    return Signed(decode(body), body, signatures)
 
 
 def decode_signed_again(data: bytes, id_: bytes) -> Signed:
     """The same for bytes that `decode_signed` has accepted before, and the entry's id: nothing is checked."""
-    body, rows = UNPACK(data)
+    body, rows = UNPACK_AGAIN(data)
     return Signed(decode_again(body, id_), body, tuple([(key, signature) for key, signature in rows]))
 
 

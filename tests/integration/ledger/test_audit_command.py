@@ -102,12 +102,13 @@ def ubcp(*words: str) -> subprocess.CompletedProcess[str]:
 
 ENDLESS = """
 import itertools, multiprocessing
-from ubcp_p2p.ledger.verifying import checked
+from ubcp_p2p.ledger.verifying import Workers
 
 if __name__ == "__main__":
-    for _ in checked(itertools.repeat([b"junk"] * 64), jobs=3):
-        if len(multiprocessing.active_children()) == 2:
-            print("3 processes", flush=True)
+    with Workers(3) as workers:
+        for _ in workers.checked(itertools.repeat([b"junk"] * 64)):
+            if len(multiprocessing.active_children()) == 2:
+                print("3 processes", flush=True)
 """
 
 
@@ -128,13 +129,14 @@ def test_as_a_process_on_several_cores(tmp_path: Path) -> None:
 
 INTERRUPTED = """
 import itertools, multiprocessing, os, signal
-from ubcp_p2p.ledger.verifying import checked
+from ubcp_p2p.ledger.verifying import Workers
 
 if __name__ == "__main__":
     try:
-        for _ in checked(itertools.repeat([b"junk"] * 64), jobs=3):
-            if len(multiprocessing.active_children()) == 2:
-                os.killpg(0, signal.SIGINT)  # as a terminal does: to workers too that have only begun to start
+        with Workers(3) as workers:
+            for _ in workers.checked(itertools.repeat([b"junk"] * 64)):
+                if len(multiprocessing.active_children()) == 2:
+                    os.killpg(0, signal.SIGINT)  # as a terminal does: to workers too that have only begun to start
     except KeyboardInterrupt:
         print("stopped")
 """

@@ -13,7 +13,7 @@ from ubcp_p2p.allocator.bounds import Instance, instance_of
 from ubcp_p2p.allocator.decide import decide
 from ubcp_p2p.allocator.displacement import displaced
 from ubcp_p2p.allocator.problem import Applicant, Ask, Cleaner, Problem, Reason, UnitUse, problem_of
-from ubcp_p2p.allocator.replay import Claim, disagreements
+from ubcp_p2p.allocator.replay import Claim, replayed
 from ubcp_p2p.allocator.solver import solve
 from ubcp_p2p.units import AMOUNT_MAX
 
@@ -142,9 +142,9 @@ def test_a_decision_is_replayed_from_its_bytes(problem: Problem) -> None:
     assert decide(again).to_bytes() == decision.to_bytes()
     claim = Claim(problem.slice, decision.budget, decision.granule, decision.accepted, decision.refused,
                   inputs_hash(blob))  # fmt: skip
-    assert disagreements(blob, claim) == ()
+    assert replayed(blob, claim).disagreements == ()
     if decision.accepted:
-        assert disagreements(blob, claim._replace(accepted=decision.accepted[1:]))
+        assert replayed(blob, claim._replace(accepted=decision.accepted[1:])).disagreements
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from tests.support.slices import id_of, made_up
 from ubcp_p2p.allocator.blob import encode_problem, inputs_hash
 from ubcp_p2p.allocator.decide import decide
-from ubcp_p2p.allocator.replay import Claim, disagreements
+from ubcp_p2p.allocator.replay import Claim, replayed
 
 PROBLEM = made_up(1, 60)
 BLOB = encode_problem(PROBLEM)
@@ -19,8 +19,8 @@ REFUSED = next(one.id for one in DECISION.outcomes if not one.accepted)
 
 
 def test_an_honest_one_agrees() -> None:
-    assert disagreements(BLOB, CLAIM) == ()
-    assert disagreements(BLOB, CLAIM._replace(accepted=DECISION.accepted[::-1])) == ()
+    assert replayed(BLOB, CLAIM).disagreements == ()
+    assert replayed(BLOB, CLAIM._replace(accepted=DECISION.accepted[::-1])).disagreements == ()
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,12 @@ def test_an_honest_one_agrees() -> None:
     ],
 )
 def test_each_lie_is_named(change: dict[str, Any], words: str) -> None:
-    found = disagreements(BLOB, CLAIM._replace(**change))
+    found = replayed(BLOB, CLAIM._replace(**change)).disagreements
     assert len(found) == 1
     assert words in found[0]
 
 
 def test_inputs_that_are_none() -> None:
     blob = BLOB[:-1]
-    (found,) = disagreements(blob, CLAIM._replace(inputs=inputs_hash(blob)))
+    (found,) = replayed(blob, CLAIM._replace(inputs=inputs_hash(blob))).disagreements
     assert found.startswith("the inputs are no problem of a slice: ")

@@ -25,6 +25,7 @@ from ubcp_p2p.ledger.entry import ZERO, Heal, Kind, OpenAccount, Rotate, entry_i
 from ubcp_p2p.ledger.export import Record, RecordKind, Roots, UnreadableExport, read_export, write_export
 from ubcp_p2p.ledger.faults import FAULTS
 from ubcp_p2p.ledger.frauds import FRAUDS, Scene
+from ubcp_p2p.ledger.merkle import root_of_sorted
 from ubcp_p2p.ledger.parse import make
 from ubcp_p2p.ledger.plant import write_synthetic
 from ubcp_p2p.ledger.report import Report
@@ -33,7 +34,7 @@ from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.synth import Community, simulate
 from ubcp_p2p.ledger.targets import Occupied
-from ubcp_p2p.ledger.verifying import BATCH, Bad, batches, check, checked
+from ubcp_p2p.ledger.verifying import BATCH, Bad, Workers, batches, check
 from ubcp_p2p.ledger.wire import Signed, decode_signed, sign
 from ubcp_p2p.ledger.world import CHARTER, World
 
@@ -342,7 +343,9 @@ def test_workers_and_this_process_verify_in_order(path: Path) -> None:
     expected = check(payloads)
     assert isinstance(expected[7], Bad) and expected[7].code == "signature"
     assert sum(isinstance(outcome, Signed) for outcome in expected) == len(payloads) - 1
-    assert list(checked(iter(many), jobs=2)) == [expected] * 20
+    with Workers(2) as workers:
+        assert list(workers.checked(iter(many))) == [expected] * 20
+        assert workers.aside(root_of_sorted, bytes(64))() == root_of_sorted(bytes(64))
 
 
 @pytest.mark.slow
@@ -589,7 +592,7 @@ def test_no_file_and_no_ledger(tmp_path: Path) -> None:
 def test_histories_are_read_again(path: Path) -> None:
     with ExportSource(path) as source:
         auditor = Auditor(source, Ledger(source.charters))
-        auditor.run(jobs=1, clock=LATE, as_of=None)
+        auditor.run(Workers(1), clock=LATE, as_of=None)
         everything = [decode_signed(r.payload) for r in records_of(path) if r.kind is RecordKind.ENTRY]
         for author in auditor.applied:
             assert list(auditor.history(author)) == [s for s in everything if s.entry.author == author]
