@@ -35,6 +35,7 @@ DEADLINE = "1h"
 SAMPLE_PROMPT = "ROMEO. "
 SAMPLE_BYTES = 280
 SAMPLE_SEED = 1
+HELD_S = 15.0  # for the last checks; where no round follows, a paymaster waits longer for a validator that is gone
 
 LEDGER = '\n[ledger]\ncharter = "{charter}"\n'
 SERVES = f'\n[serving]\ndevice_class = "{DEVICE_CLASS}"\n'
@@ -321,17 +322,18 @@ class Story(Trial):
     def _settle(self) -> None:
         """Wait until the ledger has the receipts of all that the survivors have earned, and all agree on it."""
         self._now("each peer puts its newest voucher into the ledger, as a receipt: one a slice")
-        self._until_all(
-            [self._node(name) for name in SURVIVORS],
-            lambda status: all(
-                row["earned"]
-                and row["earned"] == row["receipted"]
-                and not row["unpaid_rounds"]
-                and not row["held_rounds"]
+        patience_s = time.monotonic() + HELD_S
+
+        def so(status: dict[str, Any]) -> bool:
+            """Rounds that were drawn for a check are paid when it is reported; nobody reports for who was killed."""
+            late = time.monotonic() > patience_s
+            return all(
+                row["earned"] and row["earned"] == row["receipted"] and not row["unpaid_rounds"]
+                and (late or not row["held_rounds"])
                 for row in status["earning"]
-            ),
-            "the last receipts",
-        )
+            )  # fmt: skip
+
+        self._until_all([self._node(name) for name in SURVIVORS], so, "the last receipts")
 
         def agreed() -> bool:
             found = [self._node(name).status() for name in (ASKER, *SURVIVORS)]
@@ -339,6 +341,13 @@ class Story(Trial):
 
         self._until(agreed, "all nodes to agree on all balances", ends=True)
         self._say("All nodes have the receipts, and come to the same balances.")
+        for name in SURVIVORS:
+            status = self._node(name).status()
+            held = sum(row["held_rounds"] for row in status["earning"]) if status else 0
+            if held:
+                self._say(
+                    f"{held} rounds of {name} still wait for a check: their validator was killed, or was no honest one."
+                )
 
     def _audit(self, before: Mapping[str, Credits]) -> Books:
         self._now("bringing the nodes' stores together into one export, and auditing it in a process of its own")

@@ -125,7 +125,7 @@ def show_books(books: Books) -> Iterator[RenderableType]:
 def decision_lines(decisions: Sequence[Told]) -> list[str]:
     """A line for each row of slices in which one peer gave one verdict, with the words of the first."""
     found = []
-    ordered = sorted(decisions, key=lambda told: (told.node, told.slice))
+    ordered = sorted(decisions, key=lambda told: (told.node, told.run, told.slice))
     for (node, run, accepted), rows in groupby(ordered, key=lambda told: (told.node, told.run, told.accepted)):
         first, *more = rows
         last = more[-1].slice if more else first.slice
@@ -145,8 +145,8 @@ def conclusions(books: Books) -> list[str]:
     for name, rest in late.items():
         if rest > 0:
             lines.append(
-                f"{name}'s newest voucher is for {credits_text(rest)} credits more than its last receipt: it was "
-                "killed before the next one. They stay promised: the paymaster's CLOSE pays them."
+                f"{name}'s newest voucher is for {credits_text(rest)} credits more than its last receipt, of which "
+                "there is one a slice. They stay promised: the paymaster's CLOSE pays them."
             )
     open_ = [bound for bound in books.requests if bound.credits > bound.paid]
     if after.reserved and open_:
@@ -156,7 +156,7 @@ def conclusions(books: Books) -> list[str]:
             "in receipts, and then the paymaster's CLOSE pays what it has promised and returns the rest. The demo does "
             "not wait for that."
         )
-    faults = "no fault" if not audit.faults else f"{len(audit.faults)} faults"
+    faults = f"{len(audit.faults)} faults, all of the villain" if audit.faults else "no fault"
     lines.append(
         f"An auditor that knows nothing but the exported file: {audit.entries} entries, {audit.valid} valid, "
         f"{audit.replayed} decisions made again from their inputs, {faults}, in {audit.seconds:.1f} s."
