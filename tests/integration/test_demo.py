@@ -18,6 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ubcp_p2p.peer.demo.villain import VILLAINS
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 KEYS = {
@@ -25,6 +27,7 @@ KEYS = {
     "killed_peer_round", "credits", "decisions", "audit", "seconds",
 }  # fmt: skip
 GONE_S = 10.0
+HARM_MAX = 0.1  # a short run is noisy: the standard error of each loss is some 0.6 %
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,25 @@ def test_the_story_comes_true_and_is_told_in_one_document(places: Places, tmp_pa
     assert (kept / "demo.ledger").stat().st_size > 0
     assert not places.processes()
     assert places.left() == [kept]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", VILLAINS)
+def test_a_villain_is_caught_unpaid_and_harmless(places: Places, kind: str) -> None:
+    with demo(places, "--json", "--villain", kind) as process:
+        output, told = process.communicate()
+    assert process.returncode == 0, told
+    result = json.loads(output)
+    assert set(result) == KEYS | {"villain"}
+    assert set(result["villain"]) == {"kind", "caught", "how", "paid", "harm"}
+    assert (result["villain"]["kind"], result["villain"]["caught"], result["villain"]["paid"]) == (kind, True, 0)
+    assert result["villain"]["how"]
+    assert result["villain"]["harm"] < HARM_MAX
+    assert (result["peers"], result["replicas_identical"]) == (4, True)
+    assert 1.0 < result["loss_last"] < result["loss_first"]
+    blamed = {fault["account"] for fault in result["audit"]["faults"]}
+    assert len(blamed) == (kind == "forker")  # whose account it is, the demo has looked at
+    assert not places.processes()
 
 
 @pytest.mark.parametrize(

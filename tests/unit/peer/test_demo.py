@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from ubcp_p2p.cli.demo import Villain
 from ubcp_p2p.cli.main import main
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.peer.demo.alone import Alone, ways
-from ubcp_p2p.peer.demo.board import Board, HeldOut
+from ubcp_p2p.peer.demo.board import Accusation, Board, HeldOut
 from ubcp_p2p.peer.demo.books import Audit, Books, Bound, Credits, Told
 from ubcp_p2p.peer.demo.community import Community
 from ubcp_p2p.peer.demo.plots import terminal_plot, write_png
@@ -24,6 +25,9 @@ from ubcp_p2p.peer.demo.run import shortened
 from ubcp_p2p.peer.demo.story import Kill, Outcome
 from ubcp_p2p.peer.demo.tables import decision_lines
 from ubcp_p2p.peer.demo.view import LiveView, PlainView
+from ubcp_p2p.peer.demo.villain import VILLAINS, Caught, Evidence, harm, judge
+from ubcp_p2p.peer.demo.villains.__main__ import PARTS
+from ubcp_p2p.peer.demo.without import groups_of
 
 NAMES = ("peer 1", "peer 2", "peer 3", "peer 4")
 
@@ -155,12 +159,18 @@ def test_a_story_that_came_true_passes() -> None:
         ({"last": HeldOut(5, 1.74, 0.01)}, "rounds were made"),
         ({"last": HeldOut(6, 1.82, 0.01)}, "not clearly below"),
         ({"last": HeldOut(6, 1.95, 0.01)}, "not clearly below"),
-        ({"books": _books(audit=Audit(70, 70, [{"code": "fork"}], 4, 0.2))}, "found 1 faults: .*fork"),
+        ({"books": _books(audit=Audit(70, 70, [{"code": "fork", "account": "ab"}], 4, 0.2))}, "found 1 faults: .*fork"),
         ({"books": _books(audit=Audit(70, 69, (), 4, 0.2))}, "69 of 70 entries are valid"),
         ({"books": _books(audit=Audit(70, 70, (), 0, 0.2))}, "0 decisions could be made again"),
         ({"books": _books(after={**_books().after, "asker": Credits(4000, 0, 499, 401, 3100)})}, "do not add up"),
         ({"books": _books(after={**_books().after, "asker": Credits(4000, 0, 500, 399, 3100)})}, "do not add up"),
         ({"books": _books(after=_unpaid())}, "peer 3 worked and was not paid"),
+        (
+            {"villain": Caught("forker", False, "nobody saw it", 0, 0.0, 0.0)},
+            "got away with it: The forker was NOT CAUGHT",
+        ),
+        ({"villain": Caught("copycat", True, "peer 1 caught it", 1, 0.0, 0.01)}, "It was paid 0.000001 credits"),
+        ({"villain": Caught("copycat", True, "peer 1 caught it", 0, 0.09, 0.01)}, "9.0 ± 1.0 % of the loss"),
     ],
 )
 def test_a_story_that_did_not_come_true_is_refused(changes: dict[str, Any], words: str) -> None:
@@ -182,6 +192,56 @@ def test_the_community_is_not_asked_while_its_slices_are_decided_on() -> None:
     begins = float(community.charter.epoch)
     asked_at = [into for into in range(8) if not community.decides(begins + into)]
     assert asked_at == [3, 4, 5]  # 2 s for the decisions, and 2 s for the request to get around
+
+
+def _evidence(**changes: Any) -> Evidence:
+    return dataclasses.replace(Evidence((), frozenset(), (), "", 4), **changes)
+
+
+def test_a_villain_is_caught_by_what_the_honest_say_of_it() -> None:
+    checked = Accusation("peer 2", "checked", 3, "steps: it leads elsewhere")
+    for kind in ("freeloader", "copycat", "weight-inflator"):
+        caught, how = judge(kind, _evidence(accusations=[checked], barred="not paid any more"))
+        assert caught
+        assert how == "peer 2 caught it, first in round 3: steps: it leads elsewhere. The paymaster: not paid any more"
+    assert judge("nan-sender", _evidence(accusations=[checked])) == (False, "nobody saw it")
+    assert judge("nan-sender", _evidence(accusations=[Accusation("peer 1", "rejected", 3, "not finite")]))[0]
+    assert judge("state-liar", _evidence(accusations=[Accusation("peer 3", "bad state", 3, "another hash")]))[0]
+    assert not judge("forker", _evidence(frozen={"asker", "peer 1"}))[0]  # not everywhere
+    assert judge("forker", _evidence(frozen={"asker", "peer 1", "peer 2", "peer 3"}))[0]
+    assert not judge("overspender", _evidence())[0]
+    assert judge("overspender", _evidence(refusals=["it has less"])) == (
+        True, "1 honest nodes refused its request: it has less"
+    )  # fmt: skip
+
+
+def test_silence_and_honest_findings_accuse_nobody() -> None:
+    board = _board()
+    for finding in ("honest", "unopened", "steps"):
+        board.hear(
+            "peer 1",
+            {"kind": "checked", "round": 3, "peer": "key of peer 2", "finding": finding, "words": finding, "time": 1.0},
+        )
+    assert board.accused == {"peer 2": [Accusation("peer 1", "checked", 3, "steps: steps")]}
+
+
+def test_harm_is_what_the_run_without_it_did_not_have() -> None:
+    assert harm(HeldOut(6, 2.2, 0.03), HeldOut(6, 2.0, 0.04)) == pytest.approx((0.1, 0.025))
+    assert harm(HeldOut(6, 2.2, 0.03), None) == (0.0, 0.0)  # no offer of it was in a round
+    keys = {"peer 1": b"b", "peer 2": b"a"}
+    members = {0: ("peer 1", "villain"), 1: ("peer 1", "peer 2", "villain"), 2: ("villain",)}
+    assert groups_of(members, keys) == [(b"b",), (b"a", b"b"), (b"a", b"b")]
+
+
+def test_the_document_of_a_villain() -> None:
+    found = document(_outcome(villain=Caught("forker", True, "all have the proof", 0, 0.012345, 0.01)))
+    assert found["villain"] == {
+        "kind": "forker", "caught": True, "how": "all have the proof", "paid": 0, "harm": 0.0123,
+    }  # fmt: skip
+
+
+def test_the_command_the_demo_and_the_villains_know_the_same_kinds() -> None:
+    assert {*Villain} == VILLAINS.keys() == PARTS.keys()
 
 
 def test_members_that_committed_different_states_are_refused() -> None:
