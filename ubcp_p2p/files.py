@@ -60,8 +60,8 @@ def open_atomic(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
         ) from None
 
 
-def read_limited(path: Path, *, bytes_max: int) -> bytes:
-    """The whole file, which may have at most `bytes_max` bytes.
+def read_limited(path: Path, *, bytes_max: int, hint: str = "it is not a file that ubcp wrote") -> bytes:
+    """The whole file, which may have at most `bytes_max` bytes. hint: what to do with a larger one.
 
     Raises FileNotFoundError when it is absent, LocalIOError when it is unreadable, no plain file, or larger.
     """
@@ -76,7 +76,7 @@ def read_limited(path: Path, *, bytes_max: int) -> bytes:
     except OSError as error:
         raise LocalIOError(f"cannot read {path}: {error.strerror}", hint="check its owner and mode") from None
     if len(data) > bytes_max:
-        raise LocalIOError(f"{path} has more than {bytes_max} bytes", hint="it is not a file that ubcp wrote")
+        raise LocalIOError(f"{path} has more than {bytes_max} bytes", hint=hint)
     return data
 
 

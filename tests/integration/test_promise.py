@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.live import charter_file, hand_in, ledger_of, open_chains, short_slices, ubcp
+from tests.support.models import evaluate
 from tests.support.processes import until
 from tests.support.swarm import STEP_S, Peer, Swarm, tiny
 from ubcp_p2p.ledger.store import Store
@@ -85,6 +86,11 @@ def test_the_life_of_a_run(swarm: Swarm, tmp_path: Path) -> None:
           STEP_S + SLICES * SLICE_S, "the paymaster has closed it")  # fmt: skip
     contributors = (b, c, late)
     promised = {peer.public: earned(peer) for peer in contributors}
+    copies = ubcp(payer, "runs", "--json").document["fetched"]  # by itself, before they left
+    copy = max(copies, key=lambda row: int(row["round"]))
+    certificate, _ = evaluate(Path(copy["path"]))
+    assert 2 * certificate.round >= max(peer.run("plays")["round"] for peer in contributors if peer is not c)
+    assert set(certificate.group.peers) <= {peer.public for peer in contributors}
     until(lambda: len({ledger_of(p)["balances_root"] for p in (payer, b, c, late)}) == 1, STEP_S, "all agree")
     quote = ubcp(payer, "submit", str(recipe), "--run", "more", "--purpose", "research", "--json")
     for peer in (payer, b, c, late):

@@ -27,7 +27,7 @@ from ubcp_p2p.swarm.membership import Beat
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.quorum import ROUND_MAX, Certificate, Group, Seat, Standing, vote_digest
 from ubcp_p2p.swarm.run import Observer, RunMember, RunSettings
-from ubcp_p2p.swarm.states import CERTIFICATE, STATE, STATE_DOMAIN, States
+from ubcp_p2p.swarm.states import CERTIFICATE, COPY, STATE, STATE_DOMAIN, States
 from ubcp_p2p.swarm.votes import Polls
 
 Modes = Mapping[str, Any]
@@ -127,7 +127,7 @@ class LyingStates(States):
         if what == CERTIFICATE:
             certificate = standing.certificate.to_bytes() if standing.certificate is not None else b""
             await stream.send([standing.state_hash, certificate], timeout_s=5.0)
-        elif what == STATE:
+        elif what in (STATE, COPY):
             await stream.send([len(data)], timeout_s=5.0)
             await stream.send_block(memoryview(data), stall_s=10.0)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 
 def on_a_terminal(answers: Sequence[str], arguments: Sequence[str], env: Mapping[str, str]) -> tuple[int, str]:
-    """Run `ubcp` with a terminal, typing each answer when a prompt ends in ": "; its exit code, and what was shown."""
+    """Run `ubcp` with a terminal, typing an answer whenever what is shown ends in ": "; its exit code, and that."""
     child, terminal = pty.fork()
     if child == 0:
         os.execve(sys.executable, [sys.executable, "-m", "ubcp_p2p", *arguments], dict(env))
@@ -24,7 +24,7 @@ def on_a_terminal(answers: Sequence[str], arguments: Sequence[str], env: Mapping
             if not data:
                 break
             shown += data
-            while prompts < len(answers) and shown.count(b": ") > prompts:
+            if prompts < len(answers) and shown.endswith(b": "):
                 os.write(terminal, answers[prompts].encode() + b"\n")
                 prompts += 1
     finally:

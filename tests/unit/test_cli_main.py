@@ -6,12 +6,14 @@ import errno
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from ubcp_p2p.cli import main as cli
 from ubcp_p2p.cli.output import JsonOption, emit_json, require_extra
@@ -133,6 +135,21 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str], name: str) -
         pytest.skip(f"{cli.COMMANDS[name].module} is not written yet")
     assert cli.main([name, "--help"]) == 0
     assert cli.COMMANDS[name].help.split(":")[0] in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_help_says_what_to_write_and_not_its_type(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """ "--purpose PURPOSE", not "--purpose <list[str]>", in every command of every command; and no brackets twice."""
+    command = cli.COMMANDS[name]
+    found = cli._load(command)
+    below = found.registered_commands if isinstance(found, typer.Typer) else []
+    names = [[str(each.name or getattr(each.callback, "__name__", ""))] for each in below]
+    for words in ([], *names):
+        assert cli.main([name, *words, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert f"Usage: ubcp {' '.join([name, *words])} " in shown
+        assert re.findall(r"<[a-z]+[ \[>].*|\[\[.*", shown) == []
 
 
 def test_the_libraries_are_quiet_unless_the_user_asks(monkeypatch: pytest.MonkeyPatch) -> None:

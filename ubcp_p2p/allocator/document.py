@@ -5,6 +5,9 @@ Only `problem` decides what is allowed; this module reads and writes. Every numb
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -43,6 +46,11 @@ FORMAT: Final = "ubcp-allocate/1"
 DOCUMENT_BYTES_MAX: Final = 16 << 20  # JSON is four times as wordy as the canonical form
 _HINT: Final = "docs/allocator.md describes the file; `ubcp allocate --schema` prints its JSON schema"
 _VALUE_CHARS_MAX: Final = 60
+_ROW: Final = re.compile(r"(units|applicants|asks)\[([0-9]+)\]\.(.+)")  # as BadProblem names a field of a sorted row
+_FIELDS: Final = {  # of a Problem → of the file, where they differ
+    "applicant": "user", "waited": "waited_slices", "urgency": "urgency_permille", "stalled": "stalled_slices",
+    "carbon": "carbon_g_per_kwh", "rules.slice_s": "rules.slice_seconds",
+}  # fmt: skip
 
 
 def _hex(text: str) -> str:
@@ -136,9 +144,9 @@ class _Document(_Table):
 
 def parse(data: bytes, *, where: str) -> Problem:
     """The problem of a JSON document. Raises ConfigError, naming the field and what is wrong with it."""
+    plain = _without_doubled_keys(data, where)
     try:
         document = _Document.model_validate_json(data)
-        return _problem(document)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in fault["loc"]) or "the document"
@@ -146,9 +154,12 @@ def parse(data: bytes, *, where: str) -> Problem:
         value = repr(fault["input"])
         if not isinstance(fault["input"], dict | list | bytes) and fault["type"] != "json_invalid":
             reason += f" (it is {value if len(value) <= _VALUE_CHARS_MAX else value[:_VALUE_CHARS_MAX] + '…'})"
-        raise ConfigError(f"{where}: {field}: {reason}", hint=_HINT) from None
+        raise ConfigError(f"{where}: {field}: {reason}{_whose(plain, fault['loc'])}", hint=_HINT) from None
+    _refuse_doubled_rows(document, where)
+    try:
+        return _problem(document)
     except BadProblem as error:
-        raise ConfigError(f"{where}: {error.message}", hint=error.hint or _HINT) from None
+        raise ConfigError(f"{where}: {_in_the_file(error, document)}", hint=error.hint or _HINT) from None
 
 
 def schema() -> dict[str, Any]:
@@ -173,6 +184,83 @@ def to_json(problem: Problem, decision: Decision) -> dict[str, Any]:
         "budget_used": decision.used, "budget": decision.budget, "granule": decision.granule,
         "reserve_unused": decision.reserve_unused, "refused": dict(decision.refused), "decisions": rows,
     }  # fmt: skip
+
+
+class _Doubled(Exception):
+    """A key that stands twice in one object; `fields` are all that the object has."""
+
+    def __init__(self, key: str, fields: dict[str, Any]) -> None:
+        self.key, self.fields = key, fields
+
+
+def _without_doubled_keys(data: bytes, where: str) -> Any:
+    """What the JSON says, None where it is none. Raises ConfigError for a key that stands twice in one object.
+
+    Of two values of one key a parser takes either: what a person wrote must not hang on which.
+    """
+
+    def checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise _Doubled(key, dict(pairs))
+            found[key] = value
+        return found
+
+    try:
+        return json.loads(data, object_pairs_hook=checked)
+    except _Doubled as doubled:
+        row = next((doubled.fields[key] for key in ("id", "name") if key in doubled.fields), None)
+        place = f" of {row[: 2 * ID_BYTES]!r}" if isinstance(row, str) and doubled.key not in ("id", "name") else ""
+        raise ConfigError(
+            f"{where}: the key {doubled.key[:_VALUE_CHARS_MAX]!r} stands twice in one object{place}",
+            hint="take one of the two out",
+        ) from None
+    except (ValueError, RecursionError):
+        return None  # the parser of the document tells what is wrong with it
+
+
+def _whose(plain: Any, place: tuple[int | str, ...]) -> str:
+    """The id or name of the row that a field lies in, for who cannot count to it; "" where there is none."""
+    match place:
+        case ("units" | "users" | "requests" as rows, int(number), _, *_):
+            key = plain[rows][number].get("name" if rows == "units" else "id")
+            known = isinstance(key, str) and 0 < len(key) <= 2 * ID_BYTES and key.isprintable()
+            return f" (the {rows.removesuffix('s')} {key})" if known else ""
+    return ""
+
+
+def _rows(document: _Document) -> dict[str, tuple[str, str, Sequence[str]]]:
+    """By the list's name in a Problem: its name in the file, what names one row there, and those of all rows."""
+    return {
+        "units": ("units", "name", [unit.name for unit in document.units]),
+        "applicants": ("users", "id", [user.id for user in document.users]),
+        "asks": ("requests", "id", [request.id for request in document.requests]),
+    }
+
+
+def _refuse_doubled_rows(document: _Document, where: str) -> None:
+    """Raises ConfigError for two rows of one id or name."""
+    for name, what, keys in _rows(document).values():
+        first: dict[str, int] = {}
+        for place, key in enumerate(keys):
+            if key in first:
+                raise ConfigError(
+                    f"{where}: {name}.{place}.{what}: {key!r} is that of {name}.{first[key]} too", hint=_HINT
+                )
+            first[key] = place
+
+
+def _in_the_file(error: BadProblem, document: _Document) -> str:
+    """The words of an error with the file's own names: a Problem has its rows sorted, and calls some otherwise."""
+    reason = error.message.removeprefix(f"{error.field}: ").replace("the applicants", "the users")
+    match = _ROW.fullmatch(error.field)
+    if match is None:
+        return f"{_FIELDS.get(error.field, error.field)}: {reason}"
+    name, _, keys = _rows(document)[match[1]]
+    in_order = sorted(range(len(keys)), key=lambda place: keys[place].encode("utf-8", "surrogatepass"))
+    place = in_order[int(match[2])]
+    return f"{name}.{place}.{_FIELDS.get(match[3], match[3])}: {reason} (the {name.removesuffix('s')} {keys[place]})"
 
 
 def _problem(document: _Document) -> Problem:

@@ -54,6 +54,11 @@ def _of_stewards(charter: Charter) -> Iterator[Danger]:
         yield Danger("threshold", "an open network: nobody vouches for persons, and one can enrol as a thousand",
                      "name at least 3 stewards and set threshold = 2")  # fmt: skip
         return
+    if k == n == 1:
+        yield Danger("threshold", "there is one steward: a thief of that one key can enrol anybody and change the "
+                     "charter, and with the key lost nobody is enrolled and no version follows, for ever",
+                     "name at least 3 stewards and set threshold = 2")  # fmt: skip
+        return
     if k == 1:
         yield Danger("threshold", "one steward alone, or a thief of one key, can enrol anybody and change the charter",
                      "set threshold = 2, with at least 3 stewards")  # fmt: skip

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ubcp_p2p.errors import UbcpError
@@ -98,11 +99,14 @@ def check(charter: Charter) -> None:
                "exposure_cap": charter.exposure_cap}  # fmt: skip
     for key, amount in amounts.items():
         need(0 <= amount <= AMOUNT_MAX, key, f"amounts must be 0 to {AMOUNT_MAX} µcredits")
-    need(0 <= charter.threshold <= len(charter.stewards) <= STEWARDS_MAX, "stewards",
-         f"stewards must be k to {STEWARDS_MAX}")  # fmt: skip
+    check_threshold(charter.threshold, len(charter.stewards))
     need(all(len(key) == 32 for key in charter.stewards), "stewards", "stewards must be keys of 32 bytes")
     need(list(charter.stewards) == sorted(set(charter.stewards)), "stewards", "stewards must be sorted, each once")
-    _check_names(charter)
+    _check_names("unit", "units", 1, [unit.name for unit in charter.units])
+    _check_names("device", "device classes", 1, [device.name for device in charter.devices])
+    check_purposes(charter.purposes, charter.refused)
+    check_name(charter.name)
+    check_languages(charter.languages)
     need(all(1 <= unit.weight <= 10**6 for unit in charter.units), "unit.weight", "weights must be 1 to 10^6")
     need(all(1 <= device.peak <= PEAK_MAX for device in charter.devices), "device.peak_gflops",
          "device peaks must be 1 to 10^12 GFLOP/s")  # fmt: skip
@@ -116,6 +120,36 @@ def need(good: bool, key: str, what: str) -> None:
     """Raise CharterError of a field unless `good`."""
     if not good:
         raise CharterError("charter-field", f"the charter's {what}", key=key)
+
+
+def check_threshold(threshold: int, stewards: int) -> None:
+    """How many of so many stewards must sign. Raises CharterError."""
+    need(stewards <= STEWARDS_MAX, "stewards", f"stewards are {stewards}, and {STEWARDS_MAX} are the most")
+    named = f"{f'only {stewards}' if stewards else 'no'} steward{' is' if stewards == 1 else 's are'} named"
+    need(0 <= threshold <= stewards, "threshold", f"threshold is {threshold}, but {named}")
+
+
+def check_purposes(purposes: Sequence[str], refused: Sequence[str]) -> None:
+    """Those that requests may name, and those that nothing is for. Raises CharterError."""
+    _check_names("purposes", "purposes", 1, purposes)
+    _check_names("purposes_refused", "refused purposes", 0, refused)
+    both = sorted(set(purposes) & set(refused))
+    need(not both, "purposes_refused", f"purposes have {', '.join(both)!r} both allowed and refused")
+
+
+def check_languages(languages: Sequence[str]) -> None:
+    """Raises CharterError."""
+    need(len(languages) <= LANGUAGES_MAX, "languages", f"languages must be at most {LANGUAGES_MAX}")
+    need(list(languages) == sorted(set(languages)), "languages", "languages must be sorted, each once")
+    need(all(_LANGUAGE.fullmatch(tag) for tag in languages), "languages",
+         "languages must be tags like en or pt-BR: 2 to 35 letters, digits and hyphens")  # fmt: skip
+
+
+def check_energy(currency: str, tariff: int, carbon_g: int) -> None:
+    """A currency, what a kWh costs in millionths of it, and what it emits. Raises CharterError."""
+    need(bool(_CURRENCY.fullmatch(currency)), "cost.currency", "currency must be three capital letters, as EUR")
+    need(0 <= tariff <= TARIFF_MAX, "cost.tariff_per_kwh", "tariff must be 0 to 1,000,000 per kWh")
+    need(0 <= carbon_g <= CARBON_MAX_G, "cost.gco2_per_kwh", "carbon must be 0 to 10^6 g per kWh")
 
 
 def _check_times(charter: Charter) -> None:
@@ -135,30 +169,20 @@ def _check_times(charter: Charter) -> None:
          f"longest enrolment must be 1 to {max(1, year)} periods (a year)")  # fmt: skip
 
 
-def _check_names(charter: Charter) -> None:
-    units, devices = [unit.name for unit in charter.units], [device.name for device in charter.devices]
-    lists = (
-        ("unit", "units", 1, units), ("device", "device classes", 1, devices),
-        ("purposes", "purposes", 1, charter.purposes), ("purposes_refused", "refused purposes", 0, charter.refused),
-    )  # fmt: skip
-    for key, what, least, rows in lists:
-        need(least <= len(rows) <= ROWS_MAX, key, f"{what} must be {least} to {ROWS_MAX}")
-        need(list(rows) == sorted(set(rows), key=str.encode), key, f"{what} must be sorted by name, each once")
-        need(all(is_text(text) for text in rows), key,
-             f"names must have 1 to {TEXT_BYTES_MAX} bytes and no control characters")  # fmt: skip
-    need(is_text(charter.name), "name", f"name must have 1 to {TEXT_BYTES_MAX} bytes and no control characters")
-    both = sorted(set(charter.purposes) & set(charter.refused))
-    need(not both, "purposes_refused", f"purposes have {', '.join(both)!r} both allowed and refused")
-    need(len(charter.languages) <= LANGUAGES_MAX, "languages", f"languages must be at most {LANGUAGES_MAX}")
-    need(list(charter.languages) == sorted(set(charter.languages)), "languages", "languages must be sorted, each once")
-    need(all(_LANGUAGE.fullmatch(tag) for tag in charter.languages), "languages",
-         "languages must be tags like en or pt-BR: 2 to 35 letters, digits and hyphens")  # fmt: skip
+def check_name(name: str) -> None:
+    """Of a community. Raises CharterError."""
+    need(is_text(name), "name", f"name must have 1 to {TEXT_BYTES_MAX} bytes and no control characters")
+
+
+def _check_names(key: str, what: str, least: int, rows: Sequence[str]) -> None:
+    need(least <= len(rows) <= ROWS_MAX, key, f"{what} must be {least} to {ROWS_MAX}")
+    need(list(rows) == sorted(set(rows), key=str.encode), key, f"{what} must be sorted by name, each once")
+    need(all(is_text(text) for text in rows), key,
+         f"names must have 1 to {TEXT_BYTES_MAX} bytes and no control characters")  # fmt: skip
 
 
 def _check_cost(cost: CostBasis, peaks: dict[str, int]) -> None:
-    need(bool(_CURRENCY.fullmatch(cost.currency)), "cost.currency", "currency must be three capital letters, as EUR")
-    need(0 <= cost.tariff <= TARIFF_MAX, "cost.tariff_per_kwh", "tariff must be 0 to 1,000,000 per kWh")
-    need(0 <= cost.carbon_g <= CARBON_MAX_G, "cost.gco2_per_kwh", "carbon must be 0 to 10^6 g per kWh")
+    check_energy(cost.currency, cost.tariff, cost.carbon_g)
     names = [device.name for device in cost.devices]
     key = "cost.device"
     need(1 <= len(names) <= ROWS_MAX, key, f"devices with a cost must be 1 to {ROWS_MAX}")

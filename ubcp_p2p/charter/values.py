@@ -227,8 +227,13 @@ class Charters:
         if 1 <= number <= len(self._versions):
             if charter.id == self._ids[number - 1]:
                 return False
-            if number > 1:
-                check_signatures(signed, self._versions[number - 2].charter)
+            if number == 1:  # what the network's id is made of
+                raise CharterConflict(
+                    "charter-conflict", f"{charter.name!r} is another community's charter: that of the network "
+                    f"{charter.id.hex()[:16]}…, not {self.network.hex()[:16]}…",
+                    hint="a next version of a community's own charter is made with `ubcp charter new --from`",
+                )  # fmt: skip
+            check_signatures(signed, self._versions[number - 2].charter)
             raise CharterConflict(
                 "charter-conflict", f"two charters of version {number}",
                 hint="the stewards must settle which one holds; this node keeps the one that it had",

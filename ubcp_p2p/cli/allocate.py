@@ -13,6 +13,7 @@ from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.log import printable
 
 ID_CHARS: Final = 8  # of an id in words; --json has all of them
+TOO_LARGE: Final = "leave out spaces, users without a request and requests of other slices: a slice has 10,000 at most"
 
 
 def allocate(
@@ -41,7 +42,7 @@ def allocate(
     if file is None:
         raise ConfigError("FILE is missing", hint="`ubcp allocate --schema` prints what it must have")
     try:
-        data = read_limited(file, bytes_max=DOCUMENT_BYTES_MAX)
+        data = read_limited(file, bytes_max=DOCUMENT_BYTES_MAX, hint=TOO_LARGE)
     except FileNotFoundError:
         raise ConfigError(
             f"there is no file {file}", hint="name a slice's problem, as docs/allocator.md has it"

@@ -170,7 +170,7 @@ def show(
 def credits_(
     account: Annotated[
         str | None,
-        typer.Argument(metavar="[ACCOUNT]", help="Its first 4 or more hex digits [default: the profile's account]."),
+        typer.Argument(metavar="ACCOUNT", help="Its first 4 or more hex digits [default: the profile's account]."),
     ] = None,
     as_of: Annotated[
         str | None,

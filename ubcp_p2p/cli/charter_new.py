@@ -25,8 +25,8 @@ COSTS: Final = ("currency", "tariff", "carbon")
 
 
 def new(
-    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where to write it.")] = Path("charter.toml"),
-    name: Annotated[str | None, typer.Option("--name", help="What the community is called.")] = None,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path("charter.toml"),
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="What the community is called.")] = None,
     language: Annotated[
         list[str] | None, typer.Option("--language", metavar="TAG", help="As en, pt-BR (repeatable).")
     ] = None,
@@ -50,7 +50,9 @@ def new(
     newcomer_permille: Annotated[
         int | None, typer.Option("--newcomer-permille", metavar="N", help="Kept for newcomers [default: 150].")
     ] = None,
-    purpose: Annotated[list[str] | None, typer.Option("--purpose", help="That requests may have (repeatable).")] = None,
+    purpose: Annotated[
+        list[str] | None, typer.Option("--purpose", metavar="PURPOSE", help="That requests may have (repeatable).")
+    ] = None,
     refuse: Annotated[
         list[str] | None, typer.Option("--refuse", metavar="PURPOSE", help="That nothing is for (repeatable).")
     ] = None,
@@ -59,7 +61,10 @@ def new(
     ] = None,
     currency: Annotated[str | None, typer.Option("--currency", metavar="CODE", help="As EUR: of the costs.")] = None,
     tariff: Annotated[str | None, typer.Option("--tariff", metavar="MONEY", help="Of a kWh, as 0.30.")] = None,
-    carbon: Annotated[int | None, typer.Option("--carbon", metavar="GRAMS", help="Of CO2 for a kWh.")] = None,
+    carbon: Annotated[
+        str | None,
+        typer.Option("--carbon", metavar="GRAMS|COUNTRY", help="Of CO2 for a kWh; or the average of a country, as DE."),
+    ] = None,
     from_: Annotated[
         Path | None, typer.Option("--from", metavar="OLD", help="Make the version that follows this one.")
     ] = None,
@@ -160,14 +165,18 @@ def _next(old: Path, effective: int | None, given: dict[str, Any]) -> Charter:
 def _answers(given: dict[str, Any], own: bytes | None, asks: bool) -> Answers:
     """What the options say, and the terminal where they say nothing. Raises ConfigError."""
     from ubcp_p2p.charter.draft import ALLOWANCE, NEWCOMER_PERMILLE, PURPOSES, REFUSED, UNITS, Answers, majority
-    from ubcp_p2p.units import credits_text, parse_credits, parse_decimal
+    from ubcp_p2p.charter.fields import check_threshold
+    from ubcp_p2p.units import credits_text, parse_credits
 
-    def answer(option: str, question: str, default: str, parse: Callable[[str], T]) -> T:
-        """From the option, else from the terminal, else the default."""
+    def answer(option: str, question: str, default: str | None, parse: Callable[[str], T]) -> T:
+        """From the option, else from the terminal, else the default; without a default it is asked until it is said."""
         value = given[option]
         if value is not None:
             return _parsed(option, ", ".join(value) if isinstance(value, list) else str(value), parse)
-        return _asked(question, default, parse) if asks else parse(default)
+        if asks:
+            return _asked(question, default, parse)
+        assert default is not None  # refused above, where there is no terminal
+        return parse(default)
 
     if given["name"] is None and not asks:
         raise ConfigError("the community has no name, and there is no terminal to ask on", hint="--name NAME")
@@ -176,18 +185,24 @@ def _answers(given: dict[str, Any], own: bytes | None, asks: bool) -> Answers:
         missing = next(option for option in COSTS if option not in costs)
         raise ConfigError(f"--{missing} is missing", hint="a cost basis has --currency, --tariff and --carbon")
     stewards_before = [] if own is None else [own.hex()]
-    name = answer("name", "Name of the community", "", _name)
-    languages = answer("language", "Languages, as en, pt-BR", "en", _names)
+    name = answer("name", "Name of the community", None, _name)
+    languages = answer("language", "Languages, as en, pt-BR", "en", _languages)
     stewards = answer("steward", "Account keys of the stewards, or none", ", ".join(stewards_before), _keys)
-    threshold = answer("threshold", "How many of them must sign", str(majority(len(stewards))), _count)
+
+    def enough(text: str) -> int:
+        check_threshold(number := _count(text), len(set(stewards)))
+        return number
+
+    threshold = answer("threshold", "How many of them must sign", str(majority(len(stewards))), enough)
     member = answer("allowance", "Credits (PFLOP) for each member a week", credits_text(ALLOWANCE), parse_credits)
-    purposes = answer("purpose", "Purposes allowed", ", ".join(PURPOSES), _names)
-    refused = answer("refuse", "Purposes refused", ", ".join(REFUSED), _names)
+    purposes = answer("purpose", "Purposes allowed", ", ".join(PURPOSES), _purposes)
+    refused = answer("refuse", "Purposes refused, or none", ", ".join(REFUSED), lambda text: _refused(text, purposes))
     has_costs = bool(costs) or asks
     currency = answer("currency", "Currency of the costs, or none", "EUR", _currency) if has_costs else None
     if currency is not None:
-        tariff = answer("tariff", "What a kWh costs", "0.30", lambda text: parse_decimal(text, 6, "money"))
-        carbon_g = answer("carbon", "Grams of CO2 for a kWh", "300", _count)
+        # No defaults: what was guessed would stand in the charter as if somebody had looked it up.
+        tariff = answer("tariff", f"What a kWh costs, in {currency}", None, lambda text: _tariff(currency, text))
+        carbon_g = answer("carbon", "Grams of CO2 for a kWh, or a country for its average, as DE", None, _carbon)
     else:
         tariff = carbon_g = 0
     newcomer, cap = (
@@ -210,19 +225,27 @@ def _parsed(option: str, text: str, parse: Callable[[str], T]) -> T:
         raise ConfigError(f"--{option}: {error}", hint="`ubcp charter new --help` says what it takes") from None
 
 
-def _asked(question: str, default: str, parse: Callable[[str], T]) -> T:
+def _asked(question: str, default: str | None, parse: Callable[[str], T]) -> T:
     """From the terminal, again until it can be read."""
     while True:
-        text = typer.prompt(question, default=default, show_default=bool(default), err=True)
+        text = typer.prompt(question, default=default or "", show_default=bool(default), err=True)
+        if default is None and not text.strip():
+            say("this has no default: an answer is needed")
+            continue
         try:
             return parse(text)
         except ValueError as error:
             say(printable(str(error)))
+        except UbcpError as error:
+            say(printable(error.message if error.hint is None else f"{error.message}: {error.hint}"))
 
 
 def _name(text: str) -> str:
+    from ubcp_p2p.charter.fields import check_name
+
     if not text.strip() or not text.isprintable():
         raise ValueError("a name is needed, of characters that print")
+    check_name(text.strip())
     return text.strip()
 
 
@@ -233,7 +256,52 @@ def _count(text: str) -> int:
 
 
 def _currency(text: str) -> str | None:
-    return None if text.strip().lower() == "none" else text.strip()
+    from ubcp_p2p.charter.fields import check_energy
+
+    if text.strip().lower() == "none":
+        return None
+    check_energy(text.strip(), 0, 0)
+    return text.strip()
+
+
+def _tariff(currency: str, text: str) -> int:
+    from ubcp_p2p.charter.fields import check_energy
+    from ubcp_p2p.units import parse_decimal
+
+    check_energy(currency, found := parse_decimal(text, 6, "money"), 0)
+    return found
+
+
+def _carbon(text: str) -> int:
+    """Grams, or those of a country by the table of yearly averages."""
+    from ubcp_p2p.carbon.table import find
+    from ubcp_p2p.charter.fields import check_energy
+
+    found = find(text).g_per_kwh if text.strip().isalpha() else _count(text)
+    check_energy("XXX", 0, found)
+    return found
+
+
+def _languages(text: str) -> list[str]:
+    from ubcp_p2p.charter.fields import check_languages
+
+    check_languages(sorted(set(found := _names(text))))
+    return found
+
+
+def _purposes(text: str) -> list[str]:
+    from ubcp_p2p.charter.fields import check_purposes
+
+    check_purposes(sorted(set(found := _names(text)), key=str.encode), ())
+    return found
+
+
+def _refused(text: str, purposes: list[str]) -> list[str]:
+    from ubcp_p2p.charter.fields import check_purposes
+
+    found = [] if text.strip().lower() == "none" else _names(text)
+    check_purposes(*(sorted(set(names), key=str.encode) for names in (purposes, found)))
+    return found
 
 
 def _names(text: str) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
+from typer.core import TyperArgument
 
 from ubcp_p2p import __version__
 from ubcp_p2p.cli.output import print_error, say
@@ -45,7 +46,9 @@ COMMANDS: Final[dict[str, _Command]] = {
     "train": _Command("ubcp_p2p.cli.train", "train", "Train a recipe together with everyone in the same run."),
     "submit": _Command("ubcp_p2p.cli.submit", "submit", "Ask the community to train a recipe, and pay in credits."),
     "runs": _Command(
-        "ubcp_p2p.cli.runs", "runs", "List the runs that the network knows, and what was asked for; show or stop one."
+        "ubcp_p2p.cli.runs",
+        "runs",
+        "List the runs that the network knows, and what was asked for; show, fetch or stop one.",
     ),
     "leave": _Command("ubcp_p2p.cli.train", "leave", "Leave a run, saying so to the others."),
     "follow": _Command("ubcp_p2p.cli.follow", "follow", "Follow a live network's ledger and verify it as it comes."),
@@ -125,6 +128,7 @@ def entry() -> None:
 def _run(arguments: list[str], flags: _Flags) -> int:
     wanted = next((word for word in arguments if not word.startswith("-")), None)
     command = typer.main.get_command(_build_app(wanted, flags))
+    _show_no_types(command)
     with command.make_context("ubcp", arguments) as context:
         command.invoke(context)
     return int(Exit.OK)
@@ -161,6 +165,22 @@ def _build_app(wanted: str | None, flags: _Flags) -> typer.Typer:
         else:
             app.command(name, help=_full_help(command, function))(function)
     return app
+
+
+class _Argument(TyperArgument):
+    """Its metavar says what it is; Python's name for it ("<list[str]>") says nothing to a person."""
+
+    def display_type_rich(self, ctx: object) -> None:
+        """Nothing."""
+
+
+def _show_no_types(command: object) -> None:
+    """In the help of a command and of all below it."""
+    for parameter in getattr(command, "params", ()):
+        if isinstance(parameter, TyperArgument):
+            parameter.__class__ = _Argument
+    for below in getattr(command, "commands", {}).values():
+        _show_no_types(below)
 
 
 def _load(command: _Command) -> Callable[..., None] | typer.Typer:

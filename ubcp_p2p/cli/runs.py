@@ -1,19 +1,22 @@
-"""`ubcp runs`, `ubcp runs show`, `ubcp runs stop`: what is trained and what was asked for; an end of paying."""
+"""`ubcp runs`, `runs show`, `fetch`, `stop`: what is trained and asked for; a trained model; an end of paying."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import typer
 
 from ubcp_p2p.cli.account import agreed, sign_draft
 from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, profile_at, say
-from ubcp_p2p.errors import UbcpError
+from ubcp_p2p.errors import ConfigError, UbcpError
 from ubcp_p2p.log import printable
 
 runs = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 TIMEOUT_S = 120.0
+_BLOCK: Final = 1 << 20
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The run's name.")]
 
 
@@ -41,6 +44,8 @@ def list_(context: typer.Context, profile: ProfileOption = None, json: JsonOptio
             print(printable(_claimed(claim)))
     for request in document["requests"]:
         print(printable(f"asked    {_asked(request)}"))
+    for copy in document["fetched"]:
+        print(printable(f"fetched  {_copy(copy)}"))
     if not any(document.values()):
         print("no runs; `ubcp train RECIPE --run NAME` begins one")
 
@@ -52,12 +57,14 @@ def show(name: NameArgument, profile: ProfileOption = None, json: JsonOption = F
     from ubcp_p2p.peer.control import call
 
     found = call(profile_at(profile), "runs", timeout_s=TIMEOUT_S, run=name)
-    document = {key: [row for row in found[key] if _name(row) == name] for key in ("own", "claimed", "requests")}
+    keys = ("own", "claimed", "requests", "fetched")
+    document = {key: [row for row in found[key] if _name(row) == name] for key in keys}
     if not any(document.values()):
-        names = sorted({_name(row) for rows in found.values() for row in rows})
+        names = sorted({_name(row) for key in keys for row in found[key]})
         raise UbcpError(f"nobody knows a run called {name!r}", hint=f"known: {', '.join(names) or 'none'}")
+    troubles = found["fetch_troubles"].get(name, [])
     if json:
-        emit_json(document)
+        emit_json({**document, "fetch_troubles": troubles})
         return
     for own in document["own"]:
         print(f"here     {describe_run(own)}")
@@ -67,6 +74,77 @@ def show(name: NameArgument, profile: ProfileOption = None, json: JsonOption = F
         print(printable(f"asked    {_asked(request)}"))
         for line in _details(request):
             print(printable(f"         {line}"))
+    for copy in document["fetched"]:
+        print(printable(f"fetched  {_copy(copy)}"))
+    for words in troubles:
+        print(printable(f"fetched  not the newest: {words}"))
+
+
+@runs.command()
+def fetch(
+    name: NameArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Also write it there, where no file is.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="RECIPE", help="The run's recipe, where peers cannot show it: name or file."),
+    ] = None,
+    profile: ProfileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Fetch the model of a run: the newest round that its peers have committed.
+
+    The running node downloads it from peers of the run, checks it against what more than half of the round's group
+    signed, and keeps it in the profile (safetensors). Nobody need train for that, and no torch is needed. Of a run that
+    is paid for, those are asked who earn with it. When nobody is there, it is the copy that the node has kept.
+    """
+    from ubcp_p2p.models.recipe import load_recipe
+    from ubcp_p2p.peer.control import stream
+
+    if out is not None and out.exists():
+        raise ConfigError(f"{out} is there already; nothing was fetched", hint="name another FILE, or move it away")
+    more: dict[str, Any] = {} if recipe is None else {"recipe": load_recipe(recipe).to_toml(), "where": recipe}
+    found: dict[str, Any] = {}
+    for message in stream(profile_at(profile), "fetch", run=name, **more):
+        if "ok" in message:
+            found = message["ok"]
+        else:
+            _show(message["event"])
+    if found["words"]:
+        say(printable(found["words"]))
+    if out is not None:
+        _write(Path(found["path"]), out)
+    if json:
+        emit_json(found)
+    else:
+        print(printable(_copy({**found, "path": str(out) if out is not None else found["path"]})))
+
+
+def _show(event: dict[str, Any]) -> None:
+    """One line a happening on stderr; progress only on a terminal, in place."""
+    terminal = sys.stderr.isatty()
+    if event["kind"] == "progress":
+        if terminal:
+            text = f"{event['bytes']:,} of {event['of']:,} bytes"
+            print(
+                f"\r\x1b[K{text}{chr(10) if event['bytes'] == event['of'] else ''}", end="", file=sys.stderr, flush=True
+            )
+    elif event["kind"] == "asking":
+        say(f"asking {event['peers']} peer{'' if event['peers'] == 1 else 's'} what they stand on")
+    elif event["kind"] == "downloading":
+        say(f"round {event['round']}, {event['of']:,} bytes, from {event['peer'][:16]}…")
+    elif event["kind"] == "passed over":
+        say(printable(f"passed over {event['peer'][:16]}…: {event['reason']}"))
+
+
+def _write(path: Path, out: Path) -> None:
+    """Raises LocalIOError."""
+    from ubcp_p2p.files import open_atomic, open_input
+
+    with open_input(path) as source, open_atomic(out) as target:
+        while block := source.read(_BLOCK):
+            target.write(block)
 
 
 @runs.command()
@@ -118,6 +196,10 @@ def _name(row: dict[str, Any]) -> str:
 
 def _claimed(claim: dict[str, Any]) -> str:
     return f"claimed  {claim['name']} ({claim['recipe']}): round {claim['round']}, by {claim['peers']} peers"
+
+
+def _copy(copy: dict[str, Any]) -> str:
+    return f"{copy['name']} ({copy['recipe']}): round {copy['round']} of {copy['rounds']}, in {copy['path']}"
 
 
 def _asked(request: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ _PERIODS: Final = re.compile(r"([0-9]{1,10})(?:\.\.([0-9]{1,10}))?")  # a period
 def stats(
     path: Annotated[
         Path | None,
-        typer.Argument(metavar="[PATH]", help="An export file, or a ledger.sqlite3 [default: the profile's store]."),
+        typer.Argument(metavar="PATH", help="An export file, or a ledger.sqlite3 [default: the profile's store]."),
     ] = None,
     period: Annotated[
         str | None,
@@ -62,7 +62,7 @@ def stats(
     result = statistics(activity, found.ledger, span)
     is_own = path is None
     if json:
-        emit_json({**document(result, charters), "source": _source(place, found, is_own)})
+        emit_json({**document(result, charters), "source": _source(found, is_own)})
         return
     for line in lines(result, charters):
         print(printable(line))
@@ -103,9 +103,10 @@ def _span(wanted: Span | None, found: Read, place: Path) -> Span:
     return wanted if wanted is not None else Span(0, newest)
 
 
-def _source(place: Path, found: Read, is_own: bool) -> dict[str, Any]:
+def _source(found: Read, is_own: bool) -> dict[str, Any]:
+    """Not where it lies: two who have the same entries get the same document."""
     return {
-        "path": str(place), "signatures_verified": is_own, "entries": found.ledger.entries,
+        "signatures_verified": is_own, "entries": found.ledger.entries,
         "refused": found.refused, "pending": found.pending, "early": found.early,
     }  # fmt: skip
 

@@ -82,6 +82,7 @@ def submit(
         emit_json({**quote, "request": done["id"], "outcome": done["outcome"]})
     else:
         print(f"asked for: request {done['id']}")
+        say(printable(f"this node fetches the model by itself: `ubcp runs show {quote['run']}` says how far it is"))
 
 
 def _signed(path: Any, draft: bytes, recipe: bytes, quote: dict[str, Any]) -> str:

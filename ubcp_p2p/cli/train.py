@@ -26,7 +26,7 @@ def train(
     run: RunOption,
     profile: ProfileOption = None,
     min_peers: Annotated[
-        int, typer.Option("--min-peers", min=1, max=64, help="Wait for so many peers before each round.")
+        int, typer.Option("--min-peers", metavar="N", min=1, max=64, help="Wait for so many peers before each round.")
     ] = 1,
     new: Annotated[
         bool,

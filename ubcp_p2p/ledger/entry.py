@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
+
+from ubcp_p2p.units import AMOUNT_MAX
 
 VERSION: Final = 1
 ENTRY_BYTES_MAX: Final = 16 * 1024
@@ -27,6 +29,11 @@ BRANCHES_MAX: Final = 64
 URGENCY_MIN, URGENCY_MAX = 1000, 2000  # per mille
 TEXT_BYTES_MAX: Final = 64
 ZERO: Final = bytes(32)
+
+# With the limits that parse.py has checked while it decodes, for what a ledger has most of.
+Key: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]  # or a hash
+Signature: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+Amount: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
 
 
 class Kind(IntEnum):
@@ -114,24 +121,24 @@ class Allot(NamedTuple):
 class Voucher(NamedTuple):
     """What the paymaster has signed to a contributor so far; units GFLOP, credits µcredits, seconds of device time."""
 
-    network: bytes
-    paymaster: bytes
-    request: bytes
-    allot: bytes
-    contributor: bytes
-    units: int
-    credits: int
-    rounds: int
+    network: Key
+    paymaster: Key
+    request: Key
+    allot: Key
+    contributor: Key
+    units: Amount
+    credits: Amount
+    rounds: Annotated[int, msgspec.Meta(ge=0, le=ROUNDS_MAX)]
     device: str
-    seconds: int
-    evidence: bytes
+    seconds: Annotated[int, msgspec.Meta(ge=0, le=SECONDS_MAX)]
+    evidence: Key
 
 
 class Receipt(NamedTuple):
     """The newest voucher, and the paymaster's signature under it."""
 
     voucher: Voucher
-    signature: bytes
+    signature: Signature
 
 
 class Close(NamedTuple):

@@ -40,6 +40,7 @@ from ubcp_p2p.ledger.entry import (
     Enrol,
     Entry,
     Heal,
+    Key,
     Kind,
     OpenAccount,
     OpenNode,
@@ -56,16 +57,9 @@ from ubcp_p2p.ledger.faults import MalformedEntry
 from ubcp_p2p.units import AMOUNT_MAX
 
 T = TypeVar("T")
-Key: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]  # or a hash
-Signature: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
-_Amount: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
 _Seq: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=SEQ_MAX)]
 _Slice: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=SLICE_MAX)]
-_Rounds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=ROUNDS_MAX)]
-_Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=SECONDS_MAX)]
-_Voucher: TypeAlias = tuple[Key, Key, Key, Key, Key, _Amount, _Amount, _Rounds, str, _Seconds, Key]
-_Receipt: TypeAlias = tuple[Literal[1], Key, Key, _Seq, Key, _Slice, Literal[6], tuple[_Voucher, Signature]]
-_RECEIPT: Final = msgspec.msgpack.Decoder(_Receipt)
+_RECEIPT: Final = msgspec.msgpack.Decoder(tuple[Literal[1], Key, Key, _Seq, Key, _Slice, Literal[6], Receipt])
 assert (VERSION, int(Kind.RECEIPT)) == (1, 6)  # as in the literals
 
 

@@ -43,7 +43,7 @@ from ubcp_p2p.ledger.wire import (
 # Entries at once. Decoding, verifying and applying evict each other from the processor's caches, so many at once cost
 # less (bench/audit.py); but what a worker has begun cannot be taken back, and at the end the others wait for it.
 BATCH: Final = 1024  # some 120 ms of work
-BATCH_ALONE: Final = 4096  # without workers
+BATCH_ALONE: Final = 2048  # without workers
 _BATCH_BYTES: Final = 4 << 20  # of their wire forms: ten times what entries usually have
 _AHEAD: Final = 3  # batches on their way per worker: two of them given to it, for it to go on without a pause
 _WORTHWHILE: Final = 3  # batches; fewer are verified before a worker would have started

@@ -14,12 +14,10 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from ubcp_p2p import keys
-from ubcp_p2p.ledger.entry import ENTRY_BYTES_MAX, Entry, Receipt, Voucher, pack, voucher_digest
+from ubcp_p2p.ledger.entry import ENTRY_BYTES_MAX, Entry, Key, Receipt, Signature, Voucher, pack, voucher_digest
 from ubcp_p2p.ledger.faults import BadSignature, MalformedEntry
 from ubcp_p2p.ledger.parse import (
     UNPACK_AGAIN,
-    Key,
-    Signature,
     decode,
     decode_again,
     parse_voucher,

@@ -25,7 +25,9 @@ from ubcp_p2p.peer.sweeper import instance_dir
 
 if TYPE_CHECKING:  # heavy: imported once the control socket answers
     from ubcp_p2p.ledger.activity import Asked
+    from ubcp_p2p.models.recipe import Recipe
     from ubcp_p2p.peer.asking.desk import Desk
+    from ubcp_p2p.peer.fetching import Fetcher
     from ubcp_p2p.peer.paying.contributor import Contributor
     from ubcp_p2p.peer.paying.paymaster import Paymaster
     from ubcp_p2p.peer.paying.reporter import Reporter
@@ -68,6 +70,7 @@ class Node:
         self.paying: tuple[Contributor, Worker] | None = None
         self.paymaster: Paymaster | None = None
         self.reporter: Reporter | None = None
+        self.fetcher: Fetcher | None = None
         self.keeper = Keeper(profile, config) if trains else None  # a seed node works for nobody
         self._join = join
         self._trains = trains
@@ -124,6 +127,7 @@ class Node:
             self.serving = self._make_service(ledger)
             self.paymaster = Paymaster(network, ledger, self.key, self.profile.paying, self.config.training)
             self.desk = Desk(ledger, self.owner.account, self.key.public)
+        self.fetcher = self._make_fetcher(network)
         self._loaded.set()
         serving = asyncio.create_task(network.serve(), name="network")
         stopping = asyncio.create_task(self._stop.wait())
@@ -133,6 +137,7 @@ class Node:
         obeying = asyncio.create_task(self._obey_owner(), name="owner")
         serving_others = asyncio.create_task(self._keep_serving(), name="serving")
         paying = asyncio.create_task(self._keep_paying(), name="paying")
+        fetching = asyncio.create_task(self._keep_fetching(network), name="fetching")
         try:
             await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
@@ -144,7 +149,8 @@ class Node:
             obeying.cancel()
             serving_others.cancel()
             paying.cancel()
-            await asyncio.gather(paying, return_exceptions=True)
+            fetching.cancel()
+            await asyncio.gather(paying, fetching, return_exceptions=True)
             keeping.cancel()
             self.ledger, self.desk, self._ledger_words = None, None, "it is being closed"
             if self.runs is not None:
@@ -216,6 +222,29 @@ class Node:
             if self.reporter is not None:
                 await self.reporter.close()
 
+    def _make_fetcher(self, network: Network) -> Fetcher:
+        from ubcp_p2p.peer.fetching import Fetcher
+
+        def trained() -> list[Recipe]:
+            return [run.recipe for run in self.runs.all()] if self.runs is not None else []
+
+        return Fetcher(network, self.profile.runs, self.ledger, lambda: self.desk, trained)
+
+    async def _keep_fetching(self, network: Network) -> None:
+        """The models that this account pays for."""
+        if self.desk is None or self.fetcher is None:
+            return
+        from ubcp_p2p.peer.rescue import Rescue
+
+        def promised(request: bytes) -> int:
+            return self.paymaster.promised(request) if self.paymaster is not None else 0
+
+        try:
+            await network.ready()
+            await Rescue(network, self.fetcher, lambda: self.desk, promised).serve()
+        except Exception:  # the rest of the node goes on; `ubcp runs fetch` says what is wrong
+            log.exception("fetching models has stopped")
+
     async def _keep_serving(self) -> None:
         try:
             if self.serving is not None:
@@ -232,6 +261,7 @@ class Node:
         modules = [
             "swarm.network",
             *(["peer.runs"] if self._trains else []),
+            "peer.fetching",
             *(["swarm.ledger", "peer.asking.desk", "peer.paying.paymaster"] if self.community else []),
             *(["peer.serving.service"] if self.community and self.config.serving.device_class else []),
         ]
@@ -299,6 +329,7 @@ class Node:
             "pause": self._pause,
             "resume": self._resume,
             "runs": self._known_runs,
+            "fetch": self._fetch,
             "ledger-append": self._ledger_append,
             "charter-publish": self._charter_publish,
             **{name: self._at_desk(name) for name in DESK_VERBS},
@@ -420,7 +451,13 @@ class Node:
         asked = await self.desk.requests(request) if self.desk is not None else {"requests": []}
         for row in asked["requests"]:
             row["checks"] = self.paymaster.findings(bytes.fromhex(row["request"])) if self.paymaster is not None else []
-        return {"own": own, "claimed": await known_runs(network), **asked}
+        assert self.fetcher is not None  # made before the network comes up
+        return {"own": own, "claimed": await known_runs(network), **self.fetcher.status(), **asked}
+
+    async def _fetch(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        await self._up()
+        assert self.fetcher is not None  # made before the network comes up
+        return await self.fetcher.fetch(request, emit)
 
     async def _sample(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         run = self._require_runs().get(str(request["run"]))

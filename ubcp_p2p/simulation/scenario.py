@@ -198,9 +198,12 @@ def parse_toml(model: type[Model], path: Path, *, hint: str) -> Model:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: is no TOML: {error}", hint=hint) from None
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
+        # An unknown key is often a misspelt one, and then the cause of a "missing" beside it: it comes first.
+        fault = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in fault["loc"]) or "the whole"
         reason = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        if fault["type"] == "extra_forbidden":
+            reason = "unknown key"
         raise ConfigError(f"{path}: {key}: {reason}", hint=hint) from None
 
 

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ubcp_p2p.buffers import SharedBuffer
 from ubcp_p2p.codec import MalformedMessage, fields, hash_of, number
@@ -19,7 +19,7 @@ from ubcp_p2p.swarm.quorum import CERTIFICATE_BYTES_MAX, Certificate, Standing
 
 log = logging.getLogger(__name__)
 
-CERTIFICATE, STATE = 0, 1
+CERTIFICATE, STATE, COPY = 0, 1, 2  # COPY: the same bytes, for who keeps them and does not join: no guest to wait for
 STATE_DOMAIN = b"ubcp/state/1\0"
 ASK_S = 2.0
 MUTE_S, MUTE_S_MAX = 1.0, 64.0
@@ -99,31 +99,47 @@ class States:
         self._mute[peer] = time.monotonic() + pause_s, pause_s
 
     async def download(
-        self, peer: bytes, round_: int, state_hash: bytes, *, stall_s: float, total_s: float
+        self,
+        peer: bytes,
+        round_: int,
+        state_hash: bytes,
+        *,
+        stall_s: float,
+        total_s: float,
+        what: int = STATE,
+        on_bytes: Callable[[int], None] = lambda _: None,
     ) -> SharedBuffer:
         """The state with this hash from `peer`, checked, within `total_s` and never silent for `stall_s` seconds.
 
+        what: STATE or COPY. on_bytes: hears how many more have arrived.
         Raises MalformedMessage, Unreachable or DeadlineExceeded.
         """
         try:
             async with asyncio.timeout(total_s):
-                return await self._download(peer, round_, state_hash, stall_s)
+                return await self._download(peer, round_, state_hash, stall_s, what, on_bytes)
         except TimeoutError:
             raise DeadlineExceeded(f"the state did not arrive within {total_s:.0f} s") from None
 
-    async def _download(self, peer: bytes, round_: int, state_hash: bytes, stall_s: float) -> SharedBuffer:
+    async def _download(
+        self, peer: bytes, round_: int, state_hash: bytes, stall_s: float, what: int, on_bytes: Callable[[int], None]
+    ) -> SharedBuffer:
         buffer = SharedBuffer.create(self._state_bytes)
         try:
             async with self._network.open(peer, self._protocol, timeout_s=stall_s) as stream:
-                await stream.send([STATE, state_hash], timeout_s=stall_s)
+                await stream.send([what, state_hash], timeout_s=stall_s)
                 (size,) = fields(await stream.receive(timeout_s=stall_s), 1)
                 if number(size) == 0:
                     raise Unreachable("it does not have this state any more")
                 if size != self._state_bytes:
                     raise MalformedMessage(f"a state of {number(size)} bytes where the model has {self._state_bytes}")
                 hasher = hashlib.sha256(STATE_DOMAIN + self._run_id + round_.to_bytes(8, "big"))
+
+                def arrived(data: memoryview | bytes) -> None:
+                    hasher.update(data)
+                    on_bytes(len(data))
+
                 with buffer.view as view:
-                    await stream.receive_block(view, stall_s=stall_s, on_data=hasher.update)
+                    await stream.receive_block(view, stall_s=stall_s, on_data=arrived)
             if hasher.digest() != state_hash:
                 raise MalformedMessage("the downloaded state does not match the hash that its group signed")
         except BaseException:
@@ -139,19 +155,20 @@ class States:
         if what == CERTIFICATE:
             certificate = standing.certificate.to_bytes() if standing.certificate is not None else b""
             await stream.send([standing.state_hash, certificate], timeout_s=5.0)
-        elif what == STATE and hash_of(wanted) == standing.state_hash and state.fd >= 0:  # <0: a commit is under way
+        # fd < 0: a commit is under way
+        elif what in (STATE, COPY) and hash_of(wanted) == standing.state_hash and state.fd >= 0:
             # A slow reader may not hold a place for ever.
             serve_s = SERVE_S + self._state_bytes / LINK_BYTES_PER_S_MIN
             async with self._gate:
                 try:
                     async with asyncio.timeout(serve_s):
-                        await self._send_state(stream, state)
+                        await self._send_state(stream, state, joins=what == STATE)
                 except TimeoutError:
                     raise DeadlineExceeded(f"the state was not read within {serve_s:.0f} s") from None
         else:
             await stream.send([0], timeout_s=5.0)
 
-    async def _send_state(self, stream: Stream, state: SharedBuffer) -> None:
+    async def _send_state(self, stream: Stream, state: SharedBuffer, *, joins: bool) -> None:
         if state.fd < 0:  # replaced while the requester waited at the gate
             await stream.send([0], timeout_s=5.0)
             return
@@ -159,7 +176,7 @@ class States:
         with state.view as view:
             await stream.send([len(view)], timeout_s=5.0)
             await stream.send_block(view, stall_s=10.0)
-        if taken is not None:
+        if taken is not None and joins:
             self.guests.pop(stream.peer, None)
             self.guests[stream.peer] = (taken.state_hash, time.monotonic())
             while len(self.guests) > GUESTS_MAX:

@@ -29,7 +29,7 @@ from ubcp_p2p.training.state import FLOAT32_LE, ITEM_BYTES, Vector, is_finite, s
 FORMAT = "ubcp/checkpoint/1"
 _FORMATS = re.compile(r"ubcp/checkpoint/[0-9]{1,9}")  # of all versions of ubcp
 _NAME = re.compile(r"round-([0-9]{8,16})\.safetensors")
-_HEADER_BYTES_MAX = 1 << 20  # ours have a few KiB, extra strings included
+HEADER_BYTES_MAX = 1 << 20  # ours have a few KiB, extra strings included
 _OWN_KEYS = frozenset({"format", "run_id", "round", "state_hash", "recipe_hash", "inner_steps", "inner_hash"})
 
 
@@ -145,7 +145,7 @@ def _read(
 ) -> Checkpoint:
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
-    if header_bytes > _HEADER_BYTES_MAX:
+    if header_bytes > HEADER_BYTES_MAX:
         raise _Damaged(f"its header claims {header_bytes} bytes")
     with safe_open(path, framework="numpy") as file:
         metadata: dict[str, str] = file.metadata() or {}
@@ -187,17 +187,22 @@ def _inner_hash(steps: int, vectors: Mapping[str, Vector]) -> str:
     return vectors_hash(b"ubcp/inner/1\0", steps, vectors).hex()
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Vector], metadata: Mapping[str, str]) -> None:
+def head(lengths: Mapping[str, int], metadata: Mapping[str, str]) -> bytes:
+    """How a safetensors file begins that holds float32 vectors of these lengths; they follow in this order."""
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     offset = 0
-    for name, values in tensors.items():
-        end = offset + len(values) * ITEM_BYTES
-        header[name] = {"dtype": "F32", "shape": [len(values)], "data_offsets": [offset, end]}
+    for name, length in lengths.items():
+        end = offset + length * ITEM_BYTES
+        header[name] = {"dtype": "F32", "shape": [length], "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the format's alignment
+    return len(text).to_bytes(8, "little") + text
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Vector], metadata: Mapping[str, str]) -> None:
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(head({name: len(values) for name, values in tensors.items()}, metadata))
         for values in tensors.values():
             file.write(values.data)
         file.flush()

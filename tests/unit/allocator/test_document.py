@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.slices import id_of
-from ubcp_p2p.allocator.document import parse, schema
+from ubcp_p2p.allocator.document import DOCUMENT_BYTES_MAX, parse, schema
 from ubcp_p2p.allocator.problem import Reason
 from ubcp_p2p.cli import main as cli
 from ubcp_p2p.errors import ConfigError
@@ -55,10 +55,10 @@ def changed(path: str, value: object) -> bytes:
         ("requests.0.units", "600", "requests.0.units: must be a valid integer"),
         ("requests.0.units", True, "requests.0.units: must be a valid integer"),
         ("requests.0.units", "∅", "requests.0.units: Field required"),
-        ("requests.0.units_min", 601, "asks[0].units_min: must be an integer from 1 to 600"),
+        ("requests.0.units_min", 601, "requests.0.units_min: must be an integer from 1 to 600 (the request 0"),
         ("requests.0.waited_slices", -1, "requests.0.waited_slices: "),
         ("requests.0.urgency_permille", 2001, "requests.0.urgency_permille: "),
-        ("requests.0.user", id_of(2).hex(), "asks[0].applicant: is not one of the applicants"),
+        ("requests.0.user", id_of(2).hex(), "requests.0.user: is not one of the users (the request 0"),
         ("requests.0.id", "12", "requests.0.id: must be 64 hex digits"),
         ("requests.0.id", "A" * 64, "requests.0.id: must be 64 hex digits"),
         (
@@ -67,7 +67,7 @@ def changed(path: str, value: object) -> bytes:
             "requests.0.standing: must be 'frozen', 'not-enrolled', 'owner-refused', 'indebted' or 'too-few-peers'",
         ),
         ("requests.0.unit", 5, "requests.0.unit: Extra inputs are not permitted"),
-        ("users.0.unit", "none", "applicants[0].unit: 'none' is not one of the units"),
+        ("users.0.unit", "none", "users.0.unit: 'none' is not one of the units (the user 0"),
         ("users.0.use", -1, "users.0.use: "),
         ("units.0.use", 5.5, "units.0.use: "),
         ("units.0.weight", 0, "units.0.weight: "),
@@ -87,6 +87,57 @@ def test_what_is_wrong_is_named(path: str, value: object, words: str) -> None:
         parse(changed(path, value), where="mine.json")
     assert caught.value.message.startswith(f"mine.json: {words}")
     assert caught.value.hint
+
+
+def test_a_row_is_named_by_its_place_in_the_file_and_its_id() -> None:
+    """Not by its place among rows that are sorted by id."""
+    found = document()
+    first, last = id_of(9).hex(), id_of(3).hex()
+    found["requests"] = [{**found["requests"][0], "id": first, "units_min": 601}, {**found["requests"][0], "id": last}]
+    for data in (found, {**found, "requests": [{**found["requests"][0], "units_min": 1, "units": 0}]}):
+        with pytest.raises(ConfigError) as caught:
+            parse(json.dumps(data).encode(), where="mine.json")
+        assert caught.value.message.startswith("mine.json: requests.0.")
+        assert caught.value.message.endswith(f" (the request {first})")
+    found["units"] = [{"name": "z", "weight": 0}]
+    with pytest.raises(ConfigError, match=r"units\.0\.weight: .* \(the unit z\)"):
+        parse(json.dumps(found).encode(), where="mine.json")
+
+
+@pytest.mark.parametrize(("rows", "what"), [("requests", "id"), ("users", "id"), ("units", "name")])
+def test_two_rows_of_one_id_are_both_named(rows: str, what: str) -> None:
+    found = document()
+    found[rows] = [*found[rows], found[rows][0]]
+    with pytest.raises(ConfigError, match=rf"mine\.json: {rows}\.1\.{what}: .* is that of {rows}\.0 too"):
+        parse(json.dumps(found).encode(), where="mine.json")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            '"units": 600',
+            '"units": 600, "units": 1',
+            f"the key 'units' stands twice in one object of '{id_of(7).hex()}'",
+        ),
+        ('"budget": 1000', '"budget": 1000, "budget": 1000', "the key 'budget' stands twice in one object"),
+        ('"name": "all"', '"name": "all", "name": "b"', "the key 'name' stands twice in one object"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(old: str, new: str, words: str) -> None:
+    text = json.dumps(document())
+    assert old in text
+    with pytest.raises(ConfigError) as caught:
+        parse(text.replace(old, new).encode(), where="mine.json")
+    assert caught.value.message == f"mine.json: {words}"
+
+
+def test_what_to_do_with_a_file_that_is_too_large(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    large = tmp_path / "large.json"
+    with large.open("wb") as file:
+        file.truncate(DOCUMENT_BYTES_MAX + 1)
+    assert cli.main(["allocate", str(large)]) == 3
+    assert "hint: leave out spaces" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b"1", b"NaN", b"[" * 100_000])

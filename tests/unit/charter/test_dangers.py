@@ -91,8 +91,11 @@ def test_periods_of_years_keep_people_enrolled_who_have_left() -> None:
     assert keys(charter) == ["period_slices", "enrolment_periods_max"]
 
 
-def test_one_steward_alone_is_two_dangers() -> None:
-    assert keys(replace(GOOD, stewards=STEWARDS[:1], threshold=1)) == ["threshold", "threshold"]
+def test_one_steward_alone_is_one_danger() -> None:
+    (danger,) = dangers(replace(GOOD, stewards=STEWARDS[:1], threshold=1))
+    assert danger.key == "threshold"
+    assert danger.what.startswith("there is one steward: ")
+    assert "all 1" not in danger.what
 
 
 def test_a_peak_counts_where_no_sustained_speed_is_known() -> None:

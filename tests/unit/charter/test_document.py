@@ -98,7 +98,7 @@ def test_the_example_is_a_community() -> None:
         ('member = "10000"', 'member = "much"', "allowance.member"),
         ('member = "10000"', 'member = "0.0000001"', "allowance.member"),
         ('steward = "', 'steward = "zz', "64 hex digits"),
-        ("threshold = 2", "threshold = 4", "stewards must be k to"),
+        ("threshold = 2", "threshold = 4", "threshold: the charter's threshold is 4, but only "),
         ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00", "timezone"),
         ('format = "ubcp-charter/1"', 'format = "ubcp-charter/2"', "format"),
     ],

@@ -28,7 +28,7 @@ def test_answers_may_come_in_any_order_and_twice() -> None:
 def test_what_cannot_be_is_refused_with_its_key() -> None:
     with pytest.raises(CharterError) as caught:
         first(Answers("x", threshold=1), epoch=0)
-    assert caught.value.key == "stewards"
+    assert caught.value.key == "threshold"
 
 
 def test_the_next_version_follows_and_says_the_same() -> None:

@@ -30,7 +30,7 @@ def device(**changes: Any) -> dict[str, Any]:
         ("grace_slices", {"grace_slices": -1}), ("half_life_slices", {"half_life_slices": -1}),
         ("ageing_slices", {"ageing_slices": -1}), ("enrolment_periods_max", {"enrolment_periods_max": -1}),
         ("exposure_cap", {"exposure_cap": -1}), ("allowance.member", {"allowance": Allowance(-1, 0)}),
-        ("allowance.newcomer", {"allowance": Allowance(0, -1)}), ("stewards", {"threshold": -1}),
+        ("allowance.newcomer", {"allowance": Allowance(0, -1)}), ("threshold", {"threshold": -1}),
         ("newcomer_permille", {"newcomer_permille": -1}), ("cost.tariff_per_kwh", cost(tariff=-1)),
         ("cost.gco2_per_kwh", cost(carbon_g=-1)), ("cost.device.price", device(price=-1)),
         ("cost.device.watts", device(power_mw=-1)), ("cost.device.lifetime_hours", device(lifetime_h=-1)),

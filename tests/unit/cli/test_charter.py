@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from tests.support.terminal import on_a_terminal
+from ubcp_p2p.carbon.table import find
 from ubcp_p2p.charter.document import load, load_community, to_toml
-from ubcp_p2p.charter.values import Charters, SignedCharter
+from ubcp_p2p.charter.values import CharterConflict, Charters, SignedCharter
 from ubcp_p2p.cli import main as cli
 from ubcp_p2p.keys import AccountKey
 from ubcp_p2p.peer.create import create_profile
@@ -96,7 +97,7 @@ def test_new_without_a_terminal(capsys: pytest.CaptureFixture[str], people: list
 def test_new_takes_ones_own_account_as_the_steward(capsys: pytest.CaptureFixture[str], people: list[Person]) -> None:
     document = run(capsys, "charter", "new", "--name", "Mine", "mine.toml")
     assert (document["stewards"], document["threshold"]) == ([people[0].account], 1)
-    assert [danger["key"] for danger in document["dangers"]] == ["threshold", "threshold", "cost"]
+    assert [danger["key"] for danger in document["dangers"]] == ["threshold", "cost"]
     run(capsys, "charter", "new", "--name", "Open", "open.toml", "--steward", "none")
     assert load_community(Path("open.toml")).first.stewards == ()
 
@@ -122,7 +123,9 @@ def test_new_overwrites_nothing(capsys: pytest.CaptureFixture[str], people: list
         (["--name", "x", "--tariff", "1"], "--currency is missing"),
         (["--name", "x", "--allowance", "much"], "--allowance: 'much' is not a number of credits"),
         (["--name", "x", "--steward", "12"], "--steward: '12' is no account key"),
-        (["--name", "x", "--threshold", "2"], "stewards must be k to 64"),
+        (["--name", "x", "--threshold", "2"], "threshold is 2, but only 1 steward is named"),
+        (["--name", "x", "--steward", "none", "--threshold", "1"], "threshold is 1, but no stewards are named"),
+        (["--name", "x", "--carbon", "Atlantis", "--tariff", "1", "--currency", "EUR"], "has no country 'Atlantis'"),
         (["--name", "x", "--unit", "a=b"], "--unit: 'b' is no number"),
         (["--name", "x", "--unit", "a=0"], "weights must"),
         (["--name", "x", "--language", "e"], "languages must be tags"),
@@ -145,7 +148,8 @@ def test_new_asks_on_a_terminal(people: list[Person]) -> None:
         "COLUMNS": "100",
     }
     stewards = f"{people[0].account}, {people[1].account}"
-    answers = ["River", "en, de", "12", stewards, "2", "2,000", "", "", "CHF", "0.27", "none at all", "30"]
+    answers = ["", "River", "e", "en, de", "12", stewards, "3", "2", "2,000", "x" * 65, "", "research", "",
+               "sfr", "CHF", "", "0.27", "", "none at all", "30"]  # fmt: skip
     code, shown = on_a_terminal(answers, ["charter", "new"], env)
     assert code == 0, shown
     charter = load(Path("charter.toml")).charter
@@ -154,8 +158,24 @@ def test_new_asks_on_a_terminal(people: list[Person]) -> None:
     assert charter.allowance.member == 2_000_000_000
     assert charter.purposes == ("education", "public-interest", "research")
     assert charter.cost is not None and charter.cost[:3] == ("CHF", 270_000, 30)
-    assert "is no account key" in shown
     assert people[0].account in shown  # the default
+    for words in (
+        "is no account key", "but only 2 stewards are named", "languages must be tags", "names must have 1 to 64 bytes",
+        "both allowed and refused", "currency must be three capital letters", "'none at all' is no number",
+    ):  # fmt: skip
+        assert words in shown
+    assert shown.count("this has no default") == 3  # the name, a kWh's price, a kWh's carbon: none of them is guessed
+    assert "What a kWh costs, in CHF: " in shown
+
+
+@pytest.mark.slow
+def test_new_takes_the_carbon_of_a_country(people: list[Person]) -> None:
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "UBCP_HOME": "/nonexistent", "COLUMNS": "100"}
+    code, shown = on_a_terminal([*[""] * 7, "0.3", "ZZ", "SE"], ["charter", "new", "--name", "River"], env)
+    assert code == 0, shown
+    assert "has no country 'ZZ'" in shown
+    cost = load(Path("charter.toml")).charter.cost
+    assert cost is not None and cost[:3] == ("EUR", 300_000, find("SE").g_per_kwh)
 
 
 @pytest.mark.slow
@@ -299,6 +319,17 @@ def test_a_version_of_something_else(capsys: pytest.CaptureFixture[str], people:
     assert "version 2 does not follow from version 1" in refused(capsys, "charter", "sign", *arguments, code=1)
     problem = run(capsys, "charter", "check", *arguments, code=1)["problem"]
     assert "version 2 does not follow from version 1" in problem
+
+
+def test_the_first_version_of_another_community_is_no_conflict_of_two_versions(
+    capsys: pytest.CaptureFixture[str], people: list[Person], signed: Path
+) -> None:
+    run(capsys, *new(people, "other.toml", "--language", "de"))
+    other = load(Path("other.toml"))
+    with pytest.raises(CharterConflict) as caught:
+        Charters(load(signed)).add(other)
+    assert "'River' is another community's charter" in caught.value.message
+    assert other.charter.id.hex()[:16] in caught.value.message
 
 
 def test_a_forged_chain_is_not_valid(capsys: pytest.CaptureFixture[str], people: list[Person], signed: Path) -> None:

@@ -47,6 +47,16 @@ ASKED: dict[str, Any] = {
     "recipe": None, "recipe_hash": "7b" * 32,
     "leases": {"slice": 7, "nodes": ["bc" * 32]}, "expected_wait_s": 1800, "queue": 3, "words": "full \x1b[2J",
 }  # fmt: skip
+COPY: dict[str, Any] = {
+    "name": "paid", "run_id": "12" * 32, "recipe": "gpt", "recipe_hash": "7b" * 32, "round": 8, "rounds": 9,
+    "state_hash": "cd" * 32, "bytes": 3, "path": "/x/model", "fetched": 1_800_000_000,
+}  # fmt: skip
+FETCHING: list[dict[str, Any]] = [
+    {"kind": "asking", "round": 0, "peers": 1},
+    {"kind": "downloading", "round": 8, "peer": "0a" * 32, "of": 3},
+    {"kind": "progress", "round": 8, "bytes": 3, "of": 3},
+    {"kind": "passed over", "round": 8, "peer": "0a" * 32, "reason": "other bytes \x1b[2J"},
+]
 COMMITTED = {
     "kind": "committed", "round": 50, "time": 1.0, "members": ["a", "b"], "loss": 0.5, "weight": 8, "attempts": 1,
     "state_hash": "x", "train_s": 0.1, "match_s": 0.2, "exchange_s": 0.3,
@@ -101,6 +111,14 @@ class FakeNode:
                 await emit(document)
             return self.final
 
+        async def fetch(request: dict[str, Any], emit: Emit) -> Any:
+            self.asked.append(request)
+            for document in FETCHING:
+                await emit(document)
+            model = self.root / "model"
+            model.write_bytes(b"abc")
+            return COPY | {"path": str(model), "words": "nobody is there: the kept one \x1b[2J"}
+
         async def stop(request: dict[str, Any], emit: Emit) -> Any:
             event.set()
             return {"stopping": True, "pid": __import__("os").getpid()}
@@ -121,8 +139,11 @@ class FakeNode:
                     "own": [RUN],
                     "claimed": [claim, claim | {"run_id": RUN["run_id"], "name": "mine"}],
                     "requests": [ASKED, ASKED | {"run": "theirs", "mine": False, "state": "served"}],
+                    "fetched": [COPY],
+                    "fetch_troubles": {"paid": ["no peer of the run answers \x1b[2J"]},
                 }
             ),
+            "fetch": fetch,
             "peers": canned({"own": ["/a/p2p/1"], "connected": ["2"], "remembered": ["/b/p2p/2"]}),
         }  # fmt: skip
         with ProfileLock(Profile(self.root), self._sockets):
@@ -303,12 +324,33 @@ def test_runs_show_tells_all_of_one_name(node: FakeNode, capsys: pytest.CaptureF
         "from 2026-12-09",
     ):
         assert words in out, words
+    assert "fetched  paid (gpt): round 8 of 9, in /x/model" in out
+    assert "fetched  not the newest: no peer of the run answers" in out
     assert "\x1b" not in out and "theirs" not in out
     assert ubcp("runs", "show", "r", "--json", profile=node.root) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["own"], document["claimed"], document["requests"]) == ([RUN], [], [])
     assert ubcp("runs", "show", "unknown", profile=node.root) == 1
     assert "known: far, mine, paid, r, theirs" in capsys.readouterr().err
+
+
+def test_runs_fetch_shows_what_happens_and_copies_the_file(
+    node: FakeNode, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert ubcp("runs", "fetch", "paid", "--recipe", "digits-tiny", "--out", str(out), profile=node.root) == 0
+    (request,) = [asked for asked in node.asked if asked["verb"] == "fetch"]
+    assert request["run"] == "paid" and 'name = "digits-tiny"' in request["recipe"]
+    shown = capsys.readouterr()
+    assert shown.out == f"paid (gpt): round 8 of 9, in {out}\n"
+    for words in ("asking 1 peer what", "round 8, 3 bytes, from 0a0a", "passed over 0a0a", "the kept one"):
+        assert words in shown.err
+    assert "\x1b" not in shown.err
+    assert (out.read_bytes(), out.stat().st_mode & 0o777) == (b"abc", 0o600)
+    assert ubcp("runs", "fetch", "paid", "--out", str(out), profile=node.root) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert ubcp("runs", "fetch", "paid", "--json", profile=node.root) == 0
+    assert json.loads(capsys.readouterr().out)["round"] == 8
 
 
 def test_train_sends_the_recipe_and_shows_what_happens(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:

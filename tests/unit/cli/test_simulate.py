@@ -80,6 +80,15 @@ def test_a_file_that_is_not_there_is_refused(command: list[str], capsys: pytest.
     assert "there is no file /nowhere.toml" in capsys.readouterr().err
 
 
+def test_a_misspelt_key_is_named_before_the_one_that_it_leaves_missing(
+    few: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = Path(few).read_text()
+    Path(few).write_text(text.replace("sample =", "samples ="))
+    assert main(["simulate", "curve", "--assumptions", few]) == 2
+    assert ": samples: unknown key\n" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_what_a_project_is_called_is_no_markup(few: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = Path(few).read_text()

@@ -120,8 +120,7 @@ def test_the_store_of_the_profile(
         store.append(world.entries)
         document, source = _json(capsys)
         assert source == {
-            "path": str(tmp_path / "ledger.sqlite3"), "signatures_verified": True, "entries": len(world.entries),
-            "refused": 0, "pending": 0, "early": 0,
+            "signatures_verified": True, "entries": len(world.entries), "refused": 0, "pending": 0, "early": 0,
         }  # fmt: skip
         assert document == _json(capsys, str(tmp_path / "ledger.sqlite3"))[0]
     assert cli.main(["stats", "--profile", str(tmp_path)]) == 0

@@ -75,6 +75,7 @@ class Node:
         self.key, self.public = who, who.public
         self.handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
         self.opened: list[bytes] = []
+        self.connected: frozenset[bytes] = frozenset()
         self._wires = wires
 
     async def handle(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:

@@ -26,6 +26,7 @@ from ubcp_p2p.ledger.wire import Signed, decode_signed
 from ubcp_p2p.models.recipe import Recipe, run_id
 from ubcp_p2p.peer.asking.judge import Judged, draft, judge
 from ubcp_p2p.peer.asking.listing import closing, listed, row, with_waits
+from ubcp_p2p.peer.asking.paid import PaidRun, paid_runs
 from ubcp_p2p.peer.asking.prospect import ASKED_MAX, Prospect, prospect, tried
 from ubcp_p2p.peer.asking.requests import open_requests
 from ubcp_p2p.peer.asking.values import Known, Refused, moment, wish_of
@@ -104,6 +105,24 @@ class Desk:
         decisions = await asyncio.to_thread(tried, problems)
         waits = {one.id.hex(): prospect(decisions, one.id, one.body.peers_min) for one in asked}
         return {"requests": with_waits(rows, waits)}
+
+    async def paid(self, name: str | None = None) -> list[PaidRun]:
+        """The runs that this account pays for; with a name, those of that name, whoever pays. Raises StoreError."""
+
+        def look(store: Store) -> list[PaidRun]:
+            self._book.read(store, self._now(store))
+            requests = self._book.activity.requests.values()
+            chosen = [
+                one for one in requests if (one.author == self._account if name is None else one.body.run == name)
+            ]
+            return paid_runs(store.ledger, self._book.activity, chosen)
+
+        return await self._ledger.read(look)
+
+    @property
+    def slice_s(self) -> int:
+        """How long a slice of this community is: no version of a charter changes it."""
+        return self._ledger.charters.first.slice_s
 
     async def _recipes(self, hashes: Collection[bytes]) -> dict[str, str]:
         """The names of these recipes by hash in hex, of those that can be had: from here, or from peers."""

@@ -123,6 +123,11 @@ class Paymaster:
             )  # fmt: skip
         return rows
 
+    def promised(self, request: bytes) -> int:
+        """What the vouchers of this node say together, µcredits; 0 for a REQUEST that nobody has billed lately."""
+        job = self._jobs.get(request)
+        return sum(account.units for account in job.tab.accounts.values()) if job is not None else 0
+
     async def _serve(self, stream: Stream) -> None:
         what, request, payload = asked(await stream.receive(timeout_s=ANSWER_S, bytes_max=MESSAGE_BYTES_MAX))
         try:
