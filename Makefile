@@ -46,6 +46,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/gossip.py
 	$(BIN)/python bench/allocator.py
 	$(BIN)/python bench/verification.py
+	$(BIN)/python bench/overhead.py
 
 clean:
 	rm -rf $(VENV) .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

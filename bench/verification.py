@@ -234,7 +234,7 @@ def cost(name: str, shape: tuple[int, int, int, int], rounds: int) -> dict[str, 
         "record_s": [],
         "check_s": [],
     }
-    rows["opening_bytes"] = []
+    rows["opening_bytes"], rows["lean_bytes"] = [], []
     for number_ in range(rounds + 1):  # the first warms up
         spent = 0.0
 
@@ -272,10 +272,13 @@ def cost(name: str, shape: tuple[int, int, int, int], rounds: int) -> dict[str, 
         work = swarm.works[PEERS[0]]
         for index in range(work.stretches()):
             began = time.process_time()
-            data = work.open(index).to_bytes()
+            opening = work.open(index)
+            assert opening is not None
+            data = opening.to_bytes()
             verdict = witness.check(work.claim, work.members, data)
             rows["check_s"].append(time.process_time() - began)
             rows["opening_bytes"].append(len(data))
+            rows["lean_bytes"].append(len(opening.lean().to_bytes()))
             assert verdict.finding == Finding.HONEST, verdict
         say(f"{name}: round {rows['round_s'][-1]:.2f} s, recording {spent:.3f} s, checks {rows['check_s'][-5:]}")
     return rows

@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 @pytest.mark.parametrize(
     ("script", "table"),
     [("allocator.py", "Whole decisions"),
+     ("overhead.py", "checks, the same bits"),
      pytest.param("audit.py", "Auditing again over a snapshot", marks=pytest.mark.full),
      pytest.param("startup.py", "stock hivemind.DHT", marks=pytest.mark.full)],
 )  # fmt: skip

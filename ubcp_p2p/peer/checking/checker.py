@@ -65,6 +65,7 @@ class Checker:
         self._me, self._trainer, self._name, self._recipe = me, trainer, name, recipe
         self._shown, self._folder, self._observe, self._clients = shown, folder, observe, clients
         self._shape = shape_of(recipe)
+        self._other_bits: set[bytes] = set()  # who computes otherwise: its openings are asked for whole
         self._queue: asyncio.Queue[_Task] = asyncio.Queue(QUEUE_MAX)
         self._committed_s, self._round_s = time.monotonic(), 0.0
 
@@ -127,9 +128,11 @@ class Checker:
         verdict, opening = Verdict(Finding.UNOPENED, 0, "nothing was opened"), b""
         for stretch in stretches:
             try:
-                opening = await self._ask(card.peer, card.trail, stretch, whole=False)
+                whole = card.peer in self._other_bits
+                opening = await self._ask(card.peer, card.trail, stretch, whole=whole)
                 verdict = await self._trainer.check(claim, members, opening)
-                if verdict.finding == Finding.UNOPENED:  # another device's bits, or a lie: the whole opening tells
+                if verdict.finding == Finding.UNOPENED and not whole:  # another device's bits, or a lie
+                    self._other_bits.add(card.peer)
                     opening = await self._ask(card.peer, card.trail, stretch, whole=True)
                     verdict = await self._trainer.check(claim, members, opening)
             except (NetworkError, MalformedMessage) as error:
