@@ -10,7 +10,7 @@ from tests.unit.swarm.made import KEYS, RUN, Wires, digest
 from ubcp_p2p.codec import MalformedMessage, Value
 from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.swarm.frames import DeadlineExceeded, Stream, Unreachable
-from ubcp_p2p.swarm.openings import STRETCH_MAX, Openings
+from ubcp_p2p.swarm.openings import STALL_S, STRETCH_MAX, Openings
 
 A, B, C = KEYS[:3]
 TRAIL, SIZE, LONG_S = digest("trail"), 300_000, 20.0
@@ -42,7 +42,8 @@ class Desk:
         return (peer, trail) == (B.public, TRAIL)
 
     async def ask(self, **limits: float) -> bytes:
-        return await self.client.ask(A.public, TRAIL, 3, **{"total_s": LONG_S, **limits})
+        times = {"total_s": LONG_S, "stall_s": STALL_S, **limits}
+        return await self.client.ask(A.public, TRAIL, 3, total_s=times["total_s"], stall_s=times["stall_s"])
 
 
 @pytest.mark.asyncio
