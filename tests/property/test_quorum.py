@@ -32,9 +32,9 @@ CERTIFICATE = certificate(KEYS[:4], KEYS[:3])
 hashes = st.binary(min_size=32, max_size=32)
 
 
-def formed(cards: list[bytes], **options: int) -> tuple[bytes, int]:
+def formed(cards: list[bytes], members_max: int = MEMBERS_MAX) -> tuple[bytes, int]:
     made, refused = form_group(
-        RUN, 3, digest("base"), cards, offer_bytes=OFFER_BYTES, weight_max=options.pop("weight_max", 8), **options
+        RUN, 3, digest("base"), cards, offer_bytes=OFFER_BYTES, weight_max=8, members_max=members_max
     )
     return made.digest, len(refused)
 

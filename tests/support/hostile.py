@@ -19,6 +19,7 @@ import numpy as np
 from ubcp_p2p.buffers import SharedBuffer
 from ubcp_p2p.codec import fields
 from ubcp_p2p.keys import peer_id_of
+from ubcp_p2p.swarm.admission import Verdict
 from ubcp_p2p.swarm.exchange import HAVE, OFFER_DOMAIN, AllGather
 from ubcp_p2p.swarm.frames import Stream
 from ubcp_p2p.swarm.hivemind_parts import PeerID, averaging_pb2
@@ -165,17 +166,24 @@ class LyingPolls(Polls):
 
 
 class HostileMember(RunMember):
-    """A RunMember under orders. Modes besides those above: "leader", "match", "first", "seat".
+    """A RunMember under orders. Modes besides those above: "leader", "match", "first", "seat", "shuts".
 
     "leader": "split" shows each follower another list of cards. "match": "absent" is ready and comes to no group.
     "first": the public key (hex) of the peer from which this member downloads before all others. "seat": "greedy" takes
-    a seat also in rounds in which it has none.
+    a seat also in rounds in which it has none. "shuts": public keys (hex) that it does not let in, as one whose ledger
+    is behind, or who lies.
     """
 
     def __init__(
         self, network: Network, trainer: Any, settings: RunSettings, observe: Observer, modes: dict[str, Any]
     ) -> None:
-        super().__init__(network, LyingTrainer(trainer, modes), settings, observe)
+        known = settings.admission
+
+        def shut(asked: Verdict) -> Verdict:
+            return lambda peer: "not here" if peer.hex() in modes.get("shuts", ()) else asked(peer)
+
+        admission = replace(known, trains=shut(known.trains), reads=shut(known.reads))
+        super().__init__(network, LyingTrainer(trainer, modes), replace(settings, admission=admission), observe)
         self.modes = modes
         for module, liar in (("_polls", LyingPolls), ("_states", LyingStates), ("exchange", LyingExchange)):
             getattr(self, module).__class__ = liar

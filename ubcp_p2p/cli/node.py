@@ -117,10 +117,11 @@ def describe_run(run: dict[str, Any]) -> str:
     loss = f", loss {run['loss']:.3f}" if run["loss"] is not None else ""
     resumed = ", resumed at the node's start" if run["resumed"] else ""
     trouble = f"; NO CHECKPOINT: {run['checkpoint_trouble']}" if run["checkpoint_trouble"] else ""
+    refused = f"; NOT LET IN: {run['refused']}" if run["refused"] else ""
     going = f"; about to pause: {run['resting']}" if run["resting"] else ""
     return (
         f"{run['name']} ({run['recipe']}): round {run['round']} of {run['rounds']}, {run['phase']}, "
-        f"{run['peers']} peers{loss}, {run['retries']} retries{resumed}{trouble}{going}"
+        f"{run['peers']} peers{loss}, {run['retries']} retries{resumed}{refused}{trouble}{going}"
     )
 
 

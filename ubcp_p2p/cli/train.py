@@ -98,6 +98,8 @@ def _show(event: dict[str, Any]) -> None:
         "adopted": lambda: f"caught up: now at round {round_} ({event['how']})",
         "mismatch": lambda: f"round {round_}: our result differed from the majority's; repaired",
         "refused a seat": lambda: f"round {round_ + 1} is made without this node: {event['reason']}",
+        "refused": lambda: f"not let in ({len(event['by'])} peers say so): {event['reason']}",
+        "let in": lambda: "let in: nobody refuses this node any more",
         "rejected": lambda: f"round {round_ + 1}: an offer was left out: {event['reason']}",
         "evaluated": lambda: f"held-out loss after round {round_}: {event['loss']:.4f} ± {event['stderr']:.4f}",
         "checkpoint failed": lambda: f"NO CHECKPOINT: {event['reason']}; {event['hint']}",

@@ -96,12 +96,16 @@ class Activity:
     def work(self) -> Iterator[Work]:
         """What each RECEIPT adds to those before, in no order of REQUESTs; nothing for one that adds nothing."""
         for request in self._paid:
-            for node, rows in self._receipts(request):
-                before = 0
-                for row in sorted(rows):
-                    if row.units > before:
-                        yield Work(request, node, row.slice, row.units - before, row.device)
-                        before = row.units
+            yield from self.work_of(request)
+
+    def work_of(self, request: bytes) -> Iterator[Work]:
+        """The same for one REQUEST; of each node by slice."""
+        for node, rows in self._receipts(request):
+            before = 0
+            for row in sorted(rows):
+                if row.units > before:
+                    yield Work(request, node, row.slice, row.units - before, row.device)
+                    before = row.units
 
     def done(self, request: bytes) -> int:
         """Units credited for one REQUEST, all nodes together."""

@@ -127,6 +127,10 @@ class Node:
             self.serving = self._make_service(ledger)
             self.paymaster = Paymaster(network, ledger, self.key, self.profile.paying, self.config.training)
             self.desk = Desk(ledger, self.owner.account, self.key.public)
+            if self.runs is not None:
+                from ubcp_p2p.peer.doorkeeper import Doorkeeper
+
+                self.runs.doorkeeper = Doorkeeper(ledger, self.key.public)
         self.fetcher = self._make_fetcher(network)
         self._loaded.set()
         serving = asyncio.create_task(network.serve(), name="network")
@@ -208,9 +212,11 @@ class Node:
         return contributor, worker
 
     async def _keep_paying(self) -> None:
-        """Bills, vouchers and receipts, of both sides."""
+        """Bills, vouchers and receipts, of both sides; and who is let in where somebody pays."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                if self.runs is not None and self.runs.doorkeeper is not None:
+                    tasks.create_task(self.runs.doorkeeper.serve())
                 if self.paymaster is not None:
                     tasks.create_task(self.paymaster.serve())
                 if self.paying is not None:

@@ -154,6 +154,7 @@ class Run:
             "device": self.trainer.ready.device if self.trainer else None,
             "sandbox": [asdict(layer) for layer in self.trainer.ready.sandbox] if self.trainer else None,
             "evaluation": self.evaluation,
+            "refused": member.refused if member else "",
             "checkpoint_trouble": self.checkpoint_trouble,
             "error": {"message": self.error.message, "hint": self.error.hint} if self.error else None,
         }

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, TrainingError, UbcpError
@@ -24,12 +24,16 @@ from ubcp_p2p.peer.run import ENDED, PAUSED, Run
 from ubcp_p2p.peer.seats import allocated
 from ubcp_p2p.swarm import directory
 from ubcp_p2p.swarm.addresses import short
+from ubcp_p2p.swarm.admission import OPEN
 from ubcp_p2p.swarm.membership import Phase
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.swarm.run import Event, Observer, RunMember, RunSettings
 from ubcp_p2p.training.process import TrainerProcess, TrainerSpec
 from ubcp_p2p.training.sandbox.reach import data_folders, within
+
+if TYPE_CHECKING:
+    from ubcp_p2p.peer.doorkeeper import Doorkeeper
 
 __all__ = ["OtherData", "Run", "Runs", "known_runs"]
 
@@ -61,6 +65,7 @@ class Runs:
         self._rules = rules
         self._verdict = FREE
         self._runs: dict[str, Run] = {}
+        self.doorkeeper: Doorkeeper | None = None  # of a node in a community
         self.listeners: list[Callable[[Run, Event], None]] = []  # hear each event of each run
         self.checks = Checks(network)
         self._changed = asyncio.Event()
@@ -206,7 +211,8 @@ class Runs:
                 with suppress(NetworkError):
                     await directory.publish(self._network, entries)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), CLAIM_EVERY_S if self._network.connected else 2.0)
+                async with asyncio.timeout(CLAIM_EVERY_S if self._network.connected else 2.0):
+                    await self._changed.wait()
 
     def _refuse_far_data(self, recipe: Recipe) -> None:
         """A recipe may come from a stranger: where on this machine it reads is the owner's to say."""
@@ -294,6 +300,7 @@ class Runs:
 
     async def _train_with(self, run: Run, trainer: TrainerProcess) -> None:
         recipe, observe = run.recipe, partial(self._hear, run)
+        door = await self.doorkeeper.open(run.run_id, recipe) if self.doorkeeper is not None else None
         checker = await self.checks.checker(run.name, recipe, self._folder(run), trainer, observe)
         settings = RunSettings(
             name=run.name,
@@ -306,7 +313,8 @@ class Runs:
             evaluate_every=recipe.evaluation.every,
             peers_min=run.options.peers_min,
             checkpoint_every_s=run.options.checkpoint_every_s,
-            seats=allocated,
+            seats=door.seats if door is not None else allocated,
+            admission=door.admission if door is not None else OPEN,
         )
         run.member = member = self.member(settings, trainer, observe)
         member.certificate = _restored(trainer, run.run_id, settings.peers_max)
@@ -331,6 +339,8 @@ class Runs:
             checking.cancel()
             await asyncio.gather(taking_part, checking, return_exceptions=True)
             await member.close()
+            if self.doorkeeper is not None:
+                self.doorkeeper.close(run.run_id)
             with suppress(UbcpError, TimeoutError):
                 if in_order and not trainer.exited.done() and member.round > 0:
                     async with asyncio.timeout(FINAL_CHECKPOINT_S):

@@ -96,6 +96,10 @@ class Conduct:
         record = self._records.get(peer)
         return record is not None and record.until_s > now_s
 
+    def why_banned(self, peer: bytes, now_s: float) -> str:
+        """The reason of a ban that is in force, or ""."""
+        return self._records[peer].why if self.is_banned(peer, now_s) else ""
+
     def bans(self, now_s: float) -> list[Ban]:
         """Those in force, the longest first."""
         found = [

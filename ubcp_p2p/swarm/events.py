@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ubcp_p2p.swarm.admission import OPEN, Admission
 from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.swarm.seating import ChooseSeats, drawn
 
@@ -15,7 +16,7 @@ class RunSettings:
     """What a run is.
 
     The same for all its members, except `peers_min` and `checkpoint_every_s`, which are this peer's. seats: who gets
-    one, when more ask than there are.
+    one, when more ask than there are. admission: whom this peer lets in.
     """
 
     name: str
@@ -29,6 +30,7 @@ class RunSettings:
     peers_min: int = 1
     checkpoint_every_s: float = 10.0
     seats: ChooseSeats = drawn
+    admission: Admission = OPEN
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,8 @@ class _Filler(asyncio.BufferedProtocol):
                 raise DeadlineExceeded(f"nothing arrived for {stall_s:.1f} s")
             # One timer for the whole silence, not one for each of the thousands of pieces.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), stall_s - quiet_s)
+                async with asyncio.timeout(stall_s - quiet_s):
+                    await self._ended.wait()
         if self._offset < len(self._block):
             raise Unreachable(f"the peer hung up after {self._offset} of {len(self._block)} bytes")
 

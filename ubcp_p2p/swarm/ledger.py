@@ -221,6 +221,11 @@ class LiveLedger:
         """Keep these blobs no longer. Raises StoreError."""
         await self._books.run(self._books.store.drop_blobs, list(blobs))
 
+    def why_banned(self, peer: bytes) -> str:
+        """Why this node ignores a peer for a while, in words; "" where it does not."""
+        why = self._conduct.why_banned(peer, time.monotonic())
+        return f"ignored for a while, because it sent junk to the ledger: {why}" if why else ""
+
     async def status(self) -> dict[str, Any]:
         """For `ubcp status`: JSON types only."""
         now_s = time.monotonic()

@@ -12,10 +12,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any, AsyncIterator  # noqa: UP035  # hivemind recognises typing.AsyncIterator only
 
 from ubcp_p2p.errors import NetworkError, UbcpError
 from ubcp_p2p.keys import peer_id_of, public_of
+from ubcp_p2p.swarm.admission import WORDS_MAX, Verdict, everybody, heard
 from ubcp_p2p.swarm.frames import Unreachable
 from ubcp_p2p.swarm.hivemind_parts import (
     Matchmaking,
@@ -86,6 +88,11 @@ class GroupServicer(ServicerBase):  # type: ignore[misc]  # hivemind is untyped
     async def rpc_join_group(
         self, request: averaging_pb2.JoinRequest, context: P2PContext
     ) -> AsyncIterator[averaging_pb2.MessageFromLeader]:
+        if words := self._matchmaker.shuts_out(context.remote_id):
+            yield averaging_pb2.MessageFromLeader(
+                code=averaging_pb2.PROTOCOL_VIOLATION, gathered=[words[:WORDS_MAX].encode()]
+            )
+            return
         if self._matchmaker.refuses(context.remote_id, request.gather):
             yield averaging_pb2.MessageFromLeader(code=averaging_pb2.PROTOCOL_VIOLATION)
             return
@@ -103,10 +110,38 @@ GroupServicer.rpc_join_group.__annotations__.update(
 )
 
 
+class _Hearing:
+    """Stands for the servicer's type where hivemind asks a leader: hears the words of those that refuse."""
+
+    def __init__(self, on_refusal: Callable[[Any, bytes], None]) -> None:
+        self._on_refusal = on_refusal
+
+    def get_stub(self, p2p: Any, leader: Any, *, namespace: str | None = None) -> Any:
+        stub = GroupServicer.get_stub(p2p, leader, namespace=namespace)
+
+        async def ask(request: Any) -> AsyncIterator[Any]:
+            return self._overheard(leader, await stub.rpc_join_group(request))
+
+        return SimpleNamespace(rpc_join_group=ask)
+
+    async def _overheard(self, leader: Any, messages: Any) -> AsyncIterator[Any]:
+        try:
+            async for message in messages:
+                if message.code == averaging_pb2.PROTOCOL_VIOLATION and message.gathered:
+                    self._on_refusal(leader, message.gathered[0])
+                yield message
+        finally:
+            await messages.aclose()
+
+
 class _Search(Matchmaking):  # type: ignore[misc]  # hivemind is untyped
-    """One search that remembers who led the group it ended in."""
+    """One search that remembers who led the group it ended in, and hears why leaders refuse."""
 
     led_by: Any = None
+
+    def __init__(self, *arguments: Any, on_refusal: Callable[[Any, bytes], None], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._servicer_type = _Hearing(on_refusal)
 
     async def follower_assemble_group(self, leader: Any, msg: Any) -> Any:
         self.led_by = leader
@@ -114,11 +149,17 @@ class _Search(Matchmaking):  # type: ignore[misc]  # hivemind is untyped
 
 
 class Matchmaker:
-    """Matchmaking for one run on one network session. `generation` tells whether it is still alive."""
+    """Matchmaking for one run on one network session. `generation` tells whether it is still alive.
 
-    def __init__(self, network: Network, run_id: bytes) -> None:
+    refusals: who of those that were asked to lead in the last search does not let this peer in, and why, in its words.
+    """
+
+    def __init__(self, network: Network, run_id: bytes, why_not: Verdict = everybody) -> None:
+        """why_not: of a peer, why it may not join; it hears these words."""
         self.generation = network.session.generation
         self.leader: bytes | None = None  # of the last group found; None when it was this peer
+        self.refusals: dict[bytes, str] = {}
+        self._why_not = why_not
         self._banned: set[bytes] = set()
         self._expected: set[bytes] | None = None
         self._network = network
@@ -145,6 +186,7 @@ class Matchmaker:
             min_matchmaking_time=WINDOW_S,
             request_timeout=ANSWER_S,
             client_mode=False,
+            on_refusal=self._note_refusal,
         )
         search.target_group_size = search.potential_leaders.target_group_size = size
         return search
@@ -164,6 +206,19 @@ class Matchmaker:
         """Whom the next search asks to lead, and whose join requests it refuses (public keys)."""
         self._expected = set(companions)
         self._banned = set(banned)
+        self.refusals = {}
+
+    def _note_refusal(self, leader: Any, words: bytes) -> None:
+        public = public_of(leader.to_bytes())
+        if self._expected is None or public in self._expected:  # a leader can send us on to anybody
+            self.refusals[public] = heard(words[: 4 * WORDS_MAX].decode(errors="replace"))
+
+    def shuts_out(self, peer_id: Any) -> str:
+        """Why this peer may not join any group of this run, in words for it; "" when it may."""
+        try:
+            return self._why_not(public_of(peer_id.to_bytes()))
+        except UbcpError:
+            return ""  # `refuses` it is
 
     def refuses(self, peer_id: Any, data: bytes) -> bool:
         """Whether this peer may not join: banned, or its card is not its own for the very round that we are at.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from ubcp_p2p.codec import decode, encode, fields, hash_of, number
+from ubcp_p2p.swarm.admission import Verdict, everybody
 from ubcp_p2p.swarm.quorum import ROUND_MAX
 
 BEAT_S = 0.5
@@ -77,14 +78,18 @@ class Member:
 
 @dataclass
 class View:
-    """All other peers of one run. Pure: every method takes `now_s`."""
+    """All other peers of one run. Pure: every method takes `now_s`.
+
+    why_not: who is out is not there, whatever it says: not waited for, not asked, without a voice.
+    """
 
     run_id: bytes
     me: bytes
+    why_not: Verdict = everybody
     members: dict[bytes, Member] = field(default_factory=dict)
 
     def hear(self, peer: bytes, beat: Beat, now_s: float, *, connected: bool) -> bool:
-        """Take a heartbeat in; False when it is ours, old, of another run, or the view is full.
+        """Take a heartbeat in; False when it is ours, old, of another run or of who is out, or the view is full.
 
         connected: `peer` is connected to us now. Such a one takes the place of one that never was: names cost nothing.
         """
@@ -92,6 +97,8 @@ class View:
             return False
         member = self.members.get(peer)
         if member is None:
+            if self.why_not(peer):
+                return False
             if len(self.members) >= MEMBERS_SEEN_MAX and not (connected and self._forget_a_name()):
                 return False
             self.members[peer] = Member(beat, now_s, was_connected=connected)
@@ -144,7 +151,8 @@ class View:
             silent_s = now_s - member.heard_s
             gone = member.was_connected and peer not in linked and silent_s > 2.0 * BEAT_S
             member.was_connected |= peer in linked
-            if member.beat.phase != Phase.LEAVING and silent_s <= member.silence_allowed_s() and not gone:
+            here = member.beat.phase != Phase.LEAVING and silent_s <= member.silence_allowed_s() and not gone
+            if here and not self.why_not(peer):
                 result.append(peer)
         return sorted(result)
 

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 from ubcp_p2p.codec import MalformedMessage, fields, hash_of, number
 from ubcp_p2p.errors import TrainingError
+from ubcp_p2p.swarm.admission import OPEN, Admission, refusal, unless_refused
 from ubcp_p2p.swarm.exchange import LINK_BYTES_PER_S_MIN
 from ubcp_p2p.swarm.frames import DeadlineExceeded, Stream, Unreachable
 from ubcp_p2p.swarm.network import Network
@@ -30,12 +31,13 @@ class Openings:
     """Opens this peer's trails of one run to others, and asks others for theirs."""
 
     def __init__(
-        self, network: Network, run_id: bytes, opening_bytes_max: int, opener: Opener, may_ask: MayAsk
-    ) -> None:
+        self, network: Network, run_id: bytes, opening_bytes_max: int, opener: Opener, may_ask: MayAsk,
+        admission: Admission = OPEN,
+    ) -> None:  # fmt: skip
         self._network = network
         self._protocol = f"/ubcp/check/1/{run_id.hex()[:32]}"
         self._bytes_max = opening_bytes_max
-        self._opener, self._may_ask = opener, may_ask
+        self._opener, self._may_ask, self._admission = opener, may_ask, admission
         self._gate = asyncio.Semaphore(1)  # the trainer opens one at a time, and each is held in memory
 
     async def open(self) -> None:
@@ -52,7 +54,8 @@ class Openings:
         """The opening of one stretch, within `total_s`, and never silent for `stall_s` once it has begun.
 
         The peer may be in the middle of a round, and answers when its trainer is free. Raises Unreachable, also when
-        the peer refuses; DeadlineExceeded; MalformedMessage for an answer that no opening of this run is.
+        the peer refuses; NotAdmitted, where this peer is out; DeadlineExceeded; MalformedMessage for an answer that no
+        opening of this run is.
         """
         try:
             async with (
@@ -60,7 +63,7 @@ class Openings:
                 self._network.open(peer, self._protocol, timeout_s=total_s) as stream,
             ):
                 await stream.send([trail, stretch, int(whole)], timeout_s=ASK_S)
-                (size,) = fields(await stream.receive(timeout_s=total_s), 1)
+                (size,) = fields(unless_refused(await stream.receive(timeout_s=total_s)), 1)
                 if size == REFUSED:
                     raise Unreachable("it does not open this stretch")
                 data = bytearray(number(size, self._bytes_max))
@@ -74,6 +77,9 @@ class Openings:
         trail, stretch, whole = fields(await stream.receive(timeout_s=ASK_S), 3)
         name, index = hash_of(trail), number(stretch, STRETCH_MAX)
         in_full = bool(number(whole, 1))
+        if why := self._admission.to_state(stream.peer):
+            await stream.send(refusal(why), timeout_s=ASK_S)
+            return
         if not self._may_ask(stream.peer, name, index):
             await stream.send([REFUSED], timeout_s=ASK_S)
             return

@@ -40,7 +40,7 @@ class Presence:
         self.phase = Phase.JOINING
         self.certificate: Certificate | None = None
         self.step = 0
-        self.view = View(settings.run_id, network.public)
+        self.view = View(settings.run_id, network.public, settings.admission.to_group)
         self._network = network
         self._observe = observe
         self._states = states
@@ -110,7 +110,9 @@ class Presence:
         member = self.view.members.get(peer)
         here = member is not None and member.beat.base_hash == self.base_hash
         struck = peer in self.view.struck(time.monotonic())
-        return state_hash == self.base_hash and time.monotonic() - taken_s < GUEST_S and not here and not struck
+        out = self.settings.admission.to_group(peer)  # it may have the state, and has no place in a group
+        new = state_hash == self.base_hash and time.monotonic() - taken_s < GUEST_S
+        return new and not here and not struck and not out
 
     def _grace_s(self) -> float:
         """The longest silence that a live companion is allowed: the unit of every deadline here."""
@@ -162,7 +164,8 @@ class Presence:
     async def _wait_heard(self, timeout_s: float) -> None:
         self._heard.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._heard.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # Python 3.11's wait_for can lose a cancel
+                await self._heard.wait()
 
     async def _keep_meeting(self) -> None:
         """Look for members in the DHT: often while few are known, seldom later."""
@@ -179,5 +182,6 @@ class Presence:
         strangers = {author for author, entry in entries if entry.run_id == self.settings.run_id}
         strangers |= {peer for peer, member in self.view.members.items() if not member.was_connected}
         strangers -= {*self._network.connected, self._network.public}
+        strangers = {peer for peer in strangers if not self.settings.admission.to_group(peer)}
         # Asking dials them, by the DHT's routing. A few at a time: anybody can make up many names.
         await self._states.standings(sorted(strangers, key=lambda _: random.random())[:DIALS_MAX])

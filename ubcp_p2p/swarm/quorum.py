@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 from ubcp_p2p.codec import MalformedMessage, Value, decode, encode, fields, hash_of, items, number, signature_of
 from ubcp_p2p.keys import NodeKey, verify
+from ubcp_p2p.swarm.admission import OPEN, Admission
 
 MEMBERS_MAX = 64
 CARD_BYTES_MAX = 512
@@ -114,13 +115,15 @@ def form_group(
     offer_bytes: int,
     weight_max: int,
     members_max: int = MEMBERS_MAX,
+    admission: Admission = OPEN,
 ) -> tuple[Group, list[str]]:
     """The group that a leader's list of cards makes, and why cards were left out.
 
     Every member applies the same checks to the same bytes, in whatever order they came, and so leaves out the same
     cards; a leader that shows different lists to different members makes groups of different digests, whose votes
-    never add up. Weights are clamped to [1, weight_max]; a second card of one peer is left out, and so is who comes
-    after `members_max` others: each member costs everybody the memory of one offer.
+    never add up. Weights are clamped to [1, weight_max], and to what `admission` allows a peer; left out are who may
+    not train, a second card of one peer, and who comes after `members_max` others: each member costs everybody the
+    memory of one offer.
     """
     members: dict[bytes, Seat] = {}
     refused: list[str] = []
@@ -134,12 +137,14 @@ def form_group(
             refused.append(f"a card for round {card.round} or another state")
         elif card.offer_bytes != offer_bytes:
             refused.append(f"an offer of {card.offer_bytes} bytes where the model has {offer_bytes}")
+        elif why := admission.trains(card.peer):
+            refused.append(f"a card of {card.peer.hex()[:16]}…, which is not let in: {why}")
         elif card.peer in members:
             refused.append("a second card of one peer")
         elif len(members) >= members_max:
             refused.append(f"a card after the {members_max} that a group can have")
         else:
-            weight = min(max(card.weight, 1), weight_max)
+            weight = max(1, min(card.weight, weight_max, admission.weighs(card.peer)))
             members[card.peer] = Seat(card.peer, weight, card.offer_hash, card.trail)
     return Group(run_id, round_, base_hash, tuple(sorted(members.values()))), refused
 

@@ -87,7 +87,8 @@ class RunMember(Follower):
             while self.round < self.settings.rounds:
                 if self.retiring:
                     return
-                await self._one_round()
+                if not await self._is_shut_out():
+                    await self._one_round()
             await self.keep_checkpoint(due=True)
             await self._enter(Phase.DONE)
             self._say("done")
@@ -125,6 +126,7 @@ class RunMember(Follower):
         while time.monotonic() - started_s < LISTEN_S:
             await self._wait_heard(BEAT_S)
         await self._catch_up()
+        await self._states.ask_in(self.peers())
         while len(self.peers()) + 1 < self.settings.peers_min and not self.retiring:
             self._say("waiting", peers=len(self.peers()) + 1, wanted=self.settings.peers_min)
             await self._wait_heard(1.0)
@@ -147,7 +149,7 @@ class RunMember(Follower):
                     times = await self._attempt(offer, companions)
                 except (RoundFailed, NetworkError) as error:
                     await self._after_failure(error, attempt)
-                    if self.round != round_:
+                    if self.round != round_ or self._states.refusals.by_most(self.peers()):
                         return
                     continue
                 times["train_s"] = trained_s - started_s
@@ -272,7 +274,7 @@ class RunMember(Follower):
             cards = await self._find_group(cards[0], companions)
         group, refused = form_group(
             settings.run_id, self.round, self.base_hash, cards, offer_bytes=offer_bytes,
-            weight_max=settings.weight_max, members_max=settings.peers_max,
+            weight_max=settings.weight_max, members_max=settings.peers_max, admission=settings.admission,
         )  # fmt: skip
         for why in refused:
             log.warning("left out of round %d: %s", self.round, why)
@@ -339,11 +341,13 @@ class RunMember(Follower):
             try:
                 return await searching
             except NoGroup:
-                self._note_absent(companions)
+                self._note_absent(peer for peer in companions if peer not in matchmaker.refusals)
                 raise
         finally:
             searching.cancel()
             await asyncio.gather(searching, return_exceptions=True)
+            for peer, words in matchmaker.refusals.items():
+                self._states.refusals.note(peer, words, time.monotonic())
 
     def _strike_silent(self, peers: Sequence[bytes], certificate: Certificate) -> None:
         """Who is there and let a vote run to its deadline is not waited for next time."""
@@ -428,7 +432,7 @@ class RunMember(Follower):
     async def _current_matchmaker(self) -> Matchmaker:
         session = await self._network.ready()
         if self._matchmaker is None or self._matchmaker.generation != session.generation:
-            matchmaker = Matchmaker(self._network, self.settings.run_id)
+            matchmaker = Matchmaker(self._network, self.settings.run_id, self.settings.admission.to_group)
             await matchmaker.open()
             self._matchmaker = matchmaker
         return self._matchmaker

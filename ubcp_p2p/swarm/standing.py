@@ -1,7 +1,11 @@
-"""Where the others stand: asks them, chooses the branch, and moves there by commit or by download."""
+"""Where the others stand: asks them, chooses the branch, and moves there by commit or by download.
+
+Who is let in by too few of them to train follows, and asks again.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
@@ -12,7 +16,7 @@ from ubcp_p2p.errors import NetworkError, StateMismatch
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.events import Observer, RunSettings
 from ubcp_p2p.swarm.exchange import AllGather, Exchange, Pace
-from ubcp_p2p.swarm.membership import Phase
+from ubcp_p2p.swarm.membership import BEAT_S, Phase
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.presence import Presence
 from ubcp_p2p.swarm.quorum import Certificate, Standing, choose
@@ -31,7 +35,9 @@ class Follower(Presence):
 
     def __init__(self, network: Network, trainer: Trainer, settings: RunSettings, observe: Observer) -> None:
         ready = trainer.ready
-        states = States(network, settings.run_id, ready.state_bytes, settings.rounds, settings.peers_max)
+        states = States(
+            network, settings.run_id, ready.state_bytes, settings.rounds, settings.peers_max, settings.admission
+        )
         super().__init__(network, settings, observe, states, ready.round, ready.state_hash)
         self.exchange: Exchange = AllGather(network, settings.run_id, ready.offer_bytes)
         self._trainer = trainer
@@ -39,14 +45,44 @@ class Follower(Presence):
         self._lied: set[tuple[bytes, bytes]] = set()  # (peer, state hash): it served other bytes; not to be asked again
         self._pace = Pace()
         self._candidate_hash: bytes | None = None
+        self.refused = ""  # why others do not let this peer in, in the words of most of them
 
     def _stand_on(self, certificate: Certificate) -> None:
         self._candidate_hash = None
         self.exchange.release()
         self._known.update(certificate.group.peers)
+        for peer in certificate.group.peers if self._network.public in certificate.group.peers else ():
+            self._states.refusals.lift(peer)
         self.view.forgive(peer for peer, _ in certificate.signatures)
         self.certificate, self.base_hash, self.round = certificate, certificate.state_hash, certificate.round
         self._states.publish(self._trainer.state, self.base_hash, certificate)
+
+    async def _is_shut_out(self) -> bool:
+        """Whether this peer is to train nothing now; then some time has passed, and it has caught up.
+
+        By its own admission, or when most of those who are there refuse it. Their word is good for this alone: it costs
+        this peer the time until it asks again, and nobody else anything.
+        """
+        refusals, peers = self._states.refusals, self.peers()
+        if due := refusals.due(peers, time.monotonic()):
+            await self._states.ask_in(due)
+        own = self.settings.admission.trains(self._network.public)
+        waits = bool(own) or refusals.by_most(peers)
+        if (words := refusals.why(peers) or own) != self.refused:
+            self.refused = words
+            by = [peer.hex() for peer in refusals.of(peers)]
+            if words:
+                self._say("refused", reason=words, by=by, waits=waits)
+            else:
+                self._say("let in")
+        if not waits:
+            return False
+        if self.phase != Phase.JOINING:
+            await self._enter(Phase.JOINING)  # nobody is to wait for it
+        if self._strangers():
+            await self._catch_up()
+        await asyncio.sleep(BEAT_S)
+        return True
 
     async def _catch_up(self) -> bool:
         """Ask live peers what they stand on and move to the better branch, if there is one; True when moved."""

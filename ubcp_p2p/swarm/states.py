@@ -1,4 +1,7 @@
-"""Serves and downloads the state of a run: certificates first, then bytes that must match the certified hash."""
+"""Serves and downloads the state of a run: certificates first, then bytes that must match the certified hash.
+
+Who is not let in hears why, from here first: also whether it may train, before it does so for nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,16 @@ from ubcp_p2p.buffers import SharedBuffer
 from ubcp_p2p.codec import MalformedMessage, fields, hash_of, number
 from ubcp_p2p.errors import NetworkError
 from ubcp_p2p.swarm.addresses import short
+from ubcp_p2p.swarm.admission import (
+    OPEN,
+    PAUSE_S_MAX,
+    Admission,
+    NotAdmitted,
+    Refusals,
+    refusal,
+    unless_refused,
+    words_of,
+)
 from ubcp_p2p.swarm.exchange import LINK_BYTES_PER_S_MIN
 from ubcp_p2p.swarm.frames import DeadlineExceeded, Stream, Unreachable
 from ubcp_p2p.swarm.network import Network
@@ -19,7 +32,8 @@ from ubcp_p2p.swarm.quorum import CERTIFICATE_BYTES_MAX, Certificate, Standing
 
 log = logging.getLogger(__name__)
 
-CERTIFICATE, STATE, COPY = 0, 1, 2  # COPY: the same bytes, for who keeps them and does not join: no guest to wait for
+CERTIFICATE, STATE, COPY, MAY_TRAIN = 0, 1, 2, 3
+# COPY: the same bytes as STATE, for who keeps them and does not join: no guest to wait for
 STATE_DOMAIN = b"ubcp/state/1\0"
 ASK_S = 2.0
 MUTE_S, MUTE_S_MAX = 1.0, 64.0
@@ -30,15 +44,25 @@ SERVE_S = 10.0
 
 
 class States:
-    """State server and client of one run. `publish` says what we stand on."""
+    """State server and client of one run. `publish` says what we stand on; `refusals` has who refuses us."""
 
-    def __init__(self, network: Network, run_id: bytes, state_bytes: int, rounds: int, peers_max: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        run_id: bytes,
+        state_bytes: int,
+        rounds: int,
+        peers_max: int,
+        admission: Admission = OPEN,
+    ) -> None:
         self._network = network
         self._run_id = run_id
         self._protocol = f"/ubcp/state/1/{run_id.hex()[:32]}"
         self._state_bytes = state_bytes
         self._rounds = rounds
         self._peers_max = peers_max
+        self._admission = admission
+        self.refusals = Refusals()
         self._standing: Standing | None = None
         self._state: SharedBuffer | None = None
         self._gate = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
@@ -66,7 +90,7 @@ class States:
                 return None
             try:
                 answer = await self._network.request(peer, self._protocol, [CERTIFICATE, b"\0" * 32], timeout_s=ASK_S)
-                state_hash, certificate = fields(answer, 2)
+                state_hash, certificate = fields(unless_refused(answer), 2)
                 if not isinstance(certificate, bytes) or len(certificate) > CERTIFICATE_BYTES_MAX:
                     raise MalformedMessage("no certificate where one belongs")
                 parsed = self._parsed(certificate) if certificate else None
@@ -75,6 +99,10 @@ class States:
                 standing = Standing(hash_of(state_hash), parsed)
                 self._mute.pop(peer, None)
                 return peer, standing
+            except NotAdmitted as error:
+                self.refusals.note(peer, error.message, time.monotonic())
+                self._silence(peer, PAUSE_S_MAX)
+                return None
             except (NetworkError, MalformedMessage) as error:
                 log.info("no standing from %s: %s", short(peer), error)
                 if not isinstance(error, Unreachable):  # that one costs no time, and dialling may work the next moment
@@ -84,6 +112,26 @@ class States:
         answers = await asyncio.gather(*(ask(peer) for peer in peers))
         return dict(answer for answer in answers if answer is not None)
 
+    async def ask_in(self, peers: Iterable[bytes]) -> None:
+        """Ask each of `peers` whether this one may train with it, and note the answers in `refusals`.
+
+        Who gives no answer has not refused.
+        """
+
+        async def ask(peer: bytes) -> None:
+            try:
+                answer = await self._network.request(peer, self._protocol, [MAY_TRAIN, b"\0" * 32], timeout_s=ASK_S)
+                words = words_of(answer)
+            except (NetworkError, MalformedMessage) as error:
+                log.info("%s does not say whether this peer may train: %s", short(peer), error)
+                words = ""
+            if words:
+                self.refusals.note(peer, words, time.monotonic())
+            else:
+                self.refusals.lift(peer)
+
+        await asyncio.gather(*(ask(peer) for peer in peers))
+
     def _parsed(self, data: bytes) -> Certificate:
         """A certificate that this run can have. Raises MalformedMessage."""
         certificate = Certificate.from_bytes(data, self._run_id, members_max=self._peers_max)
@@ -91,11 +139,11 @@ class States:
             raise MalformedMessage(f"a certificate for round {certificate.round} of {self._rounds}")
         return certificate
 
-    def _silence(self, peer: bytes) -> None:
+    def _silence(self, peer: bytes, longest_s: float = MUTE_S_MAX) -> None:
         if len(self._mute) >= MUTE_PEERS_MAX:
             self._mute.clear()
         _, pause_s = self._mute.get(peer, (0.0, MUTE_S / 2))
-        pause_s = min(2 * pause_s, MUTE_S_MAX)
+        pause_s = min(2 * pause_s, longest_s)
         self._mute[peer] = time.monotonic() + pause_s, pause_s
 
     async def download(
@@ -112,7 +160,7 @@ class States:
         """The state with this hash from `peer`, checked, within `total_s` and never silent for `stall_s` seconds.
 
         what: STATE or COPY. on_bytes: hears how many more have arrived.
-        Raises MalformedMessage, Unreachable or DeadlineExceeded.
+        Raises MalformedMessage, NotAdmitted, Unreachable or DeadlineExceeded.
         """
         try:
             async with asyncio.timeout(total_s):
@@ -127,7 +175,7 @@ class States:
         try:
             async with self._network.open(peer, self._protocol, timeout_s=stall_s) as stream:
                 await stream.send([what, state_hash], timeout_s=stall_s)
-                (size,) = fields(await stream.receive(timeout_s=stall_s), 1)
+                (size,) = fields(unless_refused(await stream.receive(timeout_s=stall_s)), 1)
                 if number(size) == 0:
                     raise Unreachable("it does not have this state any more")
                 if size != self._state_bytes:
@@ -149,6 +197,13 @@ class States:
 
     async def _serve(self, stream: Stream) -> None:
         what, wanted = fields(await stream.receive(timeout_s=5.0), 2)
+        if what == MAY_TRAIN:
+            await stream.send(refusal(self._admission.to_group(stream.peer)), timeout_s=5.0)
+            return
+        if why := self._admission.to_state(stream.peer):
+            log.info("%s gets no state: %s", short(stream.peer), why)
+            await stream.send(refusal(why), timeout_s=5.0)
+            return
         standing, state = self._standing, self._state
         if standing is None or state is None:
             raise Unreachable("nothing is published yet")  # hang up at once: the requester need not wait for us

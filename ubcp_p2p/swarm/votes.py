@@ -75,7 +75,8 @@ class Polls:
                 why = "the members' results differ" if dissenters else f"{names} did not vote"
                 raise RoundFailed(f"no majority for a result: {why}", tuple(sorted(missing | dissenters)))
             try:
-                await asyncio.wait_for(self._heard.wait(), min(0.1, max(0.01, deadline_s - time.monotonic())))
+                async with asyncio.timeout(min(0.1, max(0.01, deadline_s - time.monotonic()))):
+                    await self._heard.wait()
             except TimeoutError:
                 pass
 

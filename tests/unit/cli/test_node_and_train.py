@@ -23,7 +23,7 @@ RUN: dict[str, Any] = {
     "name": "r", "recipe": "digits-tiny", "run_id": "ab" * 32, "stage": "done", "resumed": False, "resting": "",
     "phase": "done", "round": 50, "rounds": 50,
     "step": 4, "steps": 4, "peers": 3, "loss": 0.25, "state_hash": "cd" * 32, "retries": 1, "trainer_pid": 7,
-    "device": "cpu", "sandbox": None, "evaluation": None, "checkpoint_trouble": None, "error": None,
+    "device": "cpu", "sandbox": None, "evaluation": None, "refused": "", "checkpoint_trouble": None, "error": None,
 }  # fmt: skip
 FAILED = RUN | {"error": {"message": "the trainer was killed", "hint": "start it again"}}
 OWNER: dict[str, Any] = {

@@ -63,6 +63,17 @@ def test_a_refused_entry_of_another_network_names_it() -> None:
         rules.apply(s.ledger, signed, s.history)
 
 
+def test_nobody_signs_beside_the_author_whoever_comes_first() -> None:
+    s = Scene()
+    a, p = s.account("a"), s.account("p")
+    others = [s.key(f"other {i}") for i in range(9)]
+    assert min(other.public for other in others) < a.public < max(other.public for other in others)
+    for other in others:
+        signed = s.draft(a, s.ask(p, 1), [other])
+        assert len(signed.signatures) == 2
+        assert _code(s, signed) == "signer"
+
+
 def test_as_many_contributors_as_a_close_can_name() -> None:
     s = Scene()
     s.trusting = True

@@ -23,6 +23,8 @@ def test_some_strikes_are_a_ban_that_ends() -> None:
     ((peer, left_s, why),) = [(ban.peer, ban.left_s, ban.why) for ban in conduct.bans(101.0)]
     assert (peer, left_s, why) == (PEER, BAN_S - 1.0, "more junk")
     assert conduct.bans(100.0 + BAN_S) == []
+    assert conduct.why_banned(PEER, 101.0) == "more junk"
+    assert conduct.why_banned(PEER, 100.0 + BAN_S) == conduct.why_banned(b"q" * 32, 101.0) == ""
 
 
 def test_a_ban_doubles_and_has_a_longest() -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.unit.swarm.made import KEYS, RUN, Wires, digest
 from ubcp_p2p.codec import MalformedMessage, Value
 from ubcp_p2p.errors import TrainingError
+from ubcp_p2p.swarm.admission import Admission, NotAdmitted
 from ubcp_p2p.swarm.frames import DeadlineExceeded, Stream, Unreachable
 from ubcp_p2p.swarm.openings import STALL_S, STRETCH_MAX, Openings
 
@@ -69,6 +70,16 @@ async def test_others_get_nothing_and_the_trainer_is_not_asked() -> None:
 
 
 @pytest.mark.asyncio
+async def test_who_is_not_let_in_hears_why() -> None:
+    desk = Desk()
+    desk.server._admission = Admission(trains=lambda peer: "frozen", reads=lambda peer: "frozen")
+    await desk.server.open()
+    with pytest.raises(NotAdmitted, match="frozen"):
+        await desk.ask()
+    assert desk.asked == []
+
+
+@pytest.mark.asyncio
 async def test_what_is_forgotten_is_refused() -> None:
     desk = Desk(answer=None)
     await desk.server.open()
@@ -84,7 +95,7 @@ async def test_two_who_ask_at_once_are_served_in_turn() -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("answer", [[SIZE + 1], [2**50], ["x"], [], 7])
+@pytest.mark.parametrize("answer", [[SIZE + 1], [2**50], [b"x"], [], 7])
 async def test_an_answer_that_is_no_length_is_refused(answer: Value) -> None:
     desk = Desk()
 

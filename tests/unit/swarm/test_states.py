@@ -15,6 +15,7 @@ from ubcp_p2p.buffers import SharedBuffer
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import NetworkError
 from ubcp_p2p.swarm import states as states_module
+from ubcp_p2p.swarm.admission import NotAdmitted
 from ubcp_p2p.swarm.frames import DeadlineExceeded, Stream, Unreachable
 from ubcp_p2p.swarm.quorum import Certificate, Standing
 from ubcp_p2p.swarm.states import CERTIFICATE, STATE, STATE_DOMAIN, States
@@ -188,7 +189,8 @@ def _sends(size: object, data: bytes) -> Callable[[Stream], Awaitable[None]]:
         (SIZE + 1, STATE_BYTES + b"\0", MalformedMessage),
         (4, b"\0" * 4, MalformedMessage),
         (2**48 + 1, b"", MalformedMessage),
-        ("much", b"", MalformedMessage),
+        (b"much", b"", MalformedMessage),
+        ("you are frozen", b"", NotAdmitted),
         (0, b"", Unreachable),
     ],
 )
