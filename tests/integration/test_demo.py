@@ -135,6 +135,7 @@ def test_the_story_comes_true_and_is_told_in_one_document(places: Places, tmp_pa
 
 
 @pytest.mark.full
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", VILLAINS)
 def test_a_villain_is_caught_unpaid_and_harmless(places: Places, kind: str) -> None:
     with demo(places, "--json", "--villain", kind) as process:

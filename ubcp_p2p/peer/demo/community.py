@@ -69,7 +69,7 @@ class Community:
         atomic_write(path, to_toml(self.signed).encode(), mode=0o644)
         return path
 
-    def welcome(self, profile: Profile, now_s: float, *, enrol: bool = True) -> list[Signed]:
+    def welcome(self, profile: Profile, now_s: float) -> list[Signed]:
         """The entries that open the chains of a profile's account and node, and enrol the account.
 
         As its owner signs them, and the stewards, who would have met the person. Raises ConfigError, LocalIOError.
@@ -77,12 +77,10 @@ class Community:
         slice_ = self.charter.slice_at(now_s)
         account = Author(self.network, AccountKey.load(profile.account_key))
         node = Author(self.network, NodeKey.load(profile.node_key))
-        entries = [account.write(slice_, OpenAccount(ZERO))]
-        if enrol:
-            entries.append(account.write(slice_, self._enrolment(slice_), self._stewards[:THRESHOLD]))
+        opened = account.write(slice_, OpenAccount(ZERO))
+        enrolled = account.write(slice_, self._enrolment(slice_), self._stewards[:THRESHOLD])
         assert account.head is not None
-        entries.append(node.write(slice_, OpenNode(account.head), [account.key]))
-        return entries
+        return [opened, enrolled, node.write(slice_, OpenNode(account.head), [account.key])]
 
     def decides(self, now_s: float) -> bool:
         """Whether a slice's decisions are being made, or will be before what is asked for now is known to all.

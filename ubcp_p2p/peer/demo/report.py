@@ -116,9 +116,9 @@ def _conclusions(outcome: Outcome) -> list[str]:
         f"{figure(best.last)} by one peer alone after the same {steps} steps ({best.way}{others})."
     )
     state = next(iter(outcome.hashes.values()))[1][:16]
-    same = f"{len(outcome.hashes)} survivors hold the same model to the bit: state hash {state}…"
+    same = f"{', '.join(outcome.hashes)} hold the same model to the bit: state hash {state}…"
     if not outcome.replicas_identical:
-        same = "The survivors' models DIFFER."
+        same = "The models at the end DIFFER."
     left = "nothing of it was left" if not kill.left else f"LEFT BEHIND: {', '.join(kill.left)}"
     killed = (
         f"kill -9 in round {kill.round} (last heard: {kill.place}): the others committed again after "

@@ -60,7 +60,7 @@ class Outcome:
     board: Board
     last: HeldOut
     alone: tuple[Alone, ...]
-    hashes: dict[str, tuple[int, str]]  # survivor -> (round, state hash), from its status document
+    hashes: dict[str, tuple[int, str]]  # who has the model -> (round, state hash), as that node says
     late_round: int
     kill: Kill
     sample: str | None
@@ -158,7 +158,7 @@ class Story(Trial):
         for name in EARLY:
             self._start(name, address)
         if (kind := self._plan.villain) is not None:
-            self._say(f"Among them is a villain, a {kind}, with an account like everybody: it {VILLAINS[kind].does}.")
+            self._say(f"Among them is a villain with an account like everybody's ({kind}): it {VILLAINS[kind].does}.")
             self._node(villain.NAME).start("up", join=[address], program=(villain.PROGRAM, kind))
         self._now("their libp2p daemons start and join the network")
         for node in self._there():
@@ -299,8 +299,8 @@ class Story(Trial):
     # -- what came of it ------------------------------------------------------------------------------------------
 
     def _measure(self) -> tuple[dict[str, tuple[int, str]], HeldOut, str | None]:
-        """Compare the replicas, measure the trained model, and let it write."""
-        self._now("comparing the survivors' models, and measuring them on held-out plays")
+        """Compare the replicas and what the asker gets, measure the trained model, and let it write."""
+        self._now("comparing the survivors' models with each other and with what the asker fetches; measuring it")
         hashes = {}
         for name in SURVIVORS:
             status = self._node(name).status()
@@ -308,6 +308,14 @@ class Story(Trial):
             if run is None:
                 raise self._node(name).failure(f"{name} does not answer at the end of the run")
             hashes[name] = (int(run["round"]), str(run["state_hash"]))
+        asker = str(self._node(ASKER).profile.root)
+        out = str(self._swarm.directory / "model.safetensors")
+        got = commands.run(("runs", "fetch", RUN, "--out", out, "--profile", asker)).document
+        hashes[ASKER] = (int(got["round"]), str(got["state_hash"]))
+        self._say(
+            f"{ASKER} has its model, by `ubcp runs fetch {RUN}`: {got['bytes']:,} bytes of round {got['round']}, "
+            "checked against what its group has signed."
+        )
         last = self._held_out(self._node(FIRST))
         self._board.held_out[last.round] = last
         self._say(f"Held-out loss after round {last.round}: {figure(last)}.")
