@@ -353,10 +353,9 @@ class Story(Trial):
             status = self._node(name).status()
             for row in status["earning"] if status else ():
                 if row["held_rounds"] or row["unpaid_rounds"]:
-                    self._say(
-                        f"{name}: {row['held_rounds']} rounds still wait for a check, {row['unpaid_rounds']} are not paid"
-                        f"{': ' + row['words'] if row['words'] else ''}."
-                    )
+                    why = f": {row['words']}" if row["words"] else ""
+                    held, unpaid = row["held_rounds"], row["unpaid_rounds"]
+                    self._say(f"{name}: {held} rounds still wait for a check, and {unpaid} are not paid{why}.")
 
     def _audit(self, before: Mapping[str, Credits]) -> Books:
         self._now("bringing the nodes' stores together into one export, and auditing it in a process of its own")
