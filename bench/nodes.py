@@ -1,4 +1,4 @@
-"""Real nodes (`ubcp up`, `ubcp bootstrap`) on loopback for the benchmarks, driven over their control sockets."""
+"""Real nodes (`ubcp up`, `ubcp bootstrap`) on loopback for the benchmarks, driven over their APIs."""
 
 from __future__ import annotations
 

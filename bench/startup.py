@@ -74,7 +74,7 @@ def one_node(directory: Path) -> dict[str, Any]:
         address = seed.call("peers")["own"][0]
         node = nodes.start(nodes.make_profile(directory / "node"), join=(address,))
         stages = {
-            "control socket answers": node.wait("answering", lambda status: True),
+            "the API answers": node.wait("answering", lambda status: True),
             "network up": node.wait("up", lambda status: status["stage"] == "up"),
             "joined": node.wait("joined", lambda status: status["connected"] > 0),
         }

@@ -1,9 +1,9 @@
 """A real node that takes orders to fail: `python -m tests.support.node up --profile DIR`, as `python -m ubcp_p2p up`.
 
-Some verbs more on its control socket. `fail_at` names a place (an event's kind, or "writing": the trainer has begun to
-write a checkpoint), the first round in which it counts, a target and a signal: fail_at(peer, round, kind). `behave`
-makes the node hostile in the named ways (tests/support/hostile.py) until it is told otherwise. `sense` gives it other
-sensors.
+Some verbs more on its API, each as POST /v1/VERB. `fail_at` names a place (an event's kind, or "writing": the trainer
+has begun to write a checkpoint), the first round in which it counts, a target and a signal: fail_at(peer, round, kind).
+`behave` makes the node hostile in the named ways (tests/support/hostile.py) until it is told otherwise. `sense` gives
+it other sensors.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 import ubcp_p2p.peer.runs as runs_module
 from tests.support.hostile import HostileMember, assault
 from tests.support.hostile_ledger import ledger_assault
+from ubcp_p2p.api.verbs import Emit
 from ubcp_p2p.ledger.entry import Decision
 from ubcp_p2p.log import setup_logging
-from ubcp_p2p.peer.control import Emit
 from ubcp_p2p.peer.node import Node, run_node
 from ubcp_p2p.peer.profile import Profile
 from ubcp_p2p.sensors.machine import Machine

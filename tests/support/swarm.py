@@ -1,4 +1,4 @@
-"""Real nodes as processes on loopback, driven over their control sockets and watched by their event streams."""
+"""Real nodes as processes on loopback, driven over their APIs and watched by their event streams."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_the_example_file_is_valid() -> None:
     [
         ("[training]\ndevcie = 'cpu'", "unknown key 'training.devcie'", "did you mean 'device'"),
         ("[trainning]\n", "unknown key 'trainning'", "did you mean 'training'"),
-        ("zzz = 1", "unknown key 'zzz'", "allowed here: network, training, owner, carbon, ledger, serving, log"),
+        ("zzz = 1", "unknown key 'zzz'", "allowed here: network, training, owner, carbon, ledger, serving, api, log"),
         ("network = 5", "key 'network'", "correct"),
         ("[network]\nnat = 'on'", "key 'network.nat'.*'auto' or 'off'.*'on'", "correct 'network.nat'"),
         ("[network]\nlisten = []", "key 'network.listen'", "correct"),

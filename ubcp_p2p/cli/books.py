@@ -5,19 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from ubcp_p2p.cli.output import JsonOption, ProfileOption, emit_json, profile_at, say
-from ubcp_p2p.errors import ConfigError, Exit, UbcpError
+from ubcp_p2p.errors import ConfigError, Exit
 from ubcp_p2p.log import printable
 
-if TYPE_CHECKING:
-    from ubcp_p2p.ledger.store import Store
-
-PREFIX_DIGITS_MIN: Final = 4
-MATCHES_MAX: Final = 8  # named in the error when a prefix fits more than one
 SHOWN_MAX: Final = 20  # refused entries in words; --json has up to 1000
 
 StoreOption = Annotated[
@@ -144,21 +139,13 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Show one entry, account or node. A node may also be given by its peer id (12D3KooW…)."""
-    from ubcp_p2p.ledger.chain import AccountChain
-    from ubcp_p2p.ledger.explain import explain
+    from ubcp_p2p.ledger.finding import shown
     from ubcp_p2p.ledger.store import Store
-    from ubcp_p2p.ledger.views import account_view, entry_words, node_view, when
+    from ubcp_p2p.ledger.views import when
 
     with Store.open(_store_path(profile, store), read_only=True) as opened:
-        found = _find(opened, what)
-        signed = opened.entry(found)
-        if signed is not None:
-            document = {**explain(signed.to_bytes()), "words": entry_words(signed.entry)}
-            moment = when(opened.ledger, signed.entry.slice)
-        else:
-            is_account = isinstance(opened.ledger.chains[found][0], AccountChain)
-            document = account_view(opened, found) if is_account else node_view(opened, found)
-            moment = ""
+        document = shown(opened, what)
+        moment = when(opened.ledger, document["slice"]) if "id" in document else ""
     if json:
         emit_json(document)
     elif moment:
@@ -187,22 +174,19 @@ def credits_(
     """
     from ubcp_p2p.cli.audit import slice_of
     from ubcp_p2p.ledger.ahead import CLOCK_HINT, by_clock
+    from ubcp_p2p.ledger.finding import credits_of, find
     from ubcp_p2p.ledger.store import Store
-    from ubcp_p2p.ledger.views import credits_view
 
     path = _store_path(profile, store)
     wanted = None if account is not None else _own_account(profile)
     clock_s = time.time()
     with Store.open(path, read_only=True, until=by_clock(clock_s)) as opened:
-        key = wanted or _find(opened, account or "")
+        key = wanted or find(opened, account or "")
         charter = opened.ledger.charters.first
         now = slice_of(charter, as_of) if as_of is not None else charter.slice_at(clock_s)
         if opened.ahead:
             say(f"{opened.ahead.words(charter)}, hence not counted; {CLOCK_HINT}")
-        try:
-            document = credits_view(opened, key, now)
-        except KeyError:
-            raise _no_account(opened, key) from None
+        document = credits_of(opened, key, now)
     if json:
         emit_json(document)
     else:
@@ -224,30 +208,6 @@ def _own_account(profile: Path | None) -> bytes:
     return Ownership.load(place.owner_file).account
 
 
-def _no_account(store: Store, key: bytes) -> UbcpError:
-    """What it is instead, and what to ask."""
-    from ubcp_p2p.ledger.chain import NodeChain
-    from ubcp_p2p.ledger.entry import Kind
-
-    node = next((chain for chain in store.ledger.chains.get(key, ()) if isinstance(chain, NodeChain)), None)
-    if node is not None:
-        return UbcpError(
-            f"{key.hex()} is a node, no account: what it earns is its owner's",
-            hint=f"`ubcp credits {node.owner.hex()[:16]}` shows the owner's credits",
-        )
-    signed = store.entry(key)
-    if signed is not None:
-        kind, author = Kind(signed.entry.kind).name, signed.entry.author.hex()
-        return UbcpError(
-            f"{key.hex()} is an entry ({kind} of {author[:16]}…), no account",
-            hint=f"`ubcp ledger show {key.hex()[:16]}` shows it",
-        )
-    return UbcpError(
-        f"the ledger in {store.path} has no account {key.hex()}",
-        hint="it is there once the account's first entry (OPEN) has arrived",
-    )
-
-
 def _log_of(profile: Path | None, path: Path) -> bytes | None:
     """The node whose append order a store has: that of the profile which it is in."""
     from ubcp_p2p.keys import Ownership
@@ -256,30 +216,6 @@ def _log_of(profile: Path | None, path: Path) -> bytes | None:
     if path.absolute() != place.ledger_store or not place.owner_file.exists():
         return None
     return Ownership.load(place.owner_file).node
-
-
-def _find(store: Store, text: str) -> bytes:
-    """The one entry id or author that begins with these hex digits. Raises ConfigError, UbcpError."""
-    from ubcp_p2p.keys import MalformedPeerId, from_base58, public_of
-
-    digits = text.lower()
-    if not set(digits) <= set("0123456789abcdef"):
-        try:
-            digits = public_of(from_base58(text)).hex()
-        except MalformedPeerId:
-            raise ConfigError(f"{text!r:.80} is neither hex digits nor a peer id") from None
-    if not PREFIX_DIGITS_MIN <= len(digits) <= 64:
-        raise ConfigError(f"{text!r:.80} has {len(digits)} hex digits; {PREFIX_DIGITS_MIN} to 64 name an entry")
-    low, high = bytes.fromhex(digits.ljust(64, "0")), bytes.fromhex(digits.ljust(64, "f"))
-    ids, authors = store.starting(low, high, MATCHES_MAX + 1)
-    found = [*authors, *ids]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise UbcpError(f"nothing in this ledger begins with {digits}", hint="`ubcp status` says how far the ledger is")
-    names = [f"{key.hex()[:16]}… (author)" for key in authors] + [f"{id_.hex()[:16]}… (entry)" for id_ in ids]
-    more = ", …" if len(found) > MATCHES_MAX else ""
-    raise ConfigError(f"{digits} begins more than one: {', '.join(names[:MATCHES_MAX])}{more}", hint="give more digits")
 
 
 # -- words ------------------------------------------------------------------------------------------------------------

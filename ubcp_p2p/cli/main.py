@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, _Command]] = {
     "up": _Command("ubcp_p2p.cli.node", "up", "Run the node: join the network and serve until stopped."),
     "status": _Command("ubcp_p2p.cli.node", "status", "Say what the running node is doing."),
     "stop": _Command("ubcp_p2p.cli.node", "stop", "Stop the running node."),
+    "api": _Command("ubcp_p2p.cli.api", "api", "Say where the running node's HTTP API is, for programs and curl."),
     "pause": _Command("ubcp_p2p.cli.owner", "pause", "Stop working for others, for some hours or until told."),
     "resume": _Command("ubcp_p2p.cli.owner", "resume", "Let a paused node work again."),
     "carbon": _Command("ubcp_p2p.cli.carbon", "carbon", "Show how much carbon the electricity here costs now."),

@@ -89,6 +89,8 @@ def status(profile: ProfileOption = None, json: JsonOption = False) -> None:
         print(f"clock      differs from a neighbour's by {offset_s:+.1f} s: rounds will fail; set the time (NTP)")
     for address in document["addresses"]:
         print(f"address    {address}")
+    if document["api"]["url"] is not None:
+        print(f"api        {document['api']['url']}  (for programs on this machine: `ubcp api`)")
     if document["owner"] is not None:
         for line in describe_owner(document["owner"]):
             print(f"owner      {printable(line)}")

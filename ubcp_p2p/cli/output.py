@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # extra -> a module of each distribution that only this extra brings
 _EXTRAS: Final = {
-    "peer": ("torch", "hivemind", "safetensors", "uvloop", "psutil"),
+    "peer": ("torch", "hivemind", "safetensors", "starlette", "uvicorn", "uvloop", "psutil"),
     "light": ("libp2p",),
 }
 

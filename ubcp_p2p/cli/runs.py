@@ -56,15 +56,9 @@ def show(name: NameArgument, profile: ProfileOption = None, json: JsonOption = F
     from ubcp_p2p.cli.node import describe_run
     from ubcp_p2p.peer.control import call
 
-    found = call(profile_at(profile), "runs", timeout_s=TIMEOUT_S, run=name)
-    keys = ("own", "claimed", "requests", "fetched")
-    document = {key: [row for row in found[key] if _name(row) == name] for key in keys}
-    if not any(document.values()):
-        names = sorted({_name(row) for key in keys for row in found[key]})
-        raise UbcpError(f"nobody knows a run called {name!r}", hint=f"known: {', '.join(names) or 'none'}")
-    troubles = found["fetch_troubles"].get(name, [])
+    document = call(profile_at(profile), "run", timeout_s=TIMEOUT_S, run=name)
     if json:
-        emit_json({**document, "fetch_troubles": troubles})
+        emit_json(document)
         return
     for own in document["own"]:
         print(f"here     {describe_run(own)}")
@@ -76,7 +70,7 @@ def show(name: NameArgument, profile: ProfileOption = None, json: JsonOption = F
             print(printable(f"         {line}"))
     for copy in document["fetched"]:
         print(printable(f"fetched  {_copy(copy)}"))
-    for words in troubles:
+    for words in document["fetch_troubles"]:
         print(printable(f"fetched  not the newest: {words}"))
 
 
@@ -187,11 +181,6 @@ def stop(
             break
     if json:
         emit_json({"run": name, "closed": done})
-
-
-def _name(row: dict[str, Any]) -> str:
-    """A run's name: requests have it as `run`."""
-    return str(row.get("name", row.get("run")))
 
 
 def _claimed(claim: dict[str, Any]) -> str:

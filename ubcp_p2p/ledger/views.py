@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ubcp_p2p.ledger.balances import standing, statement
 from ubcp_p2p.ledger.chain import AccountChain, Chain, NodeChain
+from ubcp_p2p.ledger.decisions import Decided
 from ubcp_p2p.ledger.entry import (
     Allot,
     Checkpoint,
@@ -98,6 +99,28 @@ def credits_view(store: Store, account: bytes, now: int) -> dict[str, Any]:
             for node, amount in said.income.items()
         ],
         "recent": _recent(store, [account, *said.income]),
+    }  # fmt: skip
+
+
+def entry_view(ledger: Ledger, position: int, signed: Signed) -> dict[str, Any]:
+    """One entry in a list of them. position: in the order in which they came to a store."""
+    entry = signed.entry
+    return {
+        "position": position, "id": entry.id.hex(), "kind": Kind(entry.kind).name, "author": entry.author.hex(),
+        "seq": entry.seq, "slice": entry.slice, "time": _slice_begins(ledger, entry.slice),
+        "words": entry_words(entry), "form": signed.to_bytes().hex(),
+    }  # fmt: skip
+
+
+def decision_view(ledger: Ledger, decided: Decided) -> dict[str, Any]:
+    """What a node has decided, parts joined."""
+    body = decided.body
+    refused = sum(count for _, count in body.refused)
+    return {
+        "id": decided.id.hex(), "node": decided.node.hex(), "told": decided.told, "slice": body.slice,
+        "begins": _slice_begins(ledger, body.slice), "budget": body.budget, "granule": body.granule,
+        "accepted": [id_.hex() for id_ in body.accepted], "refused": dict(body.refused), "inputs": body.inputs.hex(),
+        "words": f"slice {body.slice}: {len(body.accepted)} accepted, {refused} refused",
     }  # fmt: skip
 
 

@@ -223,6 +223,12 @@ class ServingConfig(_Section):
     rounds_unpaid_max: Annotated[int, Field(ge=1, le=1000)] = 5  # then a payer whose voucher does not grow is left
 
 
+class ApiConfig(_Section):
+    """[api]: for programs on this machine."""
+
+    port: Annotated[int, Field(ge=0, le=65_535)] = 0  # on 127.0.0.1; 0: the system chooses
+
+
 class LogConfig(_Section):
     """[log]: log/ubcp.log in the profile and stderr."""
 
@@ -244,6 +250,7 @@ class PeerConfig(_Section):
     carbon: CarbonConfig = CarbonConfig()
     ledger: LedgerConfig = LedgerConfig()
     serving: ServingConfig = ServingConfig()
+    api: ApiConfig = ApiConfig()
     log: LogConfig = LogConfig()
 
     @model_validator(mode="after")

@@ -66,6 +66,9 @@ CONFIG_TEMPLATE: Final = """\
 # gflops = 0                           # sustained; 0: what the charter says of that class
 # rounds_unpaid_max = 5                # rounds done for nothing before a payer that does not pay is left
 
+[api]
+# port = 0                             # of the HTTP API, on 127.0.0.1 alone; 0: the system chooses
+
 [log]
 # level = "info"                       # "debug", "info", "warning", "error"
 """

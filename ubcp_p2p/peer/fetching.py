@@ -29,9 +29,9 @@ from ubcp_p2p.training.outer import OuterRule
 from ubcp_p2p.training.state import ITEM_BYTES, is_finite, vector
 
 if TYPE_CHECKING:
+    from ubcp_p2p.api.verbs import Emit
     from ubcp_p2p.peer.asking.desk import Desk
     from ubcp_p2p.peer.asking.paid import PaidRun
-    from ubcp_p2p.peer.control import Emit
     from ubcp_p2p.swarm.ledger import LiveLedger
     from ubcp_p2p.swarm.network import Network
 

@@ -1,8 +1,9 @@
-"""The node's ledger: whose community it is in, where its store lies, and what the control socket offers of it."""
+"""The node's ledger: whose community it is in, where its store lies, and what the API takes in for it."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,14 @@ from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.peer.config import LedgerConfig
 from ubcp_p2p.peer.profile import Profile
 
-if TYPE_CHECKING:  # heavy: imported once the control socket answers
-    from ubcp_p2p.swarm.ledger import LiveLedger
+if TYPE_CHECKING:  # heavy: imported once the API answers
+    from ubcp_p2p.swarm.ledger import LedgerEvent, LiveLedger
     from ubcp_p2p.swarm.network import Network
 
 DESK_VERBS = ("submit-quote", "submit", "requests", "close-draft", "close")  # what peer/asking answers
+LOOKUP_VERBS = (  # what peer/lookups answers
+    "credits", "credits-of", "decisions", "stats", "entries", "ledger-show", "ledger-export",
+)  # fmt: skip
 APPEND_MAX = 256  # entries in one call
 NONE_HERE = (
     'none: this node is in no community; save the charter file that your community gives out, set charter = "FILE" '
@@ -35,7 +39,9 @@ def community_of(profile: Profile, config: LedgerConfig) -> Charters | None:
     return load_community(profile.root / config.charter) if config.charter else None
 
 
-def live_ledger(profile: Profile, charters: Charters, network: Network) -> LiveLedger:
+def live_ledger(
+    profile: Profile, charters: Charters, network: Network, observe: Callable[[LedgerEvent], None]
+) -> LiveLedger:
     """Not opened yet."""
     from ubcp_p2p.swarm.ledger import LiveLedger
 
@@ -50,7 +56,7 @@ def live_ledger(profile: Profile, charters: Charters, network: Network) -> LiveL
         profile.new_file.unlink(missing_ok=True)  # before anything is signed: from now on only peers can say
         return store
 
-    return LiveLedger(network, open_store, alone=alone)
+    return LiveLedger(network, open_store, alone=alone, observe=observe)
 
 
 async def append(ledger: LiveLedger | None, request: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The node: one asyncio process that wires network, runs and control socket together, once, and ends them in order."""
+"""The node: one asyncio process that wires network, runs and API together, once, and ends them in order."""
 
 from __future__ import annotations
 
@@ -13,21 +13,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ubcp_p2p import __version__
+from ubcp_p2p.api.server import ApiServer  # before the lock is taken: from then on callers expect an answer
+from ubcp_p2p.api.verbs import Attachment, Emit, Verb
 from ubcp_p2p.errors import ConfigError, UbcpError
 from ubcp_p2p.keys import NodeKey, Ownership, peer_id_of, to_base58
 from ubcp_p2p.log import fields
 from ubcp_p2p.peer.config import PeerConfig
-from ubcp_p2p.peer.control import ControlServer, Emit, Verb
-from ubcp_p2p.peer.ledger import DESK_VERBS, NONE_HERE, OPENING, append, community_of, live_ledger, publish
+from ubcp_p2p.peer.feed import Feed
+from ubcp_p2p.peer.ledger import (
+    DESK_VERBS,
+    LOOKUP_VERBS,
+    NONE_HERE,
+    OPENING,
+    append,
+    community_of,
+    live_ledger,
+    publish,
+)
 from ubcp_p2p.peer.owner import Keeper
 from ubcp_p2p.peer.profile import Profile, ProfileLock, runtime_dir
 from ubcp_p2p.peer.sweeper import instance_dir
 
-if TYPE_CHECKING:  # heavy: imported once the control socket answers
+if TYPE_CHECKING:  # heavy: imported once the API answers
     from ubcp_p2p.ledger.activity import Asked
     from ubcp_p2p.models.recipe import Recipe
     from ubcp_p2p.peer.asking.desk import Desk
     from ubcp_p2p.peer.fetching import Fetcher
+    from ubcp_p2p.peer.lookups import Lookups
     from ubcp_p2p.peer.paying.contributor import Contributor
     from ubcp_p2p.peer.paying.paymaster import Paymaster
     from ubcp_p2p.peer.paying.reporter import Reporter
@@ -67,11 +79,14 @@ class Node:
         self.ledger: LiveLedger | None = None
         self.serving: Service | None = None
         self.desk: Desk | None = None
+        self.lookups: Lookups | None = None
         self.paying: tuple[Contributor, Worker] | None = None
         self.paymaster: Paymaster | None = None
         self.reporter: Reporter | None = None
         self.fetcher: Fetcher | None = None
         self.keeper = Keeper(profile, config) if trains else None  # a seed node works for nobody
+        self.feed = Feed()
+        self._api: ApiServer | None = None
         self._join = join
         self._trains = trains
         self._resumes = resume
@@ -86,14 +101,15 @@ class Node:
         """Run until `stop`, SIGINT or SIGTERM. Raises ConfigError or LocalIOError when it cannot start."""
         sockets = runtime_dir(self.profile)
         with instance_dir(sockets) as directory, ProfileLock(self.profile, directory):
-            control = ControlServer(directory, self._verbs())
-            await control.start()
+            self._api = api = ApiServer(directory, self._verbs(), port=self.config.api.port)
+            await api.start()
             self._listen_for_signals()
             try:
                 await self._serve_until_stopped(directory)
             finally:
                 self._stage = "stopping"
-                await control.stop()
+                self.feed.end()
+                await api.stop()
         with suppress(OSError):
             sockets.rmdir()
         log.info("stopped")
@@ -114,12 +130,14 @@ class Node:
             self._stage = "reading the owner's rules"
             found = await self.keeper.look()
             self.runs = Runs(self.profile, self.config.training, network, self.keeper.rules)
+            self.runs.listeners.append(self.feed.hear_run)
             self.runs.obey(found)
         if self.community is not None:
             self._stage = "opening the ledger"
-            ledger = live_ledger(self.profile, self.community, network)
+            ledger = live_ledger(self.profile, self.community, network, self.feed.hear_ledger)
             await ledger.open()
             from ubcp_p2p.peer.asking.desk import Desk
+            from ubcp_p2p.peer.lookups import Lookups
             from ubcp_p2p.peer.paying.paymaster import Paymaster
 
             self.ledger = ledger
@@ -127,6 +145,7 @@ class Node:
             self.serving = self._make_service(ledger)
             self.paymaster = Paymaster(network, ledger, self.key, self.profile.paying, self.config.training)
             self.desk = Desk(ledger, self.owner.account, self.key.public)
+            self.lookups = Lookups(ledger, self.desk.book, self.owner.account, self.key.public)
             if self.runs is not None:
                 from ubcp_p2p.peer.doorkeeper import Doorkeeper
 
@@ -156,7 +175,7 @@ class Node:
             fetching.cancel()
             await asyncio.gather(paying, fetching, return_exceptions=True)
             keeping.cancel()
-            self.ledger, self.desk, self._ledger_words = None, None, "it is being closed"
+            self.ledger, self.desk, self.lookups, self._ledger_words = None, None, None, "it is being closed"
             if self.runs is not None:
                 await self.runs.stop()
             stopping.cancel()
@@ -173,7 +192,7 @@ class Node:
                 await self.ledger.serve()
         except Exception:  # training goes on; `ubcp status` says it
             log.exception("the ledger has stopped")
-            self.ledger, self.desk = None, None
+            self.ledger, self.desk, self.lookups = None, None, None
             self._ledger_words = "stopped by an error, which is in the log; start the node again"
 
     def _make_service(self, ledger: LiveLedger) -> Service | None:
@@ -268,7 +287,7 @@ class Node:
             "swarm.network",
             *(["peer.runs"] if self._trains else []),
             "peer.fetching",
-            *(["swarm.ledger", "peer.asking.desk", "peer.paying.paymaster"] if self.community else []),
+            *(["swarm.ledger", "peer.asking.desk", "peer.lookups", "peer.paying.paymaster"] if self.community else []),
             *(["peer.serving.service"] if self.community and self.config.serving.device_class else []),
         ]
         for name in modules:
@@ -303,6 +322,7 @@ class Node:
         self._stage = "up"
         seconds = round(time.monotonic() - self._started_s, 2)
         log.info("up after %.2f s as %s", seconds, self.peer_id, extra=fields(addresses=network.multiaddrs()))
+        self.feed.tell("node", "up", {"addresses": network.multiaddrs()})
         if self.runs is not None and self._resumes:
             self.runs.resume()
 
@@ -331,14 +351,17 @@ class Node:
             "peers": self._peers,
             "train": self._train,
             "follow": self._follow,
+            "events": self._events,
             "leave": self._leave,
             "pause": self._pause,
             "resume": self._resume,
             "runs": self._known_runs,
+            "run": self._one_run,
             "fetch": self._fetch,
             "ledger-append": self._ledger_append,
             "charter-publish": self._charter_publish,
             **{name: self._at_desk(name) for name in DESK_VERBS},
+            **{name: self._lookup(name) for name in LOOKUP_VERBS},
             "sample": self._sample,
             "evaluate": self._evaluate,
         }
@@ -371,6 +394,9 @@ class Node:
             "serving": self.serving.status() if self.serving is not None else None,
             "earning": self.paying[1].status() if self.paying is not None else [],
             "serving_words": "" if self.serving is not None else self._serving_words,
+            "api": {"url": self._api.address.url, "header_file": str(self._api.address.header_file)}
+            if self._api is not None
+            else None,
         }
 
     async def _ledger_opened(self) -> None:
@@ -388,6 +414,16 @@ class Node:
             if self.desk is None:
                 raise ConfigError("this node has no ledger", hint=self._ledger_words)
             return await self.desk.verbs[name](request)
+
+        return verb
+
+    def _lookup(self, name: str) -> Verb:
+        async def verb(request: dict[str, Any], emit: Emit) -> dict[str, Any] | Attachment:
+            await self._ledger_opened()
+            if self.lookups is None:
+                raise ConfigError("this node has no ledger", hint=self._ledger_words)
+            found: dict[str, Any] | Attachment = await self.lookups.verbs[name](request)
+            return found
 
         return verb
 
@@ -428,6 +464,11 @@ class Node:
             await emit(event)
         return run.status()
 
+    async def _events(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        async for id_, event in self.feed.follow(request.get("run"), request.get("last_event_id")):
+            await emit(event, id_)
+        return {}
+
     async def _leave(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         runs = self._require_runs()
         await runs.leave(str(request["run"]))
@@ -464,6 +505,11 @@ class Node:
         await self._up()
         assert self.fetcher is not None  # made before the network comes up
         return await self.fetcher.fetch(request, emit)
+
+    async def _one_run(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
+        from ubcp_p2p.peer.asking.listing import of_name
+
+        return of_name(await self._known_runs(request, emit), str(request["run"]))
 
     async def _sample(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         run = self._require_runs().get(str(request["run"]))

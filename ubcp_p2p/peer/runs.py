@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ubcp_p2p.api.problems import NotFound
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, TrainingError, UbcpError
 from ubcp_p2p.models.recipe import Recipe, run_id
@@ -45,6 +46,10 @@ ROUND_S = 3600.0  # a round that is to be finished is left when it takes longer
 EARLY_S = 120.0  # and one that was offered early: the others train on meanwhile
 
 
+class NoSuchRun(NotFound, ConfigError):
+    """This node is in no run of that name."""
+
+
 class OtherData(ConfigError):
     """Peers claim other data. A claim passes: the next start of the node tries the run again."""
 
@@ -74,13 +79,11 @@ class Runs:
         return list(self._runs.values())
 
     def get(self, name: str) -> Run:
-        """Raises ConfigError for an unknown name, listing the known ones."""
+        """Raises NoSuchRun for an unknown name, listing the known ones."""
         run = self._runs.get(name)
         if run is None:
             known = ", ".join(sorted(self._runs)) or "none"
-            raise ConfigError(
-                f"this node is in no run called {name!r}", hint=f"its runs: {known}; `ubcp runs` lists all"
-            )
+            raise NoSuchRun(f"this node is in no run called {name!r}", hint=f"its runs: {known}; `ubcp runs` lists all")
         return run
 
     async def start(self, name: str, recipe: Recipe, options: RunOptions) -> Run:

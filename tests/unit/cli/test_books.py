@@ -248,7 +248,7 @@ def test_what_cannot_be_found(capsys: pytest.CaptureFixture[str], path: Path, te
 def test_digits_that_fit_several(
     capsys: pytest.CaptureFixture[str], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ubcp_p2p.cli.books.PREFIX_DIGITS_MIN", 0)
+    monkeypatch.setattr("ubcp_p2p.ledger.finding.PREFIX_DIGITS_MIN", 0)
     said = _refused(capsys, "ledger", "show", "", "--store", str(path), code=2)
     assert "begins more than one" in said and "give more digits" in said and ", …" in said
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 
 import pytest
 
+from ubcp_p2p.api.address import Address
+from ubcp_p2p.api.server import ApiServer
+from ubcp_p2p.api.verbs import Emit
 from ubcp_p2p.cli import main as cli
 from ubcp_p2p.cli.node import describe_run, describe_sandbox
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.keys import AccountKey, NodeKey, Ownership
-from ubcp_p2p.peer.control import ControlServer, Emit
+from ubcp_p2p.peer.asking.listing import of_name
 from ubcp_p2p.peer.pause import read_pause
 from ubcp_p2p.peer.profile import Profile, ProfileLock
 
@@ -38,7 +42,7 @@ STATUS: dict[str, Any] = {
     "p2pd_restarts": 0, "runs": [RUN], "owner": OWNER, "ledger": None,
     "ledger_words": "none: this node is in no community",
     "serving": None,
-    "serving_words": "this node serves no requests",
+    "serving_words": "this node serves no requests", "api": {"url": "http://127.0.0.1:9", "header_file": "/h"},
 }  # fmt: skip
 ASKED: dict[str, Any] = {
     "request": "3a" * 32, "run": "paid", "run_id": "12" * 32, "account": "ef" * 32, "mine": True, "state": "waiting",
@@ -80,7 +84,7 @@ EVENTS: list[dict[str, Any]] = [
 
 
 class FakeNode:
-    """A real control socket with canned answers. `asked` keeps the requests."""
+    """A real API with canned answers. `asked` keeps the requests."""
 
     def __init__(self, root: Path, sockets: Path) -> None:
         self.root = root
@@ -131,23 +135,25 @@ class FakeNode:
             return verb
 
         claim = {"name": "far", "recipe": "gpt", "run_id": "12" * 32, "peers": 2, "round": 9, "rounds": 10}
+        known: dict[str, Any] = {
+            "own": [RUN],
+            "claimed": [claim, claim | {"run_id": RUN["run_id"], "name": "mine"}],
+            "requests": [ASKED, ASKED | {"run": "theirs", "mine": False, "state": "served"}],
+            "fetched": [COPY],
+            "fetch_troubles": {"paid": ["no peer of the run answers \x1b[2J"]},
+        }
+
+        async def run(request: dict[str, Any], emit: Emit) -> Any:
+            return of_name(known, request["run"])
+
         verbs = {
             "status": canned(STATUS), "train": canned(RUN), "leave": canned(RUN), "follow": follow, "stop": stop,
             "pause": canned(OWNER), "resume": canned(OWNER | {"works": True, "words": "working", "trouble": None}),
-            "runs": canned(
-                {
-                    "own": [RUN],
-                    "claimed": [claim, claim | {"run_id": RUN["run_id"], "name": "mine"}],
-                    "requests": [ASKED, ASKED | {"run": "theirs", "mine": False, "state": "served"}],
-                    "fetched": [COPY],
-                    "fetch_troubles": {"paid": ["no peer of the run answers \x1b[2J"]},
-                }
-            ),
-            "fetch": fetch,
+            "runs": canned(known), "run": run, "fetch": fetch,
             "peers": canned({"own": ["/a/p2p/1"], "connected": ["2"], "remembered": ["/b/p2p/2"]}),
         }  # fmt: skip
         with ProfileLock(Profile(self.root), self._sockets):
-            server = ControlServer(self._sockets, verbs)
+            server = ApiServer(self._sockets, verbs)
             await server.start()
             self._ready.set()
             await event.wait()
@@ -260,7 +266,8 @@ def test_status_in_words(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> 
     assert ubcp("status", profile=node.root) == 0
     out = capsys.readouterr().out
     for words in ("12D3KooWx", "pid 42", "up", "loopback", "2 connected", "/ip4/127.0.0.1/tcp/1", "round 50 of 50",
-                  "owner      idle: on battery\n", "owner      carbon by the average: the API is away\n",
+                  "http://127.0.0.1:9", "owner      idle: on battery\n",
+                  "owner      carbon by the average: the API is away\n",
                   "owner      TROUBLE: pause.json is \\x1b[2J damaged\n"):  # fmt: skip
         assert words in out
 
@@ -296,6 +303,29 @@ def test_pause_without_a_node_is_kept_for_the_next(profile: Path, capsys: pytest
     }  # fmt: skip
     assert "a pause of -1.0 hours cannot be" in err
     assert ubcp("pause", profile=profile / "none") == 2
+
+
+def test_api_prints_what_a_shell_can_use(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ubcp("api", "--json", profile=node.root) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert ubcp("api", profile=node.root) == 0
+    lines = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines == {"UBCP_URL": document["url"], "UBCP_HEADER": document["header_file"]}
+    assert Path(document["header_file"]).read_text().startswith("Authorization: Bearer ")
+    assert Path(document["socket"]).is_socket()
+
+
+@pytest.mark.slow
+def test_api_without_a_node_or_without_loopback_says_so(profile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ubcp("api", profile=profile) == 2
+    assert "no node is running" in capsys.readouterr().err
+    with ProfileLock(Profile(profile), profile), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        address = Address(profile, "00", None)
+        address.save()
+        listener.bind(str(address.socket))
+        listener.listen()
+        assert ubcp("api", profile=profile) == 3
+    assert f"curl --unix-socket {address.socket}" in capsys.readouterr().err
 
 
 def test_peers_prints_what_up_peers_takes(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,7 +87,7 @@ class Scene:
             await server.close()
 
     async def fetch(self, run: str = "plays", **more: str) -> dict[str, Any]:
-        async def emit(event: dict[str, Any]) -> None:
+        async def emit(event: dict[str, Any], id_: str | None = None, /) -> None:
             self.heard.append(event)
 
         return await self.fetcher.fetch({"run": run, **more}, emit)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.peer.test_asking import CREDIT, RECIPE, Scene
+from ubcp_p2p.api.problems import NotFound
 from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.entry import Close
 from ubcp_p2p.ledger.leases import Leases
 from ubcp_p2p.models.recipe import run_id
-from ubcp_p2p.peer.asking.listing import closing, listed, row, with_waits
+from ubcp_p2p.peer.asking.listing import closing, listed, of_name, row, with_waits
 from ubcp_p2p.peer.asking.prospect import Prospect
 from ubcp_p2p.peer.asking.values import Refused
 
@@ -104,3 +105,12 @@ def test_no_close_of_what_was_overpaid_adds_up(scene: Scene) -> None:
     with pytest.raises(Refused) as caught:
         closing(world.ledger, scene.activity(), scene.ann.public, "mine", 51 + world.charter.grace_slices)
     assert caught.value.reason == "overpaid"
+
+
+def test_what_is_known_of_one_name() -> None:
+    found = {"own": [{"name": "a"}], "requests": [{"run": "a"}, {"run": "b"}], "troubles": {"c": ["x"], "a": ["y"]}}
+    assert of_name(found, "a") == {"own": [{"name": "a"}], "requests": [{"run": "a"}], "troubles": ["y"]}
+    assert of_name(found, "c") == {"own": [], "requests": [], "troubles": ["x"]}
+    with pytest.raises(NotFound) as missing:
+        of_name(found, "d")
+    assert missing.value.hint == "known: a, b"

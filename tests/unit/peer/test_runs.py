@@ -143,6 +143,7 @@ class House:
 
     def runs(self, rules: Rules = Rules(), training: TrainingConfig = TrainingConfig()) -> Runs:  # noqa: B008  # frozen
         network: Any = self.network
+        self.running.clear()  # of a node before
         made = Runs(self.profile, training, network, rules)
 
         def member(settings: RunSettings, trainer: object, observe: Observer) -> Any:

@@ -58,6 +58,11 @@ class Desk:
             "close": self.close,
         }
 
+    @property
+    def book(self) -> Book:
+        """The ledger's activity, as read last; for the thread of the store alone."""
+        return self._book
+
     async def quote(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The verb `submit-quote`: what it would cost and whether it can be had, and the draft to sign. Raises Refused,
         ConfigError, NetworkError, WrongClock, StoreError."""

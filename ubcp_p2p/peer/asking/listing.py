@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from ubcp_p2p.api.problems import NotFound
 from ubcp_p2p.ledger.activity import Activity, Asked
 from ubcp_p2p.ledger.entry import Close
 from ubcp_p2p.ledger.funds import open_reserves
@@ -91,6 +92,24 @@ def closing(ledger: Ledger, activity: Activity, account: bytes, run: str, now: i
             hint="`ubcp audit` names who is at fault",
         )  # fmt: skip
     return Close(asked.id, final, returned), len(over) - 1
+
+
+def of_name(found: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Of each list of runs and requests those of one name, which requests have as `run`; of a table by names its row.
+
+    Raises NotFound.
+    """
+    lists = {key: each for key, each in found.items() if isinstance(each, list)}
+    rows: dict[str, Any] = {key: [row for row in each if _name(row) == name] for key, each in lists.items()}
+    rows |= {key: each.get(name, []) for key, each in found.items() if isinstance(each, dict)}
+    if not any(rows.values()):
+        known = sorted({_name(row) for each in lists.values() for row in each})
+        raise NotFound(f"nobody knows a run called {name!r}", hint=f"known: {', '.join(known) or 'none'}")
+    return rows
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return str(row.get("name", row.get("run")))
 
 
 def _age(asked: Asked) -> tuple[int, bytes]:

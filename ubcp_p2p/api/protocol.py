@@ -1,0 +1,88 @@
+"""HTTP/1.1 on one connection: uvicorn's protocol over h11, with limits on connections, heads and slow callers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, cast
+
+import h11
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from ubcp_p2p.api.limits import Limits
+from ubcp_p2p.api.problems import MEDIA_TYPE, HttpRefusal, problem
+
+
+class Connection(H11Protocol):
+    """One connection. A request has to arrive whole within `arrive_s` of its first byte or the connection's start."""
+
+    def __init__(self, config: Config, state: ServerState, limits: Limits) -> None:
+        super().__init__(config, state, {}, asyncio.get_running_loop())
+        self._limits = limits
+        self._late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections_max:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", "close some")
+        else:
+            self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self._expect()
+        super().data_received(data)
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+            self._expect_nothing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect_nothing()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        with suppress(h11.LocalProtocolError):  # it may have been refused in the middle of something
+            super().shutdown()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(HTTPStatus.BAD_REQUEST, "that is no HTTP request, or its head is too large", None)
+
+    def _expect(self) -> None:
+        if self._late is None:
+            self._late = self.loop.call_later(self._limits.arrive_s, self._too_late)
+
+    def _expect_nothing(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _too_late(self) -> None:
+        self._late = None
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"no whole request within {self._limits.arrive_s:g} s", None)
+
+    def _refuse(self, status: HTTPStatus, message: str, hint: str | None) -> None:
+        """Answer and hang up; only hang up where an answer has begun."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = json.dumps(problem(HttpRefusal(status, message, hint=hint))).encode()
+            head = [
+                f"HTTP/1.1 {int(status)} {status.phrase}", f"content-type: {MEDIA_TYPE}",
+                f"content-length: {len(body)}", "connection: close", "", "",
+            ]  # fmt: skip
+            self.transport.write("\r\n".join(head).encode() + body)
+        self.transport.close()
+
+
+def config_of(app: Any, limits: Limits) -> Config:
+    """uvicorn's settings: HTTP/1.1 alone, no word on what callers send, nothing from the environment or proxies."""
+    config = Config(
+        app, http=cast("type[asyncio.Protocol]", Connection), ws="none", lifespan="off", interface="asgi3",
+        log_config=None, log_level="error", access_log=False, proxy_headers=False, server_header=False,
+        date_header=False, workers=1, forwarded_allow_ips="", timeout_keep_alive=int(limits.idle_s),
+        h11_max_incomplete_event_size=limits.head_bytes_max,
+    )  # fmt: skip
+    config.load()
+    return config
