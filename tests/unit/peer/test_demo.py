@@ -249,6 +249,11 @@ def test_members_that_committed_different_states_are_refused() -> None:
     outcome.board.hear("peer 2", _committed(3, NAMES, "f" * 64))
     with pytest.raises(DemoFailed, match="different states of round 3"):
         check(outcome, gain=True)
+    rogue = dataclasses.replace(outcome, villain=Caught("copycat", True, "peer 1 caught it", 0, 0.0, 0.01))
+    check(rogue, gain=True)  # not all shun it at once
+    out = io.StringIO()
+    show(rogue, Console(file=out, width=120), None)
+    assert "Rounds made twice" in out.getvalue()
 
 
 def test_a_short_demo_may_show_no_gain() -> None:
