@@ -58,8 +58,8 @@ _STATUS: Final = obj(
 
 _REQUEST: Final = obj(
     "something that the community was asked to train",
-    request=HEX, run=TEXT, run_id=HEX, recipe_hash=HEX, recipe=maybe(TEXT), unchecked=maybe(TEXT), account=HEX, mine=BOOL,
-    purpose=TEXT,
+    request=HEX, run=TEXT, run_id=HEX, recipe_hash=HEX, recipe=maybe(TEXT), unchecked=maybe(TEXT), account=HEX,
+    mine=BOOL, purpose=TEXT,
     state={"type": "string", "enum": ["waiting", "served", "done", "over", "closed"]}, reserved=AMOUNT, paid=AMOUNT,
     peers_min=INT, peers_max=INT, units_per_peer_and_slice=INT, urgency=INT, asked=TEXT, deadline=TEXT,
     deadline_slice=INT, closable=TEXT, leases=maybe(obj(slice=INT, nodes=many(HEX))), expected_wait_s=maybe(INT),

@@ -243,8 +243,8 @@ class Tab:
 def allotment(terms: Terms, allots: dict[bytes, int], opening: bytes, wanted: int, limit: int = AMOUNT_MAX) -> int:
     """What to allot to a contributor now, µcredits; what it has is enough when that is returned.
 
-    limit: what `share.limit_of` finds. It begins with a small part of an equal share and doubles as it is earned, so that what nobody earns stays free for
-    who comes later. Never more in all than the REQUEST reserves.
+    limit: what `share.limit_of` finds. It begins with a small part of an equal share and doubles as it is earned, so
+    that what nobody earns stays free for who comes later. Never more in all than the REQUEST reserves.
     """
     has = allots.get(opening, 0)
     free = max(0, min(terms.credits - sum(allots.values()), limit - has))
