@@ -139,7 +139,7 @@ def _print_quote(quote: dict[str, Any]) -> None:
     line("price", f"{credits_text(least)} to {credits_text(most)} credits for the whole run, with {peers}")
     line("", f"{quote['units_per_peer_and_round']:,} GFLOP for a peer's round; 1 credit pays for 1 PFLOP")
     line("budget", f"{credits_text(quote['budget'])} credits at most, of {credits_text(quote['available'])} available")
-    if quote["unchecked"] is not None:
+    if quote.get("unchecked") is not None:
         line("unchecked", f"{quote['unchecked']}; an account earns {credits_text(quote['share'])} credits at most")
     if quote["others"]["accounts"]:
         others = quote["others"]
