@@ -18,13 +18,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ubcp_p2p.peer.demo.villain import VILLAINS
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 KEYS = {
     "peers", "rounds", "loss_first", "loss_last", "loss_alone", "replicas_identical", "late_joiner_round",
-    "killed_peer_round", "seconds",
+    "killed_peer_round", "credits", "decisions", "audit", "seconds",
 }  # fmt: skip
 GONE_S = 10.0
+HARM_MAX = 0.1  # a short run is noisy: the standard error of each loss is some 0.6 %
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,23 @@ def test_the_story_comes_true_and_is_told_in_one_document(places: Places, tmp_pa
 
     result = json.loads(output)
     assert set(result) == KEYS
-    assert (result["peers"], result["rounds"], result["replicas_identical"]) == (4, 36, True)
-    assert 0 < result["late_joiner_round"] < result["killed_peer_round"] < 36
+    assert (result["peers"], result["rounds"], result["replicas_identical"]) == (4, 60, True)
+    assert 0 < result["late_joiner_round"] < result["killed_peer_round"] < 60
     assert 1.0 < result["loss_last"] < result["loss_first"]
     assert 1.0 < result["loss_alone"] < result["loss_first"]
+
+    audit, credits = result["audit"], result["credits"]
+    assert audit["faults"] == []
+    assert audit["valid"] == audit["entries"] > 3 * 5  # five accounts and nodes were opened and enrolled, and worked
+    [asker] = [account for account, each in credits.items() if each["spent"]]
+    earned = {account: each["earned"] for account, each in credits.items() if account != asker}
+    assert len(earned) == 4
+    assert all(earned.values())
+    assert credits[asker]["spent"] == sum(earned.values())
+    assert credits[asker]["available"] < credits[asker]["allowance"] - credits[asker]["spent"]  # the rest is reserved
+    assert all(each["available"] == each["allowance"] + each["earned"] for a, each in credits.items() if a != asker)
+    assert {told["node"] for told in result["decisions"] if told["accepted"]} == {f"peer {n}" for n in (1, 2, 3, 4)}
+    assert all(told["words"].startswith("accepted: ") for told in result["decisions"] if told["accepted"])
 
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "kill -9 peer 4" in told
@@ -111,16 +127,37 @@ def test_the_story_comes_true_and_is_told_in_one_document(places: Places, tmp_pa
     assert "\x1b" not in told  # plain lines where there is no terminal
 
     logs = {path.parent.parent.name for path in kept.glob("*/log/ubcp.log")}
-    assert logs == {"bootstrap", "peer-1", "peer-2", "peer-3", "peer-4"}
-    assert list(kept.glob("peer-1/runs/*/round-00000036.safetensors"))
+    assert logs == {"bootstrap", "asker", "peer-1", "peer-2", "peer-3", "peer-4"}
+    assert list(kept.glob("peer-1/runs/*/round-00000060.safetensors"))
+    assert (kept / "demo.ledger").stat().st_size > 0
     assert not places.processes()
     assert places.left() == [kept]
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", VILLAINS)
+def test_a_villain_is_caught_unpaid_and_harmless(places: Places, kind: str) -> None:
+    with demo(places, "--json", "--villain", kind) as process:
+        output, told = process.communicate()
+    assert process.returncode == 0, told
+    result = json.loads(output)
+    assert set(result) == KEYS | {"villain"}
+    assert set(result["villain"]) == {"kind", "caught", "how", "paid", "harm"}
+    assert (result["villain"]["kind"], result["villain"]["caught"], result["villain"]["paid"]) == (kind, True, 0)
+    assert result["villain"]["how"]
+    assert result["villain"]["harm"] < HARM_MAX
+    assert (result["peers"], result["replicas_identical"]) == (4, True)
+    assert 1.0 < result["loss_last"] < result["loss_first"]
+    blamed = {fault["account"] for fault in result["audit"]["faults"]}
+    assert len(blamed) == (kind == "forker")  # whose account it is, the demo has looked at
+    assert not places.processes()
 
 
 @pytest.mark.parametrize(
     ("number", "moment", "code"),
     [
-        (signal.SIGINT, "Starting peer 1", 130),
+        (signal.SIGINT, "Starting asker", 130),
         pytest.param(signal.SIGTERM, "Rounds:", 128 + signal.SIGTERM, marks=pytest.mark.full),
     ],
 )
@@ -139,9 +176,9 @@ def test_a_signal_ends_everything(places: Places, number: signal.Signals, moment
 @pytest.mark.full
 def test_kill_9_of_the_demo_itself_leaves_nothing(places: Places) -> None:
     with demo(places, "--json") as process:
-        read_until(process, "peer 1 began the run")
+        read_until(process, "Rounds:")
         processes = psutil.Process(process.pid).children(recursive=True)
-        assert len(processes) > 4 * 3  # four nodes with p2pd and sweeper each, and trainers
+        assert len(processes) > 5 * 3  # five nodes with p2pd and sweeper each, and trainers
         process.kill()
         process.communicate()
     wait_until_nothing_is_left(places, processes)
@@ -150,7 +187,7 @@ def test_kill_9_of_the_demo_itself_leaves_nothing(places: Places) -> None:
 @pytest.mark.full
 def test_a_peer_that_ends_unasked_is_named_with_its_last_words(places: Places) -> None:
     with demo(places, "--json") as process:
-        read_until(process, "peer 1 began the run")
+        read_until(process, "Rounds:")
         processes = psutil.Process(process.pid).children(recursive=True)
         [peer] = [child for child in psutil.Process(process.pid).children() if "peer-2" in " ".join(child.cmdline())]
         peer.kill()

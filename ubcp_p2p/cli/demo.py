@@ -1,4 +1,4 @@
-"""`ubcp demo`: a whole swarm on this machine, from the first meeting to the comparison with one peer alone."""
+"""`ubcp demo`: a whole community on this machine, from its charter to the audit of its ledger."""
 
 from __future__ import annotations
 
@@ -24,6 +24,18 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Villain(StrEnum):
+    """As in ubcp_p2p.peer.demo.villain, which is too heavy for --help; a test holds the two together."""
+
+    FREELOADER = "freeloader"
+    FORKER = "forker"
+    OVERSPENDER = "overspender"
+    WEIGHT_INFLATOR = "weight-inflator"
+    NAN_SENDER = "nan-sender"
+    STATE_LIAR = "state-liar"
+    COPYCAT = "copycat"
+
+
 def demo(
     json: JsonOption = False,
     png: Annotated[
@@ -44,13 +56,22 @@ def demo(
     device: Annotated[
         Device, typer.Option("--device", help="What the peers train on; all of them share one GPU with cuda.")
     ] = Device.CPU,
+    villain: Annotated[
+        Villain | None,
+        typer.Option("--villain", metavar="KIND", help=f"Add a peer that cheats: {', '.join(Villain)}."),
+    ] = None,
 ) -> None:
-    """Show a whole swarm.
+    """Show a whole community.
 
-    A bootstrap node and four peers, each a process of its own on loopback, train one language model on Shakespeare's
-    plays. The third peer comes late, the fourth is killed in the middle of a round. At the end the survivors' models
-    are compared with each other, and with what one peer alone learns in as many steps. It takes up to two minutes on
-    two free cores. Progress is on stderr; Ctrl-C ends everything at any moment.
+    One member, who has no machine to train on, asks for a language model of Shakespeare's plays; four peers, each a
+    process of its own on loopback, train it and are paid for each round. The third peer comes late, the fourth is
+    killed in the middle of a round. At the end: the loss, who contributed what, everybody's credits, the allocators'
+    decisions in words, and an audit of the ledger. The survivors' models are compared with each other, and with what
+    one peer alone learns in as many steps. It takes up to two minutes on two free cores. Progress is on stderr; Ctrl-C
+    ends everything at any moment.
+
+    --villain adds a peer with an account like everybody's, whose node has one hostile part: it is caught, unpaid, and
+    the model unharmed. Every peer's work is then checked in every round, and takes a minute more.
 
     Exit code 1: something of this did not come true.
     """
@@ -65,18 +86,18 @@ def demo(
     target = png if png is not None or json else Path(DEFAULT_PNG)
     if target is not None:
         _refuse_unwritable(target)
-    outcome = run_demo(quick=quick, device=device.value, keep=keep, began_s=began_s)
+    outcome = run_demo(quick=quick, device=device.value, keep=keep, began_s=began_s, villain=villain and villain.value)
     if target is not None:
         write_png(outcome, target)
     outcome = replace(outcome, seconds=time.monotonic() - began_s)
     if json:
-        check(outcome, gain=not quick)
+        check(outcome, gain=not quick and villain is None)
         emit_json(document(outcome))
         return
     show(outcome, Console(highlight=False), target.absolute() if target is not None else None)
     if keep is not None:
         say(f"profiles and logs: {keep}")
-    check(outcome, gain=not quick)
+    check(outcome, gain=not quick and villain is None)
 
 
 def _refuse_unwritable(path: Path) -> None:

@@ -67,7 +67,7 @@ COMMANDS: Final[dict[str, _Command]] = {
     "stats": _Command("ubcp_p2p.cli.stats", "stats", "Show how a community fares: waits, acceptance, work, carbon."),
     "ledger": _Command("ubcp_p2p.cli.ledger", "ledger", "The ledger: export, import and show it; make one to try."),
     "demo": _Command(
-        "ubcp_p2p.cli.demo", "demo", "Show a whole swarm on this machine: peers meet, train, fail, recover."
+        "ubcp_p2p.cli.demo", "demo", "Show a whole community on this machine: ask, train, fail, recover, pay, audit."
     ),
 }
 

@@ -304,7 +304,7 @@ class Runs:
             await self._train_with(run, trainer)
 
     async def _train_with(self, run: Run, trainer: TrainerProcess) -> None:
-        recipe, observe = run.recipe, partial(self._observe, run)
+        recipe, observe = run.recipe, partial(self._hear, run)
         door = await self.doorkeeper.open(run.run_id, recipe) if self.doorkeeper is not None else None
         checker = await self.checks.checker(run.name, recipe, self._folder(run), trainer, observe)
         settings = RunSettings(
@@ -357,6 +357,11 @@ class Runs:
     def member(self, settings: RunSettings, trainer: TrainerProcess, observe: Observer) -> RunMember:
         """The RunMember of a run; fault tests replace this to inject faults by place and step."""
         return RunMember(self._network, trainer, settings, observe)
+
+    def _hear(self, run: Run, event: Event) -> None:
+        self._observe(run, event)
+        if event.kind == "checked" and event.data["evidence"] is not None and run.member is not None:
+            run.member.shun(bytes.fromhex(event.data["peer"]))
 
     def _observe(self, run: Run, event: Event) -> None:
         run.observe(event)

@@ -13,23 +13,22 @@ import asyncio
 import hashlib
 import logging
 import random
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
 
 from ubcp_p2p.codec import encode
-from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, RoundFailed, TrainingError
+from ubcp_p2p.errors import NetworkError, RoundFailed, TrainingError
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.events import Committed, Event, Observer, RunSettings
+from ubcp_p2p.swarm.learner import PATIENCE, PATIENCE_MIN_S, Learner
 from ubcp_p2p.swarm.matchmaking import Matchmaker, NoGroup
-from ubcp_p2p.swarm.membership import BEAT_S, Phase
+from ubcp_p2p.swarm.membership import BEAT_S, STRIKE_S_MAX, Phase
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.quorum import Card, Certificate, form_group
-from ubcp_p2p.swarm.standing import STRIKE_S, Follower
-from ubcp_p2p.swarm.trainer import Evaluation, Offer, Trainer
+from ubcp_p2p.swarm.standing import STRIKE_S
+from ubcp_p2p.swarm.trainer import Offer, Trainer
 from ubcp_p2p.swarm.votes import Polls
 
 __all__ = ["MATCH_S", "Event", "Observer", "RunMember", "RunSettings"]
@@ -39,15 +38,13 @@ log = logging.getLogger(__name__)
 LISTEN_S = 3 * BEAT_S  # how long a newcomer listens for others before it believes that it is alone
 MATCH_S = 4.0  # one search; hivemind's window is 2 s, and a leader that dies costs one answer time
 OFFER_TRIES_MAX = 6  # attempts with one offer before it is thrown away and trained anew
-PATIENCE = 0.5  # a straggler offers what it has when the others waited this fraction of their own training time
-PATIENCE_MIN_S = 1.0
 SAY_AGAIN_S = 5.0
 ASK_AGAIN_S = 1.0  # peers elsewhere that gave no reason to move are asked again after this
 ABSENCES_MAX = 2  # one may be chance
 ABSENT_STRIKE_S = 5.0  # a hiccup is no lie; doubled each time, so that what goes on is soon not waited for
 
 
-class RunMember(Follower):
+class RunMember(Learner):
     """Takes part in one run until its last round, cancellation or a TrainingError. `observe` hears every Event."""
 
     def __init__(self, network: Network, trainer: Trainer, settings: RunSettings, observe: Observer) -> None:
@@ -55,7 +52,6 @@ class RunMember(Follower):
         self.retiring = False  # set from outside: `run` returns when the present round has ended
         self.on_commit: Callable[[Committed], None] | None = None  # told of each round that this peer was in
         self.retries = 0
-        self.loss: float | None = None
         self._polls = Polls(network, settings.run_id)
         self._matchmaker: Matchmaker | None = None
         self._tried: tuple[bytes, Certificate | None, tuple[bytes, ...]] = (
@@ -64,8 +60,6 @@ class RunMember(Follower):
             (),
         )  # group's digest, base, cards
         self._absences: Counter[bytes] = Counter()  # searches in a row to which a ready peer did not come
-        self._checkpointed_s = time.monotonic()
-        self._unsaved = False  # the last checkpoint could not be written
         self._without_seat: Collection[bytes] = ()  # of those that were ready when a round was last chosen for
         self._unseated = -1  # the round in which this peer was last told that it has no seat
 
@@ -112,6 +106,11 @@ class RunMember(Follower):
         if self._matchmaker is not None:
             with suppress(Exception):  # p2pd may be gone
                 await self._matchmaker.close()
+
+    def shun(self, peer: bytes) -> None:
+        """Make no round with this peer for an hour: it was shown to lie about its work, and its offers are no work."""
+        log.warning("%s was shown to lie about its work; no round is made with it", short(peer))
+        self.view.strike(peer, time.monotonic(), STRIKE_S_MAX)
 
     async def _join(self) -> None:
         """Meet the others and stand where the majority of them stands."""
@@ -163,40 +162,6 @@ class RunMember(Follower):
         await self.keep_checkpoint()
         if self._is_my_turn_to_evaluate():
             await self._evaluate()
-
-    async def _train(self) -> Offer:
-        """H local steps; fewer when the others have waited long enough for this peer."""
-        members = self.certificate.group.peers if self.certificate else (*self.peers(), self._network.public)
-        self.step = 0
-        training = asyncio.ensure_future(self._trainer.train(self.round, sorted(members), self._on_progress))
-        try:
-            asked = False
-            while not training.done():
-                await asyncio.wait([training], timeout=0.2)
-                if not asked and self._others_wait_too_long():
-                    asked = True
-                    log.info("the others are waiting: offering the %d steps done", self.step)
-                    self._trainer.finish_early()
-            offer = await training
-        finally:
-            training.cancel()
-            with suppress(
-                asyncio.CancelledError, TrainingError
-            ):  # awaited also when it has failed: else asyncio complains
-                await training
-        self._train_s, self.loss = offer.seconds, offer.loss
-        return offer
-
-    def _others_wait_too_long(self) -> bool:
-        companions = self._companions()
-        beats = [self.view.members[peer].beat for peer in companions]
-        if not beats or any(beat.phase == Phase.TRAINING for beat in beats):
-            self._waiting_since_s = None
-            return False
-        if self._waiting_since_s is None:
-            self._waiting_since_s = time.monotonic()
-        typical_s = statistics.median(beat.train_ms for beat in beats) / 1000.0
-        return time.monotonic() - self._waiting_since_s > max(PATIENCE_MIN_S, PATIENCE * typical_s)
 
     async def _assemble(self) -> list[bytes] | None:
         """Wait until every live companion is ready; returns those to make the round with.
@@ -431,35 +396,3 @@ class RunMember(Follower):
             await matchmaker.open()
             self._matchmaker = matchmaker
         return self._matchmaker
-
-    async def keep_checkpoint(self, *, due: bool = False) -> None:
-        """Write a checkpoint when one is due. A full disk is said and survived: the older checkpoints stay."""
-        if not due and time.monotonic() - self._checkpointed_s < self.settings.checkpoint_every_s:
-            return
-        self._say("checkpoint")
-        extra = {"certificate": self.certificate.to_bytes().hex()} if self.certificate else {}
-        try:
-            path = await self._trainer.checkpoint(extra)
-            self._unsaved = False
-            self._say("checkpointed", path=str(path))
-        except (LocalIOError, ConfigError) as error:
-            self._unsaved = True
-            log.error("no checkpoint: %s", error)
-            self._say("checkpoint failed", reason=error.message, hint=error.hint or "")
-        self._checkpointed_s = time.monotonic()
-
-    def _is_my_turn_to_evaluate(self) -> bool:
-        every = self.settings.evaluate_every
-        if not every or (self.round % every and self.round != self.settings.rounds) or self.certificate is None:
-            return False
-        peers = self.certificate.group.peers
-        return peers[(self.round // every) % len(peers)] == self._network.public
-
-    async def _evaluate(self) -> Evaluation:
-        result = await self._trainer.evaluate()
-        self._say("evaluated", loss=result.loss, stderr=result.stderr, accuracy=result.accuracy, n=result.n)
-        return result
-
-    def _on_progress(self, progress: Any) -> None:
-        self.step, self.loss = progress.step, progress.loss
-        self._say("progress", step=progress.step, steps=progress.steps, loss=progress.loss)

@@ -87,7 +87,9 @@ class Follower(Presence):
     async def _catch_up(self) -> bool:
         """Ask live peers what they stand on and move to the better branch, if there is one; True when moved."""
         for _ in range(CATCH_UP_TRIES):  # the others may go on while we ask, and then no longer serve what we ask for
-            alive = self.peers()
+            struck = self.view.struck(time.monotonic())
+            liars = {peer for peer, _ in self._lied} & struck  # one could else answer late, time and again
+            alive = [peer for peer in self.peers() if peer not in liars]
             if not alive:
                 return False
             standings = await self._states.standings(alive)

@@ -34,6 +34,16 @@ class HeldOut:
     stderr: float
 
 
+@dataclass(frozen=True)
+class Accusation:
+    """What one peer says of another: kind is that of the event, "rejected", "bad state" or "checked"."""
+
+    by: str
+    kind: str
+    round: int
+    words: str
+
+
 @dataclass
 class PeerRow:
     """What is known of one peer."""
@@ -50,7 +60,7 @@ class PeerRow:
     received_bytes: int = 0
     retries: int = 0
     killed_s: float | None = None  # time.time(), the events' clock
-    state_source: str | None = None  # whom it took the state from when it came late
+    state_source: str | None = None  # whom it first took the state from, when it came late
     done: bool = False
     failure: tuple[str, str | None] | None = None
 
@@ -70,6 +80,7 @@ class Board:
         self.held_out: dict[int, HeldOut] = {}
         self.alone_steps: dict[str, int] = {}  # how far the comparison is, by way of training
         self.mismatches = 0
+        self.accused: dict[str, list[Accusation]] = {}  # by name of the accused
 
     def add(self, name: str, public: str) -> PeerRow:
         row = self.peers[name] = PeerRow(name, public)
@@ -99,7 +110,9 @@ class Board:
         elif kind == "committed":
             self._committed(row, event)
         elif kind == "adopted" and event.get("how") == "download":
-            row.state_source = self.name_of(str(event.get("source")))
+            row.state_source = row.state_source or self.name_of(str(event.get("source")))
+        elif kind in ("rejected", "bad state", "checked"):
+            self._accused(row, kind, event)
         elif kind == "retry":
             row.retries += 1
         elif kind == "mismatch":
@@ -110,6 +123,14 @@ class Board:
             row.done = True
         elif kind == "failed":
             row.failure = (str(event["message"]), event.get("hint"))
+
+    def _accused(self, by: PeerRow, kind: str, event: Mapping[str, Any]) -> None:
+        finding = event.get("finding")
+        if finding in ("honest", "unopened"):  # silence convicts nobody
+            return
+        words = str(event["words"] if kind == "checked" else event["reason"])
+        said = Accusation(by.name, kind, int(event["round"]), f"{finding}: {words}" if finding else words)
+        self.accused.setdefault(self.name_of(str(event["peer"])), []).append(said)
 
     def name_of(self, public: str) -> str:
         return next((row.name for row in self.peers.values() if row.public == public), public[:8])

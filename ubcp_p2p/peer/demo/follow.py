@@ -10,10 +10,12 @@ from queue import SimpleQueue
 from typing import Any
 
 from ubcp_p2p.errors import UbcpError
-from ubcp_p2p.peer.control import stream
+from ubcp_p2p.peer.control import call, stream
 from ubcp_p2p.peer.demo.processes import NodeProcess
 
 Event = Mapping[str, Any]
+LOOK_S = 0.2
+STATUS_S = 30.0
 KILLED = "killed"  # the one event that no node says: Trap does
 
 
@@ -56,21 +58,35 @@ class Followers:
         self.traps: dict[str, Trap] = {}
 
     def follow(self, node: NodeProcess, run: str) -> None:
-        """Begin to follow `run` on `node`, from its first event on."""
+        """Begin to follow `run` on `node`, from its first event on; also when the node is not in it yet."""
         threading.Thread(target=self._read, args=(node, run), name=f"follow {node.name}", daemon=True).start()
 
     def _read(self, node: NodeProcess, run: str) -> None:
         try:
-            for message in stream(node.profile, "follow", run=run):
-                event = message.get("event")
-                if event is None:
-                    break
-                trap = self.traps.get(node.name)
-                killed = trap.springs(event) if trap is not None else None
-                self.heard.put(Heard(node.name, event))
-                if killed is not None:
-                    self.heard.put(Heard(node.name, killed))
+            left = True
+            while left:  # a lease may end, and the next begin the run anew
+                _wait_for(node, run)
+                left = False
+                for message in stream(node.profile, "follow", run=run):
+                    event = message.get("event")
+                    if event is None:
+                        break
+                    left = event["kind"] == "left"
+                    trap = self.traps.get(node.name)
+                    killed = trap.springs(event) if trap is not None else None
+                    self.heard.put(Heard(node.name, event))
+                    if killed is not None:
+                        self.heard.put(Heard(node.name, killed))
         except UbcpError:  # the node has ended; whether it should have is the listener's to say
             pass
         finally:
             self.heard.put(Heard(node.name, None))
+
+
+def _wait_for(node: NodeProcess, run: str) -> None:
+    """Until the node is in the run. Raises UbcpError when it has ended."""
+    while True:
+        runs = call(node.profile, "status", timeout_s=STATUS_S)["runs"]
+        if any(each["name"] == run and each["stage"] != "left" for each in runs):
+            return
+        time.sleep(LOOK_S)

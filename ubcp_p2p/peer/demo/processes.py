@@ -26,6 +26,7 @@ KILLED_S = 5.0  # a killed node's children were gone within 0.4 s (measured); th
 TAIL_BYTES = 16 << 10
 KEEP_HINT = "its last lines are above; `ubcp demo --keep DIR` keeps the profiles with all logs"
 OUTPUT_NAME = "output.txt"  # in the profile's log folder
+PROGRAM = ("ubcp_p2p",)
 
 # Loopback alone, and one thread a trainer: four of them share the cores of this machine.
 CONFIG = """\
@@ -51,11 +52,12 @@ class DemoFailed(UbcpError):
 class NodeProcess:
     """One node of the demo: its profile, and its process while it runs."""
 
-    def __init__(self, name: str, root: Path, device: str) -> None:
-        """Make the profile, as `ubcp init` does. Raises ConfigError, LocalIOError."""
+    def __init__(self, name: str, root: Path, device: str, more: str = "") -> None:
+        """Make the profile, as `ubcp init` does. more: of its configuration. Raises ConfigError, LocalIOError."""
         self.name = name
         self.profile = Profile(root)
-        self.public = create_profile(self.profile, config_text=CONFIG.format(device=device)).node.hex()
+        made = create_profile(self.profile, config_text=CONFIG.format(device=device) + more)
+        self.public, self.account = made.node.hex(), made.account
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -63,10 +65,13 @@ class NodeProcess:
         """What the process writes to its standard output and error."""
         return self.profile.log / OUTPUT_NAME
 
-    def start(self, command: str, join: Sequence[str] = ()) -> None:
-        """Start `ubcp COMMAND` on the profile. Call from the main thread: the node dies with the calling thread."""
+    def start(self, command: str, join: Sequence[str] = (), program: Sequence[str] = PROGRAM) -> None:
+        """Start `ubcp COMMAND` on the profile. Call from the main thread: the node dies with the calling thread.
+
+        program: another one than `ubcp`, that takes the same words.
+        """
         assert self.process is None, "started twice"
-        line = [sys.executable, "-m", "ubcp_p2p", command, "--profile", str(self.profile.root)]
+        line = [sys.executable, "-m", *program, command, "--profile", str(self.profile.root)]
         for address in join:
             line += ["--peer", address]
         try:
@@ -154,9 +159,9 @@ class Swarm:
         self.directory, self.device = directory, device
         self.nodes: dict[str, NodeProcess] = {}
 
-    def make(self, name: str) -> NodeProcess:
-        """A new node with a profile of its own."""
-        node = NodeProcess(name, self.directory / name.replace(" ", "-"), self.device)
+    def make(self, name: str, more: str = "") -> NodeProcess:
+        """A new node with a profile of its own. more: of its configuration."""
+        node = NodeProcess(name, self.directory / name.replace(" ", "-"), self.device, more)
         self.nodes[name] = node
         return node
 

@@ -11,15 +11,18 @@ from types import FrameType
 
 from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.peer.demo.board import Board
-from ubcp_p2p.peer.demo.story import Outcome, Plan, Story
+from ubcp_p2p.peer.demo.stage import Plan
+from ubcp_p2p.peer.demo.story import Outcome, Story
 from ubcp_p2p.peer.demo.view import make_view
 
 RECIPE = "shakespeare-nano"
-LATE_FROM = 7  # of 48 rounds: it is in after about a third
+LATE_FROM = 2  # of 48 rounds: it decides in the next slice, and is in after about a third
 KILL_FROM = 31  # about two thirds
-QUICK_ROUNDS = 36
-QUICK_LATE_FROM = 2  # rounds are so short that more than ten pass before it is in
+SLICE_S = 8
+QUICK_ROUNDS = 60
+QUICK_LATE_FROM = 0  # rounds are so short that twenty or more pass before it is in
 QUICK_KILL_FROM = 18
+QUICK_SLICE_S = 5
 QUICK_STEPS = 5
 QUICK_WARMUP = 20
 QUICK_SAMPLES = 256
@@ -27,17 +30,20 @@ QUICK_EVERY = 12
 AGAIN_S = 0.02
 
 
-def run_demo(*, quick: bool, device: str, keep: Path | None, began_s: float) -> Outcome:
+def run_demo(*, quick: bool, device: str, keep: Path | None, began_s: float, villain: str | None = None) -> Outcome:
     """Tell the whole story; all processes are gone at the end, whatever the end is.
 
-    began_s: time.monotonic() at the start of the command. Call from the main thread. Raises DemoFailed and other
-    UbcpErrors, KeyboardInterrupt, and SystemExit on SIGTERM or SIGHUP.
+    villain: a kind of VILLAINS, that takes part; every round of every peer is checked then. began_s: time.monotonic()
+    at the start of the command. Call from the main thread. Raises DemoFailed and other UbcpErrors, KeyboardInterrupt,
+    and SystemExit on SIGTERM or SIGHUP.
     """
     recipe = load_recipe(RECIPE)
-    plan = Plan(recipe, LATE_FROM, KILL_FROM, device)
+    if villain is not None:
+        recipe = all_checked(recipe)
+    plan = Plan(recipe, LATE_FROM, KILL_FROM, device, SLICE_S, villain)
     if quick:
         recipe = shortened(recipe)
-        plan = Plan(recipe, QUICK_LATE_FROM, QUICK_KILL_FROM, device)
+        plan = Plan(recipe, QUICK_LATE_FROM, QUICK_KILL_FROM, device, QUICK_SLICE_S, villain)
     board = Board(recipe.rounds.total, recipe.rounds.local_steps, recipe.parameters())
     with _signals_raise():
         view = make_view(board, began_s)
@@ -45,6 +51,16 @@ def run_demo(*, quick: bool, device: str, keep: Path | None, began_s: float) -> 
             return Story(plan, view, board, began_s).tell(keep)
         finally:
             view.close()
+
+
+def all_checked(recipe: Recipe) -> Recipe:
+    """The recipe with every peer's work checked in every round, where else it is one in fifty."""
+    return recipe.model_copy(
+        update={
+            "name": f"{recipe.name}-checked",
+            "checks": recipe.checks.model_copy(update={"rate": 1.0}),
+        }
+    )
 
 
 def shortened(recipe: Recipe) -> Recipe:

@@ -1,53 +1,46 @@
-"""The demo's script: who starts when, who comes late, who is killed, and what must then be true.
+"""The demo's script: who asks, who serves, who comes late, who is killed, who is paid, and what must then be true.
 
-It reads from top to bottom as what happens. `_until` is where time passes: it takes in what the peers say, shows it,
-and raises when a peer fails, when nothing happens any more, or when the run ends before the story does.
+It reads from top to bottom as what happens; its means are in `stage`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Empty
-from typing import Any, TypeVar
+from typing import Any
 
-from ubcp_p2p.errors import UbcpError
-from ubcp_p2p.models.recipe import Recipe
-from ubcp_p2p.peer.control import call
+from ubcp_p2p.ledger.store import Store
+from ubcp_p2p.peer.demo import books, commands, villain
 from ubcp_p2p.peer.demo.alone import Alone, train_alone
 from ubcp_p2p.peer.demo.board import Board, HeldOut
-from ubcp_p2p.peer.demo.follow import KILLED, Event, Followers, Trap
-from ubcp_p2p.peer.demo.processes import KEEP_HINT, DemoFailed, NodeProcess, Swarm, workplace
-from ubcp_p2p.peer.demo.view import View
+from ubcp_p2p.peer.demo.books import Books, Credits
+from ubcp_p2p.peer.demo.community import DEVICE_CLASS, PURPOSE, STEWARDS, THRESHOLD, Community
+from ubcp_p2p.peer.demo.follow import Trap
+from ubcp_p2p.peer.demo.processes import NodeProcess, Swarm, workplace
+from ubcp_p2p.peer.demo.stage import RUN, figure
+from ubcp_p2p.peer.demo.trial import Trial
+from ubcp_p2p.peer.demo.villain import VILLAINS, Caught
+from ubcp_p2p.units import credits_text
 
-RUN = "demo"
+ASKER = "asker"
 FIRST, SECOND, LATE, VICTIM = "peer 1", "peer 2", "peer 3", "peer 4"
-PEERS_MIN = 2
-STALL_S = 60.0  # without a word from any peer: rounds take about 1 s, and every deadline in one is far shorter
-TICK_S = 0.05
+EARLY = (FIRST, SECOND, VICTIM)  # there from the beginning
+SURVIVORS = (FIRST, SECOND, LATE)
+CONTRIBUTORS = (FIRST, SECOND, LATE, VICTIM)
+PEERS_MIN, PEERS_MAX = 2, 4
+DEADLINE = "1h"
 SAMPLE_PROMPT = "ROMEO. "
 SAMPLE_BYTES = 280
 SAMPLE_SEED = 1
-CALL_S = 60.0
-TAIL_LINES = 12
-LINE_CHARS = 200
+HELD_S = 15.0  # for the last checks; where no round follows, a paymaster waits longer for a validator that is gone
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is trained, and when: the third peer is started after `late_from` rounds and needs some more to be in; the
-    fourth is killed in round `kill_from`, or later if the third is later."""
-
-    recipe: Recipe
-    late_from: int
-    kill_from: int
-    device: str  # that every peer trains on, as in training.device of a configuration
+LEDGER = '\n[ledger]\ncharter = "{charter}"\n'
+SERVES = f'\n[serving]\ndevice_class = "{DEVICE_CLASS}"\n'
+# More rounds on credit than the usual 5: on a busy machine the short ones are faster than a paymaster's answer.
+SERVING = f"{SERVES}rounds_unpaid_max = 30\n"
 
 
 @dataclass(frozen=True)
@@ -65,15 +58,21 @@ class Outcome:
     """All that the demo found out."""
 
     board: Board
-    first: HeldOut
     last: HeldOut
     alone: tuple[Alone, ...]
-    hashes: dict[str, tuple[int, str]]  # survivor -> (round, state hash), from its status document
+    hashes: dict[str, tuple[int, str]]  # who has the model -> (round, state hash), as that node says
     late_round: int
     kill: Kill
     sample: str | None
+    books: Books
     seconds: float
     parts: dict[str, float] = field(default_factory=dict)  # part of the demo -> seconds
+    villain: Caught | None = None
+
+    @property
+    def first(self) -> HeldOut:
+        """The untrained model, which the peer alone has measured: everybody begins with the same parameters."""
+        return self.alone[0].curve[0]
 
     @property
     def best_alone(self) -> Alone:
@@ -84,103 +83,176 @@ class Outcome:
         return len(set(self.hashes.values())) == 1
 
 
-class Story:
+class Story(Trial):
     """One telling of the demo."""
-
-    def __init__(self, plan: Plan, view: View, board: Board, began_s: float) -> None:
-        """began_s: time.monotonic() when the command began, for the seconds of the whole."""
-        self._plan = plan
-        self._recipe = plan.recipe
-        self._view = view
-        self._board = board
-        self._began_s = began_s
-        self._followers = Followers()
-        self._swarm: Swarm
-        self._mortal: set[str] = set()  # may end unasked: they are about to be killed, or were
-        self._parts: dict[str, float] = {}
-        self._heard_s = time.monotonic()
 
     def tell(self, keep: Path | None) -> Outcome:
         """Run the whole demo; every process is gone when it returns or raises. Raises DemoFailed and UbcpErrors."""
         with workplace(keep) as directory:
             with Swarm(directory, self._plan.device) as self._swarm, self._last_words():
                 with self._part("start"):
+                    self._found_community()
                     seed = self._start_network()
-                    first = self._begin_run(seed)
+                    before = self._open_books()
+                with self._part("ask"):
+                    self._ask()
+                    self._begin_run()
                 with self._part("rounds"):
-                    self._say(
-                        f"Rounds: each peer takes {self._board.local_steps} steps on its own part of the data, which "
-                        "nobody else sees, then all average what they learned."
-                    )
                     late_round = self._let_one_in(seed)
                     kill = self._kill_one()
                     self._finish_rounds()
                 with self._part("measure"):
                     hashes, last, sample = self._measure()
+                with self._part("settle"):
+                    self._settle()
+                    evidence = self._evidence([self._node(name) for name in (ASKER, *SURVIVORS)], self._node(ASKER))
                 with self._part("stop"):
                     self._say("Stopping the nodes: they leave the run, keep a checkpoint, and end.")
                     self._swarm.stop()
+                with self._part("audit"):
+                    found = self._audit(before)
             with self._part("alone"):
                 alone = self._train_alone(directory)
+            caught = self._judge(evidence, found, last, CONTRIBUTORS) if evidence is not None else None
         seconds = time.monotonic() - self._began_s
         return Outcome(
-            self._board, first, last, tuple(alone), hashes, late_round, kill, sample, seconds, self._parts
+            self._board, last, tuple(alone), hashes, late_round, kill, sample, found, seconds, self._parts,
+            caught,
         )  # fmt: skip
 
-    # -- the script -----------------------------------------------------------------------------------------------
+    # -- a community ----------------------------------------------------------------------------------------------
+
+    def _found_community(self) -> None:
+        """Stewards, a charter, and a profile for everybody."""
+        self._community = Community(time.time(), self._plan.slice_s)
+        charter = self._community.publish(self._swarm.directory)
+        self._say(
+            f"{STEWARDS} stewards sign a charter, {THRESHOLD} of them each enrolment. Each person gets "
+            f"{credits_text(self._community.charter.allowance.member)} credits a day; a slice has "
+            f"{self._community.charter.slice_s} s here, a quarter of an hour in earnest."
+        )
+        self._say(f"Making profiles in {self._swarm.directory}: each node gets keys of its own, as from `ubcp init`.")
+        ledger = LEDGER.format(charter=charter)
+        self._swarm.make("bootstrap")
+        self._swarm.make(ASKER, ledger)
+        for name in CONTRIBUTORS:
+            node = self._swarm.make(name, ledger + SERVING)
+            self._board.add(name, node.public)
+        if self._plan.villain is not None:
+            serves = VILLAINS[self._plan.villain].serves
+            node = self._swarm.make(villain.NAME, ledger + (SERVES if serves else ""))
+            self._board.add(villain.NAME, node.public)
+            self._mortal.add(villain.NAME)  # its end would be no failure of the story
 
     def _start_network(self) -> str:
-        """A seed node, and the peers that are there from the beginning; returns the seed's address."""
-        self._say(f"Making profiles in {self._swarm.directory}: each node gets keys of its own, as from `ubcp init`.")
-        seed = self._swarm.make("bootstrap")
-        for name in (FIRST, SECOND, LATE, VICTIM):
-            node = self._swarm.make(name)
-            self._board.add(name, node.public)
+        """A seed node, the asker, and the peers that are there from the beginning; returns the seed's address."""
+        seed = self._node("bootstrap")
         self._say("Starting the bootstrap node: newcomers ask it whom they can meet. It trains and decides nothing.")
         seed.start("bootstrap")
         address: str = self._until_up(seed)["addresses"][0]
         self._say(
-            f"Starting {FIRST}, {SECOND} and {VICTIM}: each is a node of its own, and knows only the bootstrap node's "
-            "address."
+            f"Starting {ASKER}, {FIRST}, {SECOND} and {VICTIM}: each is a node of its own, and knows only the "
+            "bootstrap node's address."
         )
-        for name in (FIRST, SECOND, VICTIM):
+        self._node(ASKER).start("up", join=[address])
+        for name in EARLY:
             self._start(name, address)
+        if (kind := self._plan.villain) is not None:
+            self._say(f"Among them is a villain with an account like everybody's ({kind}): it {VILLAINS[kind].does}.")
+            self._node(villain.NAME).start("up", join=[address], program=(villain.PROGRAM, kind))
         self._now("their libp2p daemons start and join the network")
+        for node in self._there():
+            self._until_up(node)
         return address
 
-    def _begin_run(self, seed: str) -> HeldOut:
-        """Peer 1 begins the run and measures the untrained model; the others join it."""
-        first = self._node(FIRST)
-        self._until_up(first)
-        self._train(first)
-        self._until(lambda: self._board.peers[FIRST].place == "joining", f"{FIRST}'s trainer to be ready")
-        others = [self._node(name) for name in (SECOND, VICTIM)]
-        for node in others:
-            self._until_up(node)
-        # Asked before the others begin to load their trainers: it runs while they do, and the model is still untrained.
-        self._now(f"{FIRST} measures the untrained model on held-out plays; the others load their trainers")
-        for node in others:
-            self._train(node)
-        start = self._held_out(first)
-        if start.round != 0:
-            raise DemoFailed("the first round was over before the untrained model was measured", hint="run it again")
-        self._say(f"{FIRST} began the run. Untrained, the model's held-out loss is {_figure(start)} nats a byte.")
-        self._now("the peers find each other through the DHT and listen to each other's heartbeats")
-        self._until(lambda: self._board.round >= 1, "the first round")
-        return start
+    def _open_books(self) -> dict[str, Credits]:
+        """Everybody's entries come into the ledger and go to everybody; returns what each account has then."""
+        people = self._people()
+        entries = [entry for node in people for entry in self._community.welcome(node.profile, time.time())]
+        self._call(self._node(ASKER), "ledger-append", entries=[signed.to_bytes().hex() for signed in entries])
+        self._now("each node verifies all entries itself, and asks the others how far they know its own chain")
+
+        def so(status: dict[str, Any]) -> bool:
+            ledger = status["ledger"]
+            return (
+                ledger is not None
+                and ledger["entries"] >= len(entries)
+                and ledger["writing"]["standing"] == "confirmed"
+            )
+
+        self._until_all(self._there(), so, "all nodes to have the ledger")
+        self._say(
+            f"{len(people)} accounts and nodes are opened and enrolled: {len(entries)} entries, which every node has."
+        )
+        with Store.open(self._node(ASKER).profile.ledger_store, read_only=True) as store:
+            return books.credits_by_name(store, people)
+
+    # -- a run ----------------------------------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """The asker, who has no GPU and nothing but the allowance, asks for the run."""
+        self._until(lambda: not self._community.decides(time.time()), "the slice's decisions to be over", ends=True)
+        recipe = self._swarm.directory / "recipe.toml"
+        recipe.write_text(self._recipe.to_toml())
+        peers = PEERS_MAX + (self._plan.villain is not None and VILLAINS[self._plan.villain].serves)
+        quote = commands.run(
+            (
+                "submit", str(recipe), "--run", RUN, "--purpose", PURPOSE, "--peers-min", str(PEERS_MIN),
+                "--peers-max", str(peers), "--deadline", DEADLINE, "--yes",
+                "--profile", str(self._node(ASKER).profile.root),
+            )
+        ).document  # fmt: skip
+        self._say(
+            f"{ASKER}, who trains nothing, asks: `ubcp submit {self._recipe.name} --run {RUN}`. The whole run costs "
+            f"{credits_text(quote['price']['min'])} to {credits_text(quote['price']['max'])} credits with "
+            f"{PEERS_MIN} to {peers} peers; of {credits_text(quote['available'])} available it reserves "
+            f"{credits_text(quote['budget'])}."
+        )
+
+    def _begin_run(self) -> None:
+        """The peers' allocators take the request up in the next slice, and the run begins."""
+        self._now("the next slice begins: each peer's allocator decides for itself, signs that and tells it")
+        for name in EARLY:
+            self._followers.follow(self._node(name), RUN)
+        words: dict[str, str] = {}
+
+        def so() -> bool:
+            for name in EARLY:
+                words.update(self._decided(self._node(name), words.get(name)))
+            return len(words) == len(EARLY) and sum("accepted" in said for said in words.values()) >= PEERS_MIN
+
+        self._until(so, "the peers' allocators to decide", ends=True)
+        for name, said in words.items():
+            self._say(f"{name}'s allocator: {said}.")
+        self._now("they get the recipe by its hash, load their trainers, and listen to each other's heartbeats")
+        self._say(
+            f"Rounds: each peer takes {self._board.local_steps} steps on its own part of the data, which "
+            "nobody else sees, then all average what they learned. Each bills the round by its certificate, and "
+            f"{ASKER}'s node answers with a voucher over all that it owes."
+        )
+
+    def _decided(self, node: NodeProcess, known: str | None) -> dict[str, str]:
+        """What a peer's allocator says of the request, once the slice's leases are settled; by name, or nothing yet."""
+        if known is not None and known.startswith("accepted"):
+            return {}
+        status = node.status()
+        serving = status["serving"] if status else None
+        rows = [*serving["leases"], *serving["waiting"]] if serving is not None and serving["settled"] else []
+        return {node.name: str(rows[0]["explain"])} if rows else {}
 
     def _let_one_in(self, seed: str) -> int:
         """The third peer comes late; returns the first round that it took part in."""
         begin = self._plan.late_from
-        self._now("three peers train; every round ends with all of them at the same model, or it does not count")
+        if begin:
+            self._now("three peers train; every round ends with all of them at the same model, or it does not count")
         self._until(lambda: self._board.round >= begin, f"round {begin}")
         self._say(f"{LATE} starts now, late: it has never seen the model, and asks the others for it.")
-        self._now(f"{LATE} starts; the others do not wait for it")
+        self._now(f"{LATE} starts, and decides in the next slice; the others do not wait for it")
         row = self._board.peers[LATE]
         self._start(LATE, seed)
         node = self._node(LATE)
         self._until_up(node)
-        self._train(node)
+        self._followers.follow(node, RUN)
         self._until(lambda: bool(row.taken), f"{LATE} to take part in a round")
         self._say(
             f"{LATE} is in: round {row.taken[0]} is its first, with {len(self._board.members[row.taken[0]])} members."
@@ -189,10 +261,15 @@ class Story:
 
     def _kill_one(self) -> Kill:
         """The fourth peer is killed in the middle of an exchange; the others must go on and nothing of it may stay."""
-        begin = max(self._board.peers[LATE].taken[0] + 2, self._plan.kill_from)
+        least = max(self._board.peers[LATE].taken[0] + 2, self._plan.kill_from)
         self._now("all four train")
-        self._until(lambda: self._board.round >= begin - 1, f"round {begin - 1}")
+        self._until(lambda: self._board.round >= least - 1, f"round {least - 1}")
         node, row = self._node(VICTIM), self._board.peers[VICTIM]
+        self._until_all(
+            [node], lambda status: any(each["receipted"] for each in status["earning"]), f"a receipt of {VICTIM}",
+            ends=False,
+        )  # fmt: skip
+        begin = max(least, self._board.round + 1)
         remains = node.remains()
         self._mortal.add(VICTIM)
         self._followers.traps[VICTIM] = Trap(node, "exchange", begin)
@@ -215,23 +292,33 @@ class Story:
 
     def _finish_rounds(self) -> None:
         self._now("three peers train to the end; the late one has caught up by now")
-        survivors = [self._board.peers[name] for name in (FIRST, SECOND, LATE)]
+        survivors = [self._board.peers[name] for name in SURVIVORS]
         self._until(lambda: all(row.done for row in survivors), "the last round", ends=True)
         self._say(f"All {self._recipe.rounds.total} rounds are done.")
 
+    # -- what came of it ------------------------------------------------------------------------------------------
+
     def _measure(self) -> tuple[dict[str, tuple[int, str]], HeldOut, str | None]:
-        """Compare the replicas, measure the trained model, and let it write."""
-        self._now("comparing the survivors' models, and measuring them on held-out plays")
+        """Compare the replicas and what the asker gets, measure the trained model, and let it write."""
+        self._now("comparing the survivors' models with each other and with what the asker fetches; measuring it")
         hashes = {}
-        for name in (FIRST, SECOND, LATE):
+        for name in SURVIVORS:
             status = self._node(name).status()
             run = next((run for run in status["runs"] if run["name"] == RUN), None) if status else None
             if run is None:
                 raise self._node(name).failure(f"{name} does not answer at the end of the run")
             hashes[name] = (int(run["round"]), str(run["state_hash"]))
+        asker = str(self._node(ASKER).profile.root)
+        out = str(self._swarm.directory / "model.safetensors")
+        got = commands.run(("runs", "fetch", RUN, "--out", out, "--profile", asker)).document
+        hashes[ASKER] = (int(got["round"]), str(got["state_hash"]))
+        self._say(
+            f"{ASKER} has its model, by `ubcp runs fetch {RUN}`: {got['bytes']:,} bytes of round {got['round']}, "
+            "checked against what its group has signed."
+        )
         last = self._held_out(self._node(FIRST))
         self._board.held_out[last.round] = last
-        self._say(f"Held-out loss after round {last.round}: {_figure(last)}.")
+        self._say(f"Held-out loss after round {last.round}: {figure(last)}.")
         sample = None
         if self._recipe.model.kind == "gpt":
             answer = self._call(
@@ -239,6 +326,47 @@ class Story:
             )
             sample = str(answer["text"])
         return hashes, last, sample
+
+    def _settle(self) -> None:
+        """Wait until the ledger has the receipts of all that the survivors have earned, and all agree on it."""
+        self._now("each peer puts its newest voucher into the ledger, as a receipt: one a slice")
+        patience_s = time.monotonic() + HELD_S
+
+        def so(status: dict[str, Any]) -> bool:
+            """Some may never be paid: rounds of a branch that lost, and those whose validator was killed."""
+            late = time.monotonic() > patience_s
+            return all(
+                row["earned"] and row["earned"] == row["receipted"]
+                and (late or not (row["unpaid_rounds"] or row["held_rounds"]))
+                for row in status["earning"]
+            )  # fmt: skip
+
+        self._until_all([self._node(name) for name in SURVIVORS], so, "the last receipts")
+
+        def agreed() -> bool:
+            found = [self._node(name).status() for name in (ASKER, *SURVIVORS)]
+            return len({each["ledger"]["balances_root"] for each in found if each and each["ledger"]}) == 1
+
+        self._until(agreed, "all nodes to agree on all balances", ends=True)
+        self._say("All nodes have the receipts, and come to the same balances.")
+        for name in SURVIVORS:
+            status = self._node(name).status()
+            for row in status["earning"] if status else ():
+                if row["held_rounds"] or row["unpaid_rounds"]:
+                    why = f": {row['words']}" if row["words"] else ""
+                    held, unpaid = row["held_rounds"], row["unpaid_rounds"]
+                    self._say(f"{name}: {held} rounds still wait for a check, and {unpaid} are not paid{why}.")
+
+    def _audit(self, before: Mapping[str, Credits]) -> Books:
+        self._now("bringing the nodes' stores together into one export, and auditing it in a process of its own")
+        contributors = [self._node(name) for name in CONTRIBUTORS]
+        found = books.read(self._swarm.directory, self._node(ASKER), contributors, before, self._people())
+        faults = len(found.audit.faults)
+        self._say(
+            f"`ubcp audit`: {found.audit.entries} entries, {found.audit.valid} valid, {found.audit.replayed} decisions "
+            f"made again from their inputs; {f'{faults} FAULTS' if faults else 'no fault'}."
+        )
+        return found
 
     def _train_alone(self, directory: Path) -> list[Alone]:
         steps = self._recipe.total_steps
@@ -253,133 +381,11 @@ class Story:
 
         return asyncio.run(train_alone(self._recipe, directory, self._plan.device, on_steps))
 
-    # -- its means ------------------------------------------------------------------------------------------------
+    def _people(self) -> list[NodeProcess]:
+        """Everybody with an account."""
+        rogues = [villain.NAME] if self._plan.villain is not None else []
+        return [self._node(name) for name in (ASKER, *CONTRIBUTORS, *rogues)]
 
-    def _node(self, name: str) -> NodeProcess:
-        return self._swarm.nodes[name]
-
-    def _start(self, name: str, seed: str) -> None:
-        self._node(name).start("up", join=[seed])
-        self._board.peers[name].phase = "starting"
-
-    def _until_up(self, node: NodeProcess) -> dict[str, Any]:
-        def up() -> dict[str, Any] | None:
-            status = node.status()
-            return status if status is not None and status["stage"] == "up" else None
-
-        return self._until(up, f"{node.name} to be up")
-
-    def _train(self, node: NodeProcess) -> None:
-        """As `ubcp train RECIPE --run demo --min-peers 2` does."""
-        toml = self._recipe.to_toml()
-        self._call(node, "train", recipe=toml, where="the demo's recipe", run=RUN, peers_min=PEERS_MIN)
-        self._board.peers[node.name].phase = "loads the trainer"
-        self._followers.follow(node, RUN)
-
-    def _held_out(self, node: NodeProcess) -> HeldOut:
-        answer = self._call(node, "evaluate", run=RUN)
-        return HeldOut(int(answer["round"]), float(answer["loss"]), float(answer["stderr"]))
-
-    def _until(self, ready: Callable[[], T | None], what: str, *, ends: bool = False) -> T:
-        """Take in what happens until `ready` gives something true, and return that.
-
-        ends: the last round may come meanwhile. Raises DemoFailed.
-        """
-        self._heard_s = time.monotonic()
-        while True:
-            self._take_in()
-            result = ready()
-            if result:
-                return result
-            for node in self._swarm.nodes.values():
-                if node.name not in self._mortal:
-                    node.require_running()
-            survivors = [row for row in self._board.live if row.name not in self._mortal]
-            if not ends and survivors and all(row.done for row in survivors):
-                raise DemoFailed(
-                    f"the run ended while the demo waited for {what}", hint="is this machine very busy? Try again"
-                )
-            if time.monotonic() - self._heard_s > STALL_S:
-                raise DemoFailed(
-                    f"nothing happened for {STALL_S:.0f} s while the demo waited for {what}; {self._where_all_are()}",
-                    hint=KEEP_HINT,
-                )
-
-    def _take_in(self) -> None:
-        """Hear all that the peers have said, waiting TICK_S at most for a first word."""
-        try:
-            heard = self._followers.heard.get(timeout=TICK_S)
-            while True:
-                if heard.event is not None:
-                    self._heard_s = time.monotonic()
-                    self._board.hear(heard.name, heard.event)
-                    self._tell(heard.name, heard.event)
-                heard = self._followers.heard.get_nowait()
-        except Empty:
-            pass
-        self._view.refresh()
-
-    def _tell(self, name: str, event: Event) -> None:
-        """What of an event is part of the story."""
-        kind, round_ = event["kind"], event["round"]
-        if kind == "failed":
-            hint = event.get("hint")
-            raise self._node(name).failure(f"{name} failed: {event['message']}", str(hint) if hint else None)
-        if kind == "committed":
-            self._view.round_done(round_ - 1)
-        elif kind == "adopted" and event.get("how") == "download":
-            source = self._board.name_of(str(event.get("source")))
-            self._say(
-                f"{name} took the state of round {round_} from {source}; its hash is the one that the group signed."
-            )
-        elif kind == KILLED:
-            self._say(f"kill -9 {name}, in the exchange of round {round_}: no farewell, and its part of it is missing.")
-        elif kind == "retry":
-            self._say(f"{name} tries round {round_} again: {event['reason']}.")
-        elif kind == "mismatch":
-            self._say(f"{name} had another result of round {round_} than the majority, and takes theirs.")
-        elif kind == "rejected":
-            self._say(f"{name} left an offer out of round {round_}: {event['reason']}.")
-        elif kind == "evaluated":
-            self._say(f"Held-out loss after round {round_}: {_figure(self._board.held_out[round_])} ({name} measured).")
-
-    def _call(self, node: NodeProcess, verb: str, **arguments: Any) -> Any:
-        """Ask a node over its control socket. Raises DemoFailed."""
-        try:
-            return call(node.profile, verb, timeout_s=CALL_S, **arguments)
-        except UbcpError as error:
-            raise node.failure(f"{node.name}: {error.message}", error.hint) from None
-
-    @contextmanager
-    def _last_words(self) -> Iterator[None]:
-        """When the demo fails, show what the node that failed wrote last; all nodes, when it is not known which."""
-        try:
-            yield
-        except DemoFailed as error:
-            nodes = [error.node] if error.node is not None else [*self._swarm.nodes.values()]
-            for node in nodes:
-                for line in node.tail(TAIL_LINES if error.node is not None else 3):
-                    self._say(f"{node.name} | {line[:LINE_CHARS]}")
-            raise
-        except (KeyboardInterrupt, SystemExit):
-            self._say("Interrupted: stopping all nodes.")
-            raise
-
-    def _where_all_are(self) -> str:
-        return "; ".join(f"{row.name}: {row.phase}" for row in self._board.peers.values())
-
-    def _say(self, text: str) -> None:
-        self._view.say(text)
-
-    def _now(self, text: str) -> None:
-        self._view.now(text)
-
-    @contextmanager
-    def _part(self, name: str) -> Iterator[None]:
-        began_s = time.monotonic()
-        yield
-        self._parts[name] = round(time.monotonic() - began_s, 1)
-
-
-def _figure(measured: HeldOut) -> str:
-    return f"{measured.loss:.3f} ± {measured.stderr:.3f}"
+    def _there(self) -> list[NodeProcess]:
+        """The honest nodes that are there from the beginning."""
+        return [self._node(name) for name in (ASKER, *EARLY)]
