@@ -58,7 +58,8 @@ _STATUS: Final = obj(
 
 _REQUEST: Final = obj(
     "something that the community was asked to train",
-    request=HEX, run=TEXT, run_id=HEX, recipe_hash=HEX, recipe=maybe(TEXT), account=HEX, mine=BOOL, purpose=TEXT,
+    request=HEX, run=TEXT, run_id=HEX, recipe_hash=HEX, recipe=maybe(TEXT), unchecked=maybe(TEXT), account=HEX,
+    mine=BOOL, purpose=TEXT,
     state={"type": "string", "enum": ["waiting", "served", "done", "over", "closed"]}, reserved=AMOUNT, paid=AMOUNT,
     peers_min=INT, peers_max=INT, units_per_peer_and_slice=INT, urgency=INT, asked=TEXT, deadline=TEXT,
     deadline_slice=INT, closable=TEXT, leases=maybe(obj(slice=INT, nodes=many(HEX))), expected_wait_s=maybe(INT),
@@ -93,8 +94,8 @@ _QUOTE: Final = obj(
     devices=many(obj(device=TEXT, seconds=NUMBER, money=NUMBER, kwh=NUMBER, gco2=NUMBER)), available=AMOUNT,
     available_after=AMOUNT, reservable=AMOUNT, income_claimed=INT, closes_claimed=INT, deadline=TEXT,
     deadline_slice=INT, others=obj(credits=AMOUNT, accounts=INT),
-    feasibility=maybe(obj(peers=INT, slices=INT, per_slice=INT, recent=BOOL)), queue=maybe(INT),
-    expected_wait_s=maybe(INT), words=TEXT, draft=HEX,
+    feasibility=maybe(obj(peers=INT, slices=INT, per_slice=INT, recent=BOOL)), unchecked=maybe(TEXT),
+    share=maybe(AMOUNT), queue=maybe(INT), expected_wait_s=maybe(INT), words=TEXT, draft=HEX,
 )  # fmt: skip
 
 _CLOSING: Final = obj(

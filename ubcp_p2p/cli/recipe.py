@@ -57,12 +57,15 @@ def check(
     Exit code 0 when peers can train by it; else 2, with the first thing that is wrong and what to do about it.
     """
     from ubcp_p2p.models.recipe import load_recipe
+    from ubcp_p2p.models.unchecked import unchecked
 
     found = load_recipe(file)
     if json:
         emit_json(_facts(found))
     else:
         print(printable(f"{file}: fine: {found.name}, {found.parameters():,} parameters, {found.rounds.total} rounds"))
+        if (why := unchecked(found)) is not None:
+            print(f"unchecked: {why}")
 
 
 @recipe.command()
@@ -87,6 +90,7 @@ def cost(
     from ubcp_p2p.charter.words import figure, made
     from ubcp_p2p.models.cost import cost_of
     from ubcp_p2p.models.recipe import load_recipe
+    from ubcp_p2p.models.unchecked import unchecked
     from ubcp_p2p.units import MICROCREDITS
 
     found = load_recipe(name)
@@ -100,7 +104,7 @@ def cost(
             {
                 "name": found.name, "hash": found.hash().hex(), **price._asdict(),
                 "units_per_peer_and_round": price.units_per_peer_and_round, "units_per_round": price.units_per_round,
-                "units": price.units, "currency": basis and basis.currency,
+                "units": price.units, "unchecked": unchecked(found), "currency": basis and basis.currency,
                 "devices": [
                     {"device": row.device, "seconds": float(row.seconds), "money": float(row.total),
                      "kwh": float(row.kwh), "gco2": float(row.gco2)}
@@ -110,6 +114,8 @@ def cost(
         )  # fmt: skip
         return
     _print_cost(found, price)
+    if (why := unchecked(found)) is not None:
+        print(f"unchecked: {why}")
     for row in rows:
         assert basis is not None
         print(
@@ -143,6 +149,8 @@ def _print_cost(found: Recipe, price: Cost) -> None:
 
 
 def _facts(found: Recipe) -> dict[str, Any]:
+    from ubcp_p2p.models.unchecked import unchecked
+
     return {
         "name": found.name,
         "summary": found.summary,
@@ -150,4 +158,5 @@ def _facts(found: Recipe) -> dict[str, Any]:
         "parameters": found.parameters(),
         "rounds": found.rounds.total,
         "local_steps": found.rounds.local_steps,
+        "unchecked": unchecked(found),
     }

@@ -216,6 +216,7 @@ def _details(request: dict[str, Any]) -> list[str]:
         f"recipe {request['recipe'] or 'that no peer could show'} ({request['recipe_hash']})",
         f"for {request['purpose']}, {request['peers_min']} to {request['peers_max']} peers, asked {request['asked']}",
     ]
+    lines += [f"unchecked: {request['unchecked']}"] if request.get("unchecked") else []
     leases = request["leases"]
     if leases is not None:
         lines.append(f"slice {leases['slice']} is held by {', '.join(node[:16] + '…' for node in leases['nodes'])}")

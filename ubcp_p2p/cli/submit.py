@@ -42,6 +42,9 @@ def submit(
         bool, typer.Option("--part", help="Pay for a part of the run: others will pay for the rest.")
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="Beside an open request of yours for the same run.")] = False,
+    accept_unchecked: Annotated[
+        bool, typer.Option("--accept-unchecked", help="Pay for work that nobody can check, or that the recipe lets be.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Sign without asking.")] = False,
     profile: ProfileOption = None,
     json: JsonOption = False,
@@ -62,7 +65,7 @@ def submit(
     wish: dict[str, Any] = {
         "recipe": chosen.to_toml(), "where": recipe, "run": run, "budget": _credits(budget), "purpose": purpose,
         "urgency": _per_mille(urgency), "deadline": deadline, "peers_min": peers_min, "peers_max": peers_max,
-        "part": part, "again": again,
+        "part": part, "again": again, "accept_unchecked": accept_unchecked,
     }  # fmt: skip
     quote = call(place, "submit-quote", timeout_s=TIMEOUT_S, **wish)
     draft = bytes.fromhex(quote.pop("draft"))
@@ -76,8 +79,9 @@ def submit(
         return
     form = _signed(place.account_key, draft, chosen.hash(), quote)
     done = call(
-        place, "submit", timeout_s=TIMEOUT_S, entry=form, recipe=wish["recipe"], where=recipe, part=part, again=again
-    )
+        place, "submit", timeout_s=TIMEOUT_S, entry=form, recipe=wish["recipe"], where=recipe, part=part, again=again,
+        accept_unchecked=accept_unchecked,
+    )  # fmt: skip
     if json:
         emit_json({**quote, "request": done["id"], "outcome": done["outcome"]})
     else:
@@ -135,6 +139,8 @@ def _print_quote(quote: dict[str, Any]) -> None:
     line("price", f"{credits_text(least)} to {credits_text(most)} credits for the whole run, with {peers}")
     line("", f"{quote['units_per_peer_and_round']:,} GFLOP for a peer's round; 1 credit pays for 1 PFLOP")
     line("budget", f"{credits_text(quote['budget'])} credits at most, of {credits_text(quote['available'])} available")
+    if quote.get("unchecked") is not None:
+        line("unchecked", f"{quote['unchecked']}; an account earns {credits_text(quote['share'])} credits at most")
     if quote["others"]["accounts"]:
         others = quote["others"]
         line(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import math
 import re
 import tomllib
@@ -21,6 +20,7 @@ from ubcp_p2p import codec
 from ubcp_p2p.content import content_dir
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.models.explain import explain
+from ubcp_p2p.models.form import canonical, tables, toml_line
 
 RECIPE_BYTES_MAX = 64 * 1024  # the longest shipped recipe has 2 KiB
 PARAMETERS_MAX = 500_000_000  # 2 GB of float32; bounds what a stranger's recipe can make a peer allocate
@@ -34,7 +34,6 @@ IMAGE_CLASSES = 10
 
 _NAME = re.compile(r"[a-z0-9-]{1,40}")
 _DOMAIN = b"ubcp/recipe/1\0"
-_LOCAL_KEYS = frozenset({"path"})  # where data lies on this machine: not part of what the peers share
 
 Positive: TypeAlias = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -110,6 +109,15 @@ class FashionData(_Section):
     path: str = Field(default="/usr/share/datasets/fashion-mnist", min_length=1, max_length=1024)
     fallback: Literal["none", "digits"] = Field(default="none", description="data to use where the files are absent")
     flip: bool = Field(default=True, description="mirror half of the training images")
+    private: bool | None = Field(default=None, description="true: each peer has files of its own; nobody can check it")
+
+    @model_validator(mode="after")
+    def _private_is_plain(self) -> FashionData:
+        if self.private is False:  # one meaning, one hash
+            raise ValueError("private is true or left out; remove the key")
+        if self.private and self.fallback != "none":
+            raise ValueError('nothing stands in for private data; remove the key, or take fallback = "none"')
+        return self
 
     @field_validator("path")
     @classmethod
@@ -231,6 +239,11 @@ class Recipe(_Section):
             return self.model.parameters()
         return self.model.parameters(IMAGE_SIDE[self.data.source])
 
+    @property
+    def private(self) -> bool:
+        """Whether each peer has data of its own, which it shows nobody: none of its work can be walked again."""
+        return isinstance(self.data, FashionData) and bool(self.data.private)
+
     def data_path(self) -> Path | None:
         """The folder on this machine that it names for its data, if it names one."""
         return Path(self.data.path) if isinstance(self.data, FashionData) else None
@@ -250,7 +263,7 @@ class Recipe(_Section):
 
     def to_bytes(self) -> bytes:
         """All shared values in the one form that `hash` is the SHA-256 of: a blob under that very hash."""
-        return _DOMAIN + codec.encode(_canonical(self.model_dump()))
+        return _DOMAIN + codec.encode(canonical(self.model_dump()))
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> Recipe:
@@ -259,7 +272,7 @@ class Recipe(_Section):
         if not data.startswith(_DOMAIN):
             raise fault
         try:
-            values = _tables(codec.decode(data[len(_DOMAIN) :], bytes_max=RECIPE_BYTES_MAX))
+            values = tables(codec.decode(data[len(_DOMAIN) :], bytes_max=RECIPE_BYTES_MAX))
         except codec.MalformedMessage:
             raise fault from None
         try:
@@ -272,14 +285,14 @@ class Recipe(_Section):
 
     def to_toml(self) -> str:
         """The recipe as TOML that `from_toml` reads back to an equal Recipe."""
-        tables: list[str] = []
+        sections: list[str] = []
         top: list[str] = []
         for key, value in self.model_dump().items():
             if isinstance(value, dict):
-                tables.append(f"\n[{key}]\n" + "".join(_toml_line(k, v) for k, v in value.items() if v is not None))
+                sections.append(f"\n[{key}]\n" + "".join(toml_line(k, v) for k, v in value.items() if v is not None))
             else:
-                top.append(_toml_line(key, value))
-        return "".join(top + tables)
+                top.append(toml_line(key, value))
+        return "".join(top + sections)
 
     @classmethod
     def from_toml(cls, text: str, where: str) -> Recipe:
@@ -364,35 +377,3 @@ def _must_print(value: str) -> str:
     if not value.isprintable():
         raise ValueError("has a line break or a character that does not print; remove it")
     return value
-
-
-def _canonical(value: Any) -> codec.Value:
-    """Values → the codec's model: tables as [key, value] pairs by key, floats by repr, absent values left out."""
-    if isinstance(value, dict):
-        shared = sorted((k, v) for k, v in value.items() if v is not None and k not in _LOCAL_KEYS)
-        return [[k, _canonical(v)] for k, v in shared]
-    if isinstance(value, list | tuple):
-        return [_canonical(v) for v in value]
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return repr(value + 0.0)  # −0.0 + 0.0 is 0.0: equal recipes have equal hashes
-    assert isinstance(value, int | str), type(value)
-    return value
-
-
-def _tables(value: codec.Value) -> Any:
-    """The inverse of `_canonical`, but for texts that stand for numbers. No list of a recipe has such pairs in it."""
-    if not isinstance(value, list):
-        return value
-    pairs = [(row[0], row[1]) for row in value if isinstance(row, list) and len(row) == 2 and isinstance(row[0], str)]
-    if value and len(pairs) == len(value):
-        return {key: _tables(item) for key, item in pairs}
-    return [_tables(item) for item in value]
-
-
-def _toml_line(key: str, value: object) -> str:
-    if isinstance(value, tuple):
-        value = list(value)
-    # JSON writes strings (printable ones, which is all that a recipe holds), numbers, booleans and lists as TOML does.
-    return f"{key} = {json.dumps(value, ensure_ascii=False, allow_nan=False)}\n"

@@ -57,7 +57,9 @@ class Run:
 
     @property
     def data_hash(self) -> bytes:
-        """What names the data that this node trains on: 32 bytes, none while the trainer starts."""
+        """What names the data that this node trains on: 32 bytes; none while the trainer starts, or of private data."""
+        if self.recipe.private:
+            return b""
         return bytes.fromhex(self.trainer.ready.data_sha256) if self.trainer is not None else b""
 
     def begin_anew(self) -> None:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.models.recipe import Recipe
+from ubcp_p2p.models.unchecked import rate_ppm
 from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.training.trail import stretch_steps, stretches
 from ubcp_p2p.training.verdict import PPM
@@ -61,8 +62,8 @@ def draw(seed: bytes, peer: bytes, members: Sequence[bytes], stretches: int, rul
 
 
 def rule_of(recipe: Recipe) -> CheckRule:
-    """What a recipe says of checks."""
-    return CheckRule(round(recipe.checks.rate * PPM), recipe.checks.stretches)
+    """What a recipe says of checks: none where its data are private."""
+    return CheckRule(rate_ppm(recipe), recipe.checks.stretches)
 
 
 def draws_of(certificate: Certificate, recipe: Recipe) -> dict[bytes, Draw]:

@@ -21,7 +21,7 @@ def test_list_has_one_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["recipe", "list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == list(shipped_recipes())
-    assert rows[0].keys() == {"name", "summary", "hash", "parameters", "rounds", "local_steps"}
+    assert rows[0].keys() == {"name", "summary", "hash", "parameters", "rounds", "local_steps", "unchecked"}
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

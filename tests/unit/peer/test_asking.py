@@ -20,7 +20,7 @@ from ubcp_p2p.ledger.entry import ZERO, Close, Decision, Request
 from ubcp_p2p.ledger.funds import Funds, funds
 from ubcp_p2p.ledger.wire import Signed
 from ubcp_p2p.ledger.world import World
-from ubcp_p2p.models.recipe import load_recipe
+from ubcp_p2p.models.recipe import ChecksConfig, load_recipe
 from ubcp_p2p.peer.asking.judge import Judged, draft, judge
 from ubcp_p2p.peer.asking.prospect import UNKNOWN, Tried, prospect, tried
 from ubcp_p2p.peer.asking.requests import open_requests
@@ -230,6 +230,16 @@ def test_what_no_peers_could_do_is_refused_once_peers_have_said_what_they_have(s
     assert scene.refused(replace(WISH, peers_min=2)).reason == "too-few-peers"  # one's own machine cannot be paid
     large = RECIPE.model_copy(update={"rounds": RECIPE.rounds.model_copy(update={"local_steps": 50_000})})
     assert "more than any peer has in a slice" in scene.refused(replace(WISH, recipe=large)).message
+
+
+def test_work_that_nobody_checks_is_asked_for_by_the_payers_word_alone(scene: Scene) -> None:
+    recipe = RECIPE.model_copy(update={"checks": ChecksConfig(rate=0.0)})
+    wish = replace(WISH, recipe=recipe, budget=800)
+    refused = scene.refused(wish)
+    assert refused.reason == "unchecked" and "0.0001 credits" in refused.message  # an eighth
+    assert "--accept-unchecked" in (refused.hint or "")
+    known = scene.known()
+    assert judge(draft(wish, known), recipe, known, accept_unchecked=True).body.credits == 800
 
 
 def test_a_round_that_no_device_of_the_charter_makes_in_a_slice(scene: Scene) -> None:

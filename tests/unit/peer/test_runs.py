@@ -184,6 +184,21 @@ async def test_one_honest_peer_or_new_lets_it_in(house: House, honest: bool) -> 
     assert claim is not None
     assert (claim.run_id, claim.data_hash) == (run.run_id, OURS)
     await runs.stop()
+
+
+@pytest.mark.asyncio
+async def test_private_data_differ_and_nothing_is_told_of_them(house: House) -> None:
+    base = load_recipe("fashion-cnn")
+    data = base.data.model_copy(update={"private": True, "fallback": "none"})
+    recipe = base.model_copy(update={"data": data})
+    house.network.claimed(A, "r", THEIRS, recipe.hash())
+    runs = house.runs()
+    run = await house.begun(await runs.start("r", recipe, RunOptions()))
+    assert run.stage == "running"
+    claim = run.claim()
+    assert claim is not None
+    assert (claim.run_id, claim.data_hash) == (run.run_id, b"")
+    await runs.stop()
     assert house.trainers[0].stopped
 
 

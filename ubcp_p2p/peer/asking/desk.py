@@ -24,12 +24,14 @@ from ubcp_p2p.ledger.parse import make
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.wire import Signed, decode_signed
 from ubcp_p2p.models.recipe import Recipe, run_id
+from ubcp_p2p.models.unchecked import unchecked
 from ubcp_p2p.peer.asking.judge import Judged, draft, judge
 from ubcp_p2p.peer.asking.listing import closing, listed, row, with_waits
 from ubcp_p2p.peer.asking.paid import PaidRun, paid_runs
 from ubcp_p2p.peer.asking.prospect import ASKED_MAX, Prospect, prospect, tried
 from ubcp_p2p.peer.asking.requests import open_requests
 from ubcp_p2p.peer.asking.values import Known, Refused, moment, wish_of
+from ubcp_p2p.peer.paying.share import share_of
 from ubcp_p2p.peer.serving.book import Book
 from ubcp_p2p.peer.serving.problem import Offer
 from ubcp_p2p.peer.serving.supply import Supply, recent_leases, supply
@@ -69,7 +71,10 @@ class Desk:
         wish = wish_of(request)
         await self.know_chain()
         known = await self._ledger.read(self._known)
-        judged = judge(draft(wish, known), wish.recipe, known, part=wish.part, again=wish.again)
+        judged = judge(
+            draft(wish, known), wish.recipe, known, part=wish.part, again=wish.again,
+            accept_unchecked=wish.accept_unchecked,
+        )  # fmt: skip
         entry, data = make(
             await self._network(), self._account, known.funds.head.seq + 1, known.funds.head.id, known.funds.slice,
             judged.body,
@@ -84,8 +89,8 @@ class Desk:
         recipe = Recipe.from_toml(str(request["recipe"]), where=str(request.get("where", "the recipe")))
         known = await self._ledger.read(self._known)
         assert isinstance(signed.entry.body, Request)
-        part, again = bool(request.get("part", False)), bool(request.get("again", False))
-        judge(signed.entry.body, recipe, known, part=part, again=again)
+        part, again, accepted = (bool(request.get(name, False)) for name in ("part", "again", "accept_unchecked"))
+        judge(signed.entry.body, recipe, known, part=part, again=again, accept_unchecked=accepted)
         kept = await self._ledger.keep(recipe.to_bytes())
         assert kept == signed.entry.body.recipe
         return await self.take(signed)
@@ -105,8 +110,8 @@ class Desk:
 
         rows, asked, problems = await self._ledger.read(look)
         if (run := request.get("run")) is not None:  # the recipes of one run alone: they may have to be asked for
-            names = await self._recipes({one.body.recipe for one in asked if one.body.run == run})
-            rows = [{**each, "recipe": names.get(each["recipe_hash"])} for each in rows]
+            recipes = await self._recipes({one.body.recipe for one in asked if one.body.run == run})
+            rows = [{**each, **_shown(recipes.get(each["recipe_hash"]))} for each in rows]
         decisions = await asyncio.to_thread(tried, problems)
         waits = {one.id.hex(): prospect(decisions, one.id, one.body.peers_min) for one in asked}
         return {"requests": with_waits(rows, waits)}
@@ -129,14 +134,14 @@ class Desk:
         """How long a slice of this community is: no version of a charter changes it."""
         return self._ledger.charters.first.slice_s
 
-    async def _recipes(self, hashes: Collection[bytes]) -> dict[str, str]:
-        """The names of these recipes by hash in hex, of those that can be had: from here, or from peers."""
+    async def _recipes(self, hashes: Collection[bytes]) -> dict[str, Recipe]:
+        """These recipes by hash in hex, of those that can be had: from here, or from peers."""
         found = {}
         for hash_ in sorted(hashes)[:RECIPES_MAX]:
             blob = await self._ledger.find(hash_)
             if blob is not None:
                 with suppress(ConfigError):  # whoever asked may have named what is no recipe
-                    found[hash_.hex()] = Recipe.from_bytes(blob, "the blob").name
+                    found[hash_.hex()] = Recipe.from_bytes(blob, "the blob")
         return found
 
     async def close_draft(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,6 +254,11 @@ class Desk:
         return await self._ledger.read(lambda store: store.ledger.network)
 
 
+def _shown(recipe: Recipe | None) -> dict[str, Any]:
+    """What a request's row says of its recipe, where it could be had."""
+    return {"recipe": recipe and recipe.name, "unchecked": recipe and unchecked(recipe)}
+
+
 def _document(judged: Judged, recipe: Recipe, known: Known, expected: Prospect) -> dict[str, Any]:
     """JSON for people and programs. Amounts are µcredits, as many as GFLOP."""
     body, funds_, found = judged.body, known.funds, judged.feasibility
@@ -276,5 +286,6 @@ def _document(judged: Judged, recipe: Recipe, known: Known, expected: Prospect) 
             "peers": found.peers, "slices": found.slices, "per_slice": found.per_slice,
             "recent": known.supply.recent,
         },
+        "unchecked": unchecked(recipe), "share": share_of(body) if unchecked(recipe) else None,
         "queue": expected.queue, "expected_wait_s": expected.wait_s, "words": expected.words,
     }  # fmt: skip

@@ -13,7 +13,9 @@ from ubcp_p2p.ledger.balances import Standing
 from ubcp_p2p.ledger.entry import Request
 from ubcp_p2p.models.cost import Cost, cost_of
 from ubcp_p2p.models.recipe import Recipe
+from ubcp_p2p.models.unchecked import unchecked
 from ubcp_p2p.peer.asking.values import Known, Refused, Wish, deadline_slice, moment
+from ubcp_p2p.peer.paying.share import share_of
 from ubcp_p2p.units import credits_text
 
 
@@ -75,7 +77,15 @@ def draft(wish: Wish, known: Known) -> Request:
     )
 
 
-def judge(body: Request, recipe: Recipe, known: Known, *, part: bool = False, again: bool = False) -> Judged:
+def judge(
+    body: Request,
+    recipe: Recipe,
+    known: Known,
+    *,
+    part: bool = False,
+    again: bool = False,
+    accept_unchecked: bool = False,
+) -> Judged:
     """Whether to sign and tell this REQUEST. Raises Refused, with what happened, why, and what to do; ConfigError."""
     if body.recipe != recipe.hash():
         raise Refused("recipe", "the request names another recipe than the one given", hint="give that very recipe")
@@ -84,6 +94,13 @@ def judge(body: Request, recipe: Recipe, known: Known, *, part: bool = False, ag
             "local-path", "the recipe says where files lie on this machine: peers do not share that, and have them "
             "elsewhere",
             hint="remove data.path from the recipe",
+        )  # fmt: skip
+    why = unchecked(recipe)
+    if why is not None and not accept_unchecked:
+        raise Refused(
+            "unchecked", f"{why}. Who does nothing is paid like the others, up to {credits_text(share_of(body))} "
+            "credits an account",
+            hint="--accept-unchecked asks for it all the same; what it reserves may bring nothing",
         )  # fmt: skip
     _check_account(known)
     _check_paymaster(body, known)

@@ -40,7 +40,7 @@ def row(ledger: Ledger, activity: Activity, leased: Leases, asked: Asked, accoun
     leases = _newest_leases(leased, asked, now)
     return {
         "request": asked.id.hex(), "run": body.run, "run_id": run_id(body.run, body.recipe).hex(),
-        "recipe_hash": body.recipe.hex(), "recipe": None, "account": asked.author.hex(),
+        "recipe_hash": body.recipe.hex(), "recipe": None, "unchecked": None, "account": asked.author.hex(),
         "mine": asked.author == account, "purpose": body.purpose,
         "state": _state(activity, asked, leases, now), "reserved": body.credits, "paid": paid,
         "peers_min": body.peers_min, "peers_max": body.peers_max, "units_per_peer_and_slice": body.units,

@@ -39,6 +39,7 @@ class Wish:
     """What a person asks for; None where the node is to choose. budget: µcredits. urgency: per mille.
 
     part: others will pay for the rest of the run. again: beside an open request of one's own for the same run.
+    accept_unchecked: work that nobody checks is paid for.
     """
 
     run: str
@@ -51,6 +52,7 @@ class Wish:
     peers_max: int | None = None
     part: bool = False
     again: bool = False
+    accept_unchecked: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def wish_of(request: Mapping[str, Any]) -> Wish:
         peers_max=peers_max,
         part=bool(request.get("part", False)),
         again=bool(request.get("again", False)),
+        accept_unchecked=bool(request.get("accept_unchecked", False)),
     )
 
 

@@ -33,6 +33,10 @@ class Job:
     def request(self) -> bytes:
         return self.terms.request
 
+    def amounts(self) -> dict[bytes, int]:
+        """OPEN id → µcredits of its newest ALLOT."""
+        return {opening: credits_ for opening, (_, credits_) in self.allots.items()}
+
     def note_group(self, round_: int, peers: tuple[bytes, ...]) -> None:
         """Whom the next round's data is cut among."""
         self.groups[round_] = peers

@@ -22,12 +22,15 @@ from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.ledger.chain import NodeChain
 from ubcp_p2p.ledger.entry import TEXT_BYTES_MAX, Allot, Close, Request, Voucher, voucher_digest
 from ubcp_p2p.ledger.leases import Leases, holders
+from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.models.cost import cost_of
 from ubcp_p2p.models.recipe import Recipe, run_id
+from ubcp_p2p.models.unchecked import unchecked
 from ubcp_p2p.peer.config import TrainingConfig
 from ubcp_p2p.peer.paying.job import Job
 from ubcp_p2p.peer.paying.settling import Settler
+from ubcp_p2p.peer.paying.share import capped, limit_of, share_of
 from ubcp_p2p.peer.paying.tab import TAB_BYTES_MAX, BillRefused, NothingMore, Tab, Terms, allotment
 from ubcp_p2p.peer.paying.verifier import Verifier
 from ubcp_p2p.peer.paying.wire import (
@@ -60,9 +63,13 @@ CLOSE_EVERY_S: Final = 30.0
 
 @dataclass(frozen=True)
 class _Contributor:
-    """What the ledger says of who asks. peak: GFLOP/s of its device class, 0 for a class that the charter lacks."""
+    """What the ledger says of who asks. peak: GFLOP/s of its device class, 0 for a class that the charter lacks.
+
+    kin: OPEN ids of all nodes of its account that have an ALLOT.
+    """
 
     opening: bytes
+    kin: frozenset[bytes]
     leased: frozenset[bytes]
     peak: int
 
@@ -161,7 +168,7 @@ class Paymaster:
         if not known.peak:
             raise BillRefused(f"the charter has no device class {device!r}")
         job.tab.welcome(peer, known.opening, device, int(self._clock()))
-        await self._allot(job, known.opening, 0)
+        await self._allot(job, known, 0)
         await self._keep(job)
 
     async def _pay(self, job: Job, peer: bytes, payload: bytes) -> Statement:
@@ -173,6 +180,9 @@ class Paymaster:
         if account is None:
             raise BillRefused("a bill before the first word")
         known = await self._known(job, peer, account.device)
+        limit = limit_of(job.terms, job.amounts(), known.opening, known.kin)
+        if (words := capped(job.terms, limit, account.units)) is not None:
+            raise NothingMore(words)
         now_s = int(self._clock())
         drawn = draws_of(certificate, job.recipe).get(peer)
         job.tab.meter(peer, certificate, known.leased, drawn, now_s)
@@ -181,9 +191,10 @@ class Paymaster:
         allotted = job.allots[account.opening][1]
         due = job.tab.due(peer, allotted, known.peak, now_s)
         if due.wanted > allotted:
-            await self._allot(job, account.opening, due.wanted)
+            await self._allot(job, known, due.wanted)
             due = job.tab.due(peer, job.allots[account.opening][1], known.peak, now_s)
         job.tab.promise(peer, due, evidence)
+        account.words = capped(job.terms, limit, account.units) or account.words
         await self._keep(job)
         return self._statement(job, peer)
 
@@ -225,11 +236,14 @@ class Paymaster:
         promise = Promise(voucher, self._key.sign("voucher", voucher_digest(voucher)))
         return Statement(promise, len(job.tab.held(peer)), account.words)
 
-    async def _allot(self, job: Job, opening: bytes, wanted: int) -> None:
-        """See to it that `opening` has an ALLOT over `wanted`, as far as the REQUEST goes."""
-        amounts = {each: credits_ for each, (_, credits_) in job.allots.items()}
-        credits_ = allotment(job.terms, amounts, opening, wanted)
+    async def _allot(self, job: Job, known: _Contributor, wanted: int) -> None:
+        """See to it that the contributor has an ALLOT over `wanted`, as far as the REQUEST and its share go."""
+        amounts, opening = job.amounts(), known.opening
+        limit = limit_of(job.terms, amounts, opening, known.kin)
+        credits_ = allotment(job.terms, amounts, opening, wanted, limit)
         if credits_ <= amounts.get(opening, 0):
+            if (words := capped(job.terms, limit, 0)) is not None:
+                raise NothingMore(words)
             if not amounts.get(opening):
                 raise BillRefused("all credits of this request are allotted")
             return
@@ -277,6 +291,7 @@ class Paymaster:
         terms = Terms(
             request, run_id(body.run, body.recipe), cost.flop_per_sample, cost.samples_per_round,
             recipe.rounds.peers_max, recipe.rounds.total, body.credits,
+            share_of(body) if unchecked(recipe) else None,
         )  # fmt: skip
         allots: dict[bytes, tuple[bytes, int]] = {}
         own = (a for a in store.ledger.allots.values() if a.request == request and a.paymaster == self._key.public)
@@ -313,7 +328,15 @@ class Paymaster:
         if peer not in leased:
             raise BillRefused("no lease of this node on that request holds now")
         peak = ledger.charter_at(fact.slice).peak_of(device)
-        return _Contributor(chain.opening, leased, peak or 0)
+        return _Contributor(chain.opening, self._kin(ledger, job, chain.owner), leased, peak or 0)
+
+    def _kin(self, ledger: Ledger, job: Job, owner: bytes) -> frozenset[bytes]:
+        chains = (chain for branches in ledger.chains.values() for chain in branches)
+        return frozenset(
+            chain.opening
+            for chain in chains
+            if isinstance(chain, NodeChain) and chain.owner == owner and chain.opening in job.allots
+        )
 
     # -- the end --------------------------------------------------------------------------------------------------
 

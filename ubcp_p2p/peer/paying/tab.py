@@ -38,7 +38,8 @@ class NothingMore(BillRefused):
 
 
 class Terms(NamedTuple):
-    """What a REQUEST and its recipe say. credits: the most that all may earn, µcredits."""
+    """What a REQUEST and its recipe say. credits: the most that all may earn, µcredits; share: that one account may, of
+    work that nobody checks, None where it is checked."""
 
     request: bytes
     run_id: bytes
@@ -47,6 +48,7 @@ class Terms(NamedTuple):
     peers_max: int
     rounds: int
     credits: int
+    share: int | None = None
 
 
 @dataclass
@@ -238,14 +240,14 @@ class Tab:
         return tab
 
 
-def allotment(terms: Terms, allots: dict[bytes, int], opening: bytes, wanted: int) -> int:
+def allotment(terms: Terms, allots: dict[bytes, int], opening: bytes, wanted: int, limit: int = AMOUNT_MAX) -> int:
     """What to allot to a contributor now, µcredits; what it has is enough when that is returned.
 
-    It begins with a small part of an equal share and doubles as it is earned, so that what nobody earns stays free for
-    who comes later. Never more in all than the REQUEST reserves.
+    limit: what `share.limit_of` finds. It begins with a small part of an equal share and doubles as it is earned, so
+    that what nobody earns stays free for who comes later. Never more in all than the REQUEST reserves.
     """
     has = allots.get(opening, 0)
-    free = terms.credits - sum(allots.values())
+    free = max(0, min(terms.credits - sum(allots.values()), limit - has))
     first = max(1, terms.credits // (terms.peers_max * FIRST_SHARE))
     if not has:
         return min(free, max(first, min(wanted, free)))
