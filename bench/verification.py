@@ -23,7 +23,7 @@ from validators import bf16, in_process, save
 
 from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.models.task import build_task
-from ubcp_p2p.training.compare import distance_ppm, fades, is_memory_plausible, tolerance_ppm
+from ubcp_p2p.training.compare import distance_ppm, fades, tolerance_ppm
 from ubcp_p2p.training.inner import InnerLoop, set_up_torch
 from ubcp_p2p.training.opening import Opening
 from ubcp_p2p.training.recorder import Recorder
@@ -66,9 +66,9 @@ class Honest:
         self.rounds = 0
         self._rule = fades(recipe.inner.optimizer, recipe.inner.betas)
 
-    def add(self, validator: str, apart: int, plausible: bool = True) -> None:
+    def add(self, validator: str, apart: int) -> None:
         self.distances.setdefault(validator, []).append(apart)
-        self.accused[validator] += apart > self.allowed or not plausible
+        self.accused[validator] += apart > self.allowed
 
     def check(self, work: Work, index: int, validators: dict[str, Any]) -> Opening:
         """One opened stretch before every validator."""
@@ -77,8 +77,7 @@ class Honest:
         before, claimed = opening.ends(self.recipe.parameters())
         for name, redo in validators.items():
             redone = redo(work.claim, opening)
-            apart = distance_ppm(before, claimed, redone, self._rule)
-            self.add(name, apart, is_memory_plausible(before, redone, self._rule))
+            self.add(name, distance_ppm(before, claimed, redone, self._rule))
         return opening
 
     def elsewhere(self, folder: Path) -> None:

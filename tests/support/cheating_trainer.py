@@ -40,7 +40,7 @@ class StaleSession(session.Session):
     ) -> InnerResult:  # fmt: skip
         """A straight line to the old offer, in as many steps as honest work would take."""
         assert self._first is not None
-        recipe, base, memory = self._inner._recipe, np.array(self._inner.read()), self._inner.save()
+        recipe, base, memory = self._inner.recipe, np.array(self._inner.read()), self._inner.save()
         steps = recipe.rounds.local_steps
         for step in range(1, steps + 1):
             self._inner.write(base - self._first * np.float32(step / steps))

@@ -21,12 +21,12 @@ from ubcp_p2p.training.verdict import PPM
 # where the network is so large that some peers multiply in bfloat16.
 TOLERANCE_PPM: Final = 20_000
 TOLERANCE_BF16_PPM: Final = 250_000
-# A made-up memory so large that no gradient shows beside it would let a peer foretell its steps without taking them:
-# the root mean square of the memory may be this many times that of the stretch's own gradients.
-MEMORY_RATIO_MAX: Final = 1000.0
 # What float32 rounds away in a step beside a vector of length 1: two operations of half a unit in the last place each,
 # and as much again. Near the end of a run, where steps are small, devices differ by this and nothing else.
 _ROUNDING: Final = 2.0**-22
+# How many times that the gradients' own part of the first moment must be: then what rounding may hide is a hundredth of
+# it, and who has not computed the gradients cannot have it right.
+SHOWS_MIN: Final = 100.0
 
 
 def tolerance_ppm(parameters: int) -> int:
@@ -50,18 +50,29 @@ def distance_ppm(before: Point, claimed: Point, redone: Point, fades: Mapping[st
     return min(math.ceil(worst * PPM), PPM**2) if math.isfinite(worst) else PPM**2
 
 
-def is_memory_plausible(before: Point, redone: Point, fades: Mapping[str, float]) -> bool:
-    """Whether the memory that a stretch begins with is of the size of the gradients that its steps have."""
-    if "exp_avg_sq" not in fades:
+def is_memory_possible(before: Point, fades: Mapping[str, float]) -> bool:
+    """Whether training can leave this memory behind: no mean of squares is negative."""
+    squares = before.memory.vectors["exp_avg_sq"] if "exp_avg_sq" in fades else np.zeros(0, np.float32)
+    return all(float(squares[part].min(initial=0.0)) >= 0.0 for part in blocks(len(squares)))
+
+
+def do_gradients_show(before: Point, redone: Point, fades: Mapping[str, float]) -> bool:
+    """Whether a stretch's end tells of its gradients at all: a first moment that is large enough drowns them.
+
+    Such a memory can be made up, and then the steps can be foretold without being taken; it can also be honest, where a
+    stretch of tiny gradients follows a great one. The second moment is not asked: it remembers a thousand steps, and
+    who has the first moment right has computed the gradients.
+    """
+    if "exp_avg" not in fades:
         return True
     steps = redone.memory.steps - before.memory.steps
-    fade = fades["exp_avg_sq"] ** steps
-    old, new = before.memory.vectors["exp_avg_sq"], redone.memory.vectors["exp_avg_sq"]
-    if any(float(old[part].min(initial=0.0)) < 0 for part in blocks(len(old))):
-        return False
-    gradient = (_sum(new) - fade * _sum(old)) / (1 - fade)  # mean squared norm of the stretch's gradients
-    bound = max(gradient, 0.0) * MEMORY_RATIO_MAX**2
-    return _sum(old) <= bound and _norm_squared([before.memory.vectors["exp_avg"]]) <= bound
+    old, new = before.memory.vectors["exp_avg"], redone.memory.vectors["exp_avg"]
+    fade = fades["exp_avg"] ** steps
+    moved = math.fsum(
+        float(np.square(new[part].astype(np.float64) - fade * old[part].astype(np.float64)).sum())
+        for part in blocks(len(old))
+    )
+    return math.sqrt(moved) >= SHOWS_MIN * _ROUNDING * steps * math.sqrt(_norm_squared([old]))
 
 
 def _relative(before: Vector, fade: float, claimed: Vector, redone: Vector, steps: int) -> float:
@@ -75,10 +86,6 @@ def _relative(before: Vector, fade: float, claimed: Vector, redone: Vector, step
     if beyond <= 0.0:
         return 0.0
     return beyond / math.sqrt(moved) if moved > 0.0 else math.inf
-
-
-def _sum(values: Vector) -> float:
-    return math.fsum(float(values[part].sum(dtype=np.float64)) for part in blocks(len(values)))
 
 
 def _norm_squared(vectors: Iterable[Vector]) -> float:

@@ -200,7 +200,7 @@ class InnerLoop:
 
     def __init__(self, recipe: Recipe, task: Task, device: torch.device, *, bf16: bool | None = None) -> None:
         """bf16: whether matrices multiply in bfloat16; None: where it pays (`bf16_pays`)."""
-        self._recipe, self._task, self._device = recipe, task, device
+        self.recipe, self._task, self._device = recipe, task, device
         self._model = task.model().to(device)
         named = list(self._model.named_parameters())
         assert not list(self._model.buffers()), "the state of a run has no room for buffers"
@@ -268,7 +268,7 @@ class InnerLoop:
         raise. mean_loss is costly on a GPU, which must finish its queue to answer. Raises Diverged when the loss or the
         parameters are not finite, TrainingError when this peer has no data in this round.
         """
-        recipe = self._recipe
+        recipe = self.recipe
         mine = shard(run_id, round, peer, members, self._task.n_train_items)
         if not len(mine):
             raise TrainingError(
@@ -326,7 +326,7 @@ class InnerLoop:
 
     def _clip(self) -> None:
         """Scale the gradient so that its norm is at most clip_norm (0 = as it is)."""
-        bound = self._recipe.inner.clip_norm
+        bound = self.recipe.inner.clip_norm
         if bound:
             norm = torch.linalg.vector_norm(self._gradient)
             self._gradient.mul_((bound / (norm + _CLIP_EPS)).clamp(max=1.0))

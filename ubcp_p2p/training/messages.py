@@ -281,7 +281,7 @@ class Checked(_Message):
 
     type: Literal["checked"] = "checked"
     seq: Seq
-    finding: Literal["honest", "count", "base", "offer", "data", "memory", "steps", "unopened"]
+    finding: Literal["honest", "count", "base", "offer", "data", "memory", "drowned", "steps", "unopened"]
     distance_ppm: Count
     words: Words
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.models.recipe import Recipe
-from ubcp_p2p.training.compare import distance_ppm, fades, is_memory_plausible, tolerance_ppm
+from ubcp_p2p.training.compare import distance_ppm, do_gradients_show, fades, is_memory_possible, tolerance_ppm
 from ubcp_p2p.training.errors import Diverged
 from ubcp_p2p.training.inner import InnerLoop
 from ubcp_p2p.training.opening import Opening, Point, Shape, fault_in_leaves, leads_to_the_same
@@ -47,13 +47,16 @@ def judge(
         return Verdict(Finding.DATA, PPM**2, error.message)
     rule = fades(recipe.inner.optimizer, recipe.inner.betas)
     if opening.is_lean:
-        if leads_to_the_same(claim, opening, redone) and is_memory_plausible(before, redone, rule):
+        if leads_to_the_same(claim, opening, redone) and do_gradients_show(before, redone, rule):
             return Verdict(Finding.HONEST, 0, f"stretch {opening.index} leads to the same bits")
         return Verdict(Finding.UNOPENED, 0, "it does not lead to the same bits: it has to be opened whole")
     claimed = opening.ends(shape.parameters)[1]
     taken = redone.memory.steps - before.memory.steps
-    if claimed.memory.steps - before.memory.steps != taken or not is_memory_plausible(before, redone, rule):
+    if claimed.memory.steps - before.memory.steps != taken or not is_memory_possible(before, rule):
         return Verdict(Finding.MEMORY, PPM**2, "the inner optimizer's memory is not one that training leaves behind")
+    if not do_gradients_show(before, redone, rule):
+        words = f"the gradients of stretch {opening.index} do not show beside the inner optimizer's memory"
+        return Verdict(Finding.DROWNED, 0, words)
     apart = distance_ppm(before, claimed, redone, rule)
     allowed = tolerance_ppm(shape.parameters)
     if apart > allowed:

@@ -28,7 +28,8 @@ class Finding(StrEnum):
     BASE = "base"  # the trail begins at another state than the card's
     OFFER = "offer"  # the trail ends at another tensor than the card's
     DATA = "data"  # on other items than the peer's own
-    MEMORY = "memory"  # with an inner optimizer's memory that no training leaves behind
+    MEMORY = "memory"  # with an inner optimizer's memory that counts other steps, or that no training leaves behind
+    DROWNED = "drowned"  # no lie: the memory is so large that this stretch's gradients do not show beside it
     STEPS = "steps"  # the stretch does not lead where it is said to lead
     UNOPENED = "unopened"
 
@@ -43,4 +44,4 @@ class Verdict(NamedTuple):
     @property
     def is_lie(self) -> bool:
         """Whether evidence of it convicts the peer."""
-        return self.finding not in (Finding.HONEST, Finding.UNOPENED)
+        return self.finding not in (Finding.HONEST, Finding.UNOPENED, Finding.DROWNED)

@@ -57,7 +57,7 @@ def test_a_cheat_is_found(swarm: Swarm, witness: Witness, cheat: str) -> None:
     found = findings(witness, CHEATS[cheat](swarm))
     lies = [finding for finding in found if finding != Finding.HONEST]
     assert len(lies) == SHOWS.get(cheat, 4), found
-    assert set(lies) == {Finding.MEMORY if "foretells" in cheat else Finding.STEPS}
+    assert set(lies) == {Finding.DROWNED if "foretells" in cheat else Finding.STEPS}
 
 
 def test_honest_peers_are_not_accused(swarm: Swarm, witness: Witness) -> None:

@@ -41,7 +41,7 @@ class IdleSession(session.Session):
     ) -> InnerResult:  # fmt: skip
         """A straight line to what is offered, in as many steps as honest work would take."""
         base, memory = np.array(self._inner.read()), self._inner.save()
-        offer, recipe = self.offered(base), self._inner._recipe
+        offer, recipe = self.offered(base), self._inner.recipe
         steps = recipe.rounds.local_steps
         for step in range(1, steps + 1):
             self._inner.write(base - offer * np.float32(step / steps))
