@@ -72,6 +72,13 @@ class Served:
         connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=WAIT_S)
         return connection
 
+    def connect_unix(self) -> socket.socket:
+        """Over the socket in the node's directory."""
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(WAIT_S)
+        connection.connect(str(self.address.socket))
+        return connection
+
     def head(self, method: str, path: str, *more: str, host: str = "127.0.0.1", token: str | None = None) -> bytes:
         """A request's head; the right token unless another one, or "" for none."""
         token = self.address.token if token is None else token

@@ -11,7 +11,8 @@ class Limits:
 
     body_bytes_max: int = 1 << 20  # a recipe has at most 64 KiB, 256 entries in hexadecimal half of this
     head_bytes_max: int = 16 << 10  # the request line and all headers
-    connections_max: int = 64
+    connections_max: int = 64  # of each listener
+    token_s: float = 3.0  # until a connection has shown the token
     followers_max: int = 32  # a connection each, for hours
     arrive_s: float = 10.0  # for a whole request, head and body; it comes from this machine
     idle_s: float = 30.0  # between two requests of one connection

@@ -17,20 +17,57 @@ from ubcp_p2p.api.limits import Limits
 from ubcp_p2p.api.problems import MEDIA_TYPE, HttpRefusal, problem
 
 
-class Connection(H11Protocol):
-    """One connection. A request has to arrive whole within `arrive_s` of its first byte or the connection's start."""
+class Door:
+    """The connections of one listener: whoever else listens has places of its own."""
 
-    def __init__(self, config: Config, state: ServerState, limits: Limits) -> None:
-        super().__init__(config, state, {}, asyncio.get_running_loop())
-        self._limits = limits
+    def __init__(self) -> None:
+        self.known: set[Connection] = set()  # they have shown the token
+        self.strangers: dict[Connection, None] = {}  # the oldest first
+
+    def enter(self, connection: Connection, count_max: int) -> Connection | None:
+        """Who has to go for it, where that would be too many: the oldest stranger, so that strangers fill no door."""
+        self.strangers[connection] = None
+        if len(self.known) + len(self.strangers) <= count_max:
+            return None
+        gone = next(iter(self.strangers))
+        del self.strangers[gone]
+        return gone
+
+    def know(self, connection: Connection) -> None:
+        """It has shown the token."""
+        if connection in self.strangers:
+            del self.strangers[connection]
+            self.known.add(connection)
+
+    def leave(self, connection: Connection) -> None:
+        self.known.discard(connection)
+        self.strangers.pop(connection, None)
+
+
+class Connection(H11Protocol):
+    """One connection. A request has to arrive whole within `arrive_s` of its first byte or the connection's start.
+
+    It is in each request's scope, under state, so that who checks the token can say that it was shown.
+    """
+
+    def __init__(self, config: Config, state: ServerState, door: Door, limits: Limits) -> None:
+        super().__init__(config, state, {"connection": self}, asyncio.get_running_loop())
+        self._door, self._limits = door, limits
         self._late: asyncio.TimerHandle | None = None
+        self._strange: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        if len(self.connections) > self._limits.connections_max:
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", "close some")
-        else:
-            self._expect()
+        self._strange = self.loop.call_later(self._limits.token_s, self._still_strange)
+        self._expect()
+        gone = self._door.enter(self, self._limits.connections_max)
+        if gone is not None:
+            gone._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", "close some")
+
+    def shown(self) -> None:
+        """It has shown the token."""
+        _cancel(self._strange)
+        self._door.know(self)
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -42,6 +79,8 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
+        _cancel(self._strange)
+        self._door.leave(self)
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -56,13 +95,15 @@ class Connection(H11Protocol):
             self._late = self.loop.call_later(self._limits.arrive_s, self._too_late)
 
     def _expect_nothing(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+        _cancel(self._late)
+        self._late = None
 
     def _too_late(self) -> None:
         self._late = None
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"no whole request within {self._limits.arrive_s:g} s", None)
+
+    def _still_strange(self) -> None:
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"no token within {self._limits.token_s:g} s", None)
 
     def _refuse(self, status: HTTPStatus, message: str, hint: str | None) -> None:
         """Answer and hang up; only hang up where an answer has begun."""
@@ -74,6 +115,11 @@ class Connection(H11Protocol):
             ]  # fmt: skip
             self.transport.write("\r\n".join(head).encode() + body)
         self.transport.close()
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
 
 
 def config_of(app: Any, limits: Limits) -> Config:

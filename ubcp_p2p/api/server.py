@@ -7,7 +7,7 @@ import errno
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +28,7 @@ from ubcp_p2p.api.fields import fields_of_body, fields_of_query
 from ubcp_p2p.api.guard import refusal
 from ubcp_p2p.api.limits import LIMITS, Limits
 from ubcp_p2p.api.problems import MEDIA_TYPE, HttpRefusal, NodeBug, problem, status_of
-from ubcp_p2p.api.protocol import Connection, config_of
+from ubcp_p2p.api.protocol import Connection, Door, config_of
 from ubcp_p2p.api.routes import Route, route_of
 from ubcp_p2p.api.schemas import SCHEMAS
 from ubcp_p2p.api.streams import EventStream, hung_up, to_json
@@ -55,17 +55,17 @@ class ApiServer:
         """Raises LocalIOError, also when the port is taken."""
         config = config_of(self._guarded(self._app()), self._limits)
 
-        def connection() -> Connection:
-            return Connection(config, self._state, self._limits)
+        def behind(door: Door) -> Callable[[], Connection]:
+            return lambda: Connection(config, self._state, door, self._limits)
 
         loop = asyncio.get_running_loop()
         listener = _listen(self._port)
         if listener is not None:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             self.address = Address(self.address.directory, self.address.token, url)
-            self._servers.append(await loop.create_server(connection, sock=listener))
+            self._servers.append(await loop.create_server(behind(Door()), sock=listener))
         self.address.save()  # before the socket is there: whoever can connect to it can read the token
-        self._servers.append(await loop.create_unix_server(connection, path=str(self.address.socket)))
+        self._servers.append(await loop.create_unix_server(behind(Door()), path=str(self.address.socket)))
 
     async def stop(self) -> None:
         """Stop listening; calls in progress get a moment to end, then the connections are cut."""
@@ -90,8 +90,10 @@ class ApiServer:
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
             refused = refusal(scope["method"], scope["headers"], self.address.token, self._limits.head_bytes_max)
             if refused is not None:
+                refused.headers["Connection"] = "close"  # it would hold a place that another could have
                 await _refuse(refused)(scope, receive, send)
                 return
+            scope["state"]["connection"].shown()
             # Parts of the path are decoded after it is taken apart: a run's name may have a slash.
             await app({**scope, "path": scope["raw_path"].decode("ascii")}, receive, send)
 

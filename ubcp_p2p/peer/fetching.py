@@ -164,10 +164,11 @@ class Fetcher:
         claims = await directory.lookup(self._network)
         desk = self._desk()
         paid = await desk.paid(name) if desk is not None else []
+        own = [run for run in await desk.paid() if run.name == name] if desk is not None else []
         if request.get("recipe") is not None:
             recipe = Recipe.from_toml(str(request["recipe"]), where=str(request.get("where", "the recipe")))
         else:
-            recipe = await self.recipe(_only([run.recipe for run in paid], name, claims), name)
+            recipe = await self.recipe(_only(own, paid, name, claims), name)
         return self.sought(name, recipe, claims, next((run for run in paid if run.recipe == recipe.hash()), None))
 
     def sought(
@@ -196,10 +197,15 @@ class Fetcher:
         return Recipe.from_bytes(data, f"the recipe of {name!r}")
 
 
-def _only(paid: list[bytes], name: str, claims: list[tuple[bytes, directory.Entry]]) -> bytes:
-    """The hash of the recipe of the one run that is called so: the newest that is paid for, else by claims."""
+def _only(own: list[PaidRun], paid: list[PaidRun], name: str, claims: list[tuple[bytes, directory.Entry]]) -> bytes:
+    """The hash of the recipe of the one run that is called so: the newest that this account pays for, else the one that
+    anybody pays for, else by claims."""
+    if own:
+        return own[-1].recipe
+    if len(paid) > 1:
+        raise _several(name, [f"{run.recipe.hex()[:16]}… (asked for with {run.credits} µcredits)" for run in paid])
     if paid:
-        return paid[-1]
+        return paid[0].recipe
     counts = Counter(
         (entry.recipe_hash, entry.recipe)
         for _, entry in claims
@@ -209,11 +215,15 @@ def _only(paid: list[bytes], name: str, claims: list[tuple[bytes, directory.Entr
         names = sorted({entry.name for _, entry in claims})[:NAMES_TOLD]
         raise UbcpError(f"nobody is in a run called {name!r}", hint=f"known: {', '.join(names) or 'none'}")
     if len({hash_ for hash_, _ in counts}) > 1:
-        rows = ", ".join(f"{recipe} ({count} peers)" for (_, recipe), count in counts.most_common(NAMES_TOLD))
-        raise ConfigError(
-            f"several runs are called {name!r}, by the recipes {rows}", hint="say which: --recipe NAME or FILE"
-        )
+        raise _several(name, [f"{recipe} ({count} peers)" for (_, recipe), count in counts.most_common()])
     return next(iter(counts))[0]
+
+
+def _several(name: str, recipes: list[str]) -> ConfigError:
+    rows = ", ".join(recipes[:NAMES_TOLD])
+    return ConfigError(
+        f"several runs are called {name!r}, by the recipes {rows}", hint="say which: --recipe NAME or FILE"
+    )
 
 
 def _write(path: Path, sought: Sought, got: Copy, kept: tuple[int, bytes] | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,6 +34,21 @@ async def _odd(request: dict[str, Any], emit: Emit) -> Any:
 
 
 MORE = {"ledger-export": _attach, "peers": _odd}
+
+
+def _kept_alive(head: bytes) -> bytes:
+    return head.replace(b"Connection: close\r\n", b"")
+
+
+def _ask_on(connection: socket.socket, served: Served) -> None:
+    """Ask with the token on a connection that stays open after the answer."""
+    connection.sendall(_kept_alive(served.head("POST", "/v1/echo", "Content-Length: 2")) + b"{}")
+    data = b""
+    while not data.endswith(b"}"):
+        chunk = connection.recv(1 << 16)
+        assert chunk
+        data += chunk
+    assert data.startswith(b"HTTP/1.1 200 ")
 
 
 def _served(factory: pytest.TempPathFactory, limits: Limits = LIMITS) -> Iterator[Served]:
@@ -100,6 +116,12 @@ def test_web_pages_are_refused(served: Served, header: str) -> None:
     assert answer.status == 403
     assert not any(name.startswith("access-control") for name in answer.headers)
     assert served.send(served.head("OPTIONS", PATH, header, "Access-Control-Request-Method: POST")).status == 403
+
+
+@pytest.mark.parametrize("wrong", [{"token": ""}, {"token": "0" * 64}, {"host": "evil.example"}])
+def test_who_is_refused_is_hung_up_on(served: Served, wrong: dict[str, str]) -> None:
+    answer = served.send(_kept_alive(served.head("GET", PATH, **wrong)))  # reads to the end: the server closes
+    assert (answer.status in (401, 403), answer.headers["connection"]) == (True, "close")
 
 
 # -- what is asked ---------------------------------------------------------------------------------------------------
@@ -212,15 +234,59 @@ def test_a_request_that_does_not_arrive_is_hung_up_on(strict: Served, part: str)
 
 
 @pytest.mark.slow
-def test_more_connections_than_there_may_be_are_refused_and_then_taken_again(served: Served, strict: Served) -> None:
-    idle = [strict.connect() for _ in range(4)]
-    with strict.connect() as one_more:
-        assert read_answer(one_more).status == 503
+def test_the_oldest_of_too_many_idle_ones_makes_way_and_the_others_end(served: Served, strict: Served) -> None:
+    idle = [strict.connect() for _ in range(5)]
     assert served.ask("GET", PATH).status == 200
-    for connection in idle:
-        assert read_answer(connection).status == 408
+    for connection, status in zip(idle, (503, 408, 408, 408, 408), strict=True):
+        assert read_answer(connection).status == status
         connection.close()
     assert strict.ask("POST", "/v1/echo").status == 200
+
+
+def test_each_listener_has_places_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    for served in _served(tmp_path_factory, replace(LIMITS, connections_max=2)):
+        held = [served.connect() for _ in range(2)]
+        for connection in held:
+            _ask_on(connection, served)  # they have shown the token: none of them makes way
+        with served.connect() as one_more:
+            assert read_answer(one_more).status == 503
+        with served.connect_unix() as owner:
+            _ask_on(owner, served)
+        for connection in held:
+            connection.close()
+
+
+def test_strangers_make_way(tmp_path_factory: pytest.TempPathFactory) -> None:
+    for served in _served(tmp_path_factory, replace(LIMITS, connections_max=2, token_s=60.0)):
+        strangers = [served.connect() for _ in range(2)]
+        assert served.ask("GET", PATH).status == 200
+        assert read_answer(strangers[0]).status == 503
+        for connection in strangers:
+            connection.close()
+
+
+@pytest.mark.slow
+def test_who_does_not_show_the_token_is_hung_up_on_and_who_did_is_not(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    for served in _served(tmp_path_factory, replace(LIMITS, token_s=0.2)):
+        with served.connect() as owner, served.connect() as stranger:
+            _ask_on(owner, served)
+            answer = read_answer(stranger)
+            assert (answer.status, answer.document["detail"]) == (408, "no token within 0.2 s")
+            _ask_on(owner, served)
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 99999999999", "Transfer-Encoding: chunked"])
+def test_a_body_without_end_is_cut_off(served: Served, framing: str) -> None:
+    """With the token, on a connection that would be kept alive."""
+    chunk = b"x" * (1 << 16)
+    piece = b"10000\r\n" + chunk + b"\r\n" if "chunked" in framing else chunk
+    with served.connect() as connection:
+        connection.sendall(_kept_alive(served.head("POST", "/v1/echo", framing)))
+        with pytest.raises(ConnectionError):
+            connection.sendall(piece * 1000)  # 64 MiB: more than all buffers on the way hold
+    assert served.ask("POST", "/v1/echo", {"a": 1}).status == 200
 
 
 def test_a_caller_that_hangs_up_ends_its_call(tmp_path_factory: pytest.TempPathFactory) -> None:

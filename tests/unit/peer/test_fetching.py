@@ -40,6 +40,7 @@ class Scene:
         self.folder = folder
         self.rows: dict[bytes, list[Any]] = {}
         self.paid: list[Any] = []
+        self.own: list[Any] = []
         self.blobs: dict[bytes, bytes] = {}
         self.network = self.wires.node(ASKER)
         self.network.claims = self._claims
@@ -55,7 +56,7 @@ class Scene:
         return [Claim(author, rows, 0.0) for author, rows in self.rows.items()]
 
     async def _paid(self, name: str | None = None) -> list[Any]:
-        return self.paid
+        return self.own if name is None else self.paid
 
     async def _find(self, hash_: bytes) -> bytes | None:
         return self.blobs.get(hash_)
@@ -144,6 +145,20 @@ async def test_two_runs_of_one_name_are_told_apart_by_the_recipe(scene: Scene) -
     scene.paid = [PAID._replace(recipe=OTHER.hash())]  # what is paid for is what is meant
     scene.blobs[OTHER.hash()] = OTHER.to_bytes()
     assert (await scene.fetch())["round"] == 4
+
+
+@pytest.mark.asyncio
+async def test_a_strangers_request_does_not_take_an_own_runs_name(scene: Scene) -> None:
+    await scene.stand(A, 3)
+    await scene.stand(B, 4, OTHER)
+    scene.blobs[OTHER.hash()] = OTHER.to_bytes()
+    mine, strangers = PAID, PAID._replace(recipe=OTHER.hash())  # asked for later
+    scene.paid = [mine, strangers]
+    with pytest.raises(ConfigError, match=f"several runs are called 'plays'.*{OTHER.hash().hex()[:16]}") as caught:
+        await scene.fetch()
+    assert "--recipe" in str(caught.value.hint)
+    scene.own = [PAID._replace(name="else", recipe=OTHER.hash()), mine]
+    assert (await scene.fetch())["round"] == 3
 
 
 @pytest.mark.asyncio
