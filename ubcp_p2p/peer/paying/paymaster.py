@@ -21,7 +21,6 @@ from ubcp_p2p.files import atomic_write, read_limited
 from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.ledger.chain import NodeChain
 from ubcp_p2p.ledger.entry import TEXT_BYTES_MAX, Allot, Close, Request, Voucher, voucher_digest
-from ubcp_p2p.ledger.leases import Leases, holders
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.models.cost import cost_of
@@ -29,6 +28,7 @@ from ubcp_p2p.models.recipe import Recipe, run_id
 from ubcp_p2p.models.unchecked import unchecked
 from ubcp_p2p.peer.config import TrainingConfig
 from ubcp_p2p.peer.paying.job import Job
+from ubcp_p2p.peer.paying.leased import leased_of
 from ubcp_p2p.peer.paying.settling import Settler
 from ubcp_p2p.peer.paying.share import capped, limit_of, share_of
 from ubcp_p2p.peer.paying.tab import TAB_BYTES_MAX, BillRefused, NothingMore, Tab, Terms, allotment
@@ -57,15 +57,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JOBS_MAX: Final = 256
-LEASED_SLICES: Final = 1  # before this one: a slice's leases are known a minute after it began
 CLOSE_EVERY_S: Final = 30.0
 
 
 @dataclass(frozen=True)
 class _Contributor:
-    """What the ledger says of who asks. peak: GFLOP/s of its device class, 0 for a class that the charter lacks.
+    """What the ledger says of who asks. leased: who holds a lease of any REQUEST for the run.
 
-    kin: OPEN ids of all nodes of its account that have an ALLOT.
+    peak: GFLOP/s of its device class, 0 for a class that the charter lacks. kin: OPEN ids of all nodes of its account
+    that have an ALLOT.
     """
 
     opening: bytes
@@ -321,14 +321,11 @@ class Paymaster:
         if now > fact.expiry:
             raise BillRefused(f"the request expired in slice {fact.expiry}")
         self._book.read(store, now)
-        asked_ = self._book.activity.requests[job.request]
-        leases = Leases(self._book.activity, ledger, since=now - LEASED_SLICES).of(job.request)
-        recent = range(now - LEASED_SLICES, now + 1)
-        leased = frozenset(node for slice_ in recent for node in holders(asked_, slice_, leases))
-        if peer not in leased:
+        leased = leased_of(ledger, self._book.activity, job.request, now)
+        if peer not in leased.own:
             raise BillRefused("no lease of this node on that request holds now")
         peak = ledger.charter_at(fact.slice).peak_of(device)
-        return _Contributor(chain.opening, self._kin(ledger, job, chain.owner), leased, peak or 0)
+        return _Contributor(chain.opening, self._kin(ledger, job, chain.owner), leased.run, peak or 0)
 
     def _kin(self, ledger: Ledger, job: Job, owner: bytes) -> frozenset[bytes]:
         chains = (chain for branches in ledger.chains.values() for chain in branches)

@@ -110,8 +110,8 @@ class Tab:
         """Count one round of `node`, or hold it back where a check of it is drawn. Raises BillRefused, and then does
         nothing.
 
-        certificate: verified. leased: the nodes whose leases hold; more than half of the round's group must be of
-        them, or names that cost nothing could sign a line of rounds of their own.
+        certificate: verified. leased: the nodes whose leases of this run hold, by whichever REQUEST for it; more than
+        half of the round's group must be of them, or names that cost nothing could sign a line of rounds of their own.
         """
         account, group, round_ = self.accounts.get(node), certificate.group, certificate.group.round
         if account is None:
@@ -124,7 +124,7 @@ class Tab:
         if len(group.members) > self.terms.peers_max:
             raise BillRefused(f"a group of {len(group.members)} where the recipe seats {self.terms.peers_max}")
         if not is_majority(sum(peer in leased for peer in group.peers), len(group.peers)):
-            raise BillRefused(f"most members of round {round_} have no lease of this request")
+            raise BillRefused(f"most members of round {round_} have no lease of a request for this run")
         if not 0 <= round_ < self.terms.rounds:
             raise BillRefused(f"round {round_} of a run of {self.terms.rounds}")
         if round_ <= account.last_round:
