@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -188,6 +189,34 @@ def test_what_is_unpaid_stays_unpaid_when_a_lease_comes_back(tmp_path: Path) -> 
     job.done += 5 * ROUND_FLOP + UNIT_FLOP
     assert contributor.work_for(ASKED, RECIPE) is job
     assert job.unpaid_rounds(0.0) == 5
+
+
+@pytest.mark.asyncio
+async def test_a_paymaster_that_never_answers_delays_its_own_pay_alone(tmp_path: Path) -> None:
+    till = await Till(tmp_path, voucher).open()
+    asked_first, greeted = asyncio.Event(), asyncio.Event()
+
+    async def never(stream: Stream) -> None:
+        asked_first.set()
+        await asyncio.Event().wait()
+
+    async def greets(stream: Stream) -> None:
+        await till._serve(stream)
+        greeted.set()
+
+    await till.wires.node(OTHER).handle(PROTOCOL, never)
+    await till.wires.node(PAYMASTER).handle(PROTOCOL, greets)
+    till.contributor.work_for(ASKED._replace(id=digest("slow"), body=BODY._replace(paymaster=OTHER.public)), RECIPE)
+    till.contributor.work_for(ASKED, RECIPE)
+    serving = asyncio.create_task(till.contributor.serve())
+    try:
+        async with asyncio.timeout(5.0):
+            await asked_first.wait()
+            await greeted.wait()
+    finally:
+        serving.cancel()
+        await asyncio.wait([serving])
+    assert serving.cancelled()
 
 
 @pytest.mark.asyncio
