@@ -50,8 +50,9 @@ def allot(ledger: Ledger, chain: NodeChain, entry: Entry, body: Allot) -> None:
     )
 
 
-def receipt(ledger: Ledger, chain: NodeChain, entry: Entry, body: Receipt) -> None:
-    network, paymaster, request_id, allot_id, contributor, units, credits_, rounds, device, seconds, _ = body.voucher
+def voucher_allot(ledger: Ledger, chain: NodeChain, entry: Entry, body: Receipt) -> AllotFact:
+    """The ALLOT under a voucher. Raises what its RECEIPT is refused with, whatever RECEIPTs came before."""
+    network, paymaster, request_id, allot_id, contributor, units, credits_, _, device, seconds, _ = body.voucher
     allot = ledger.allots.get(allot_id)
     if allot is None:
         raise missing(ledger, allot_id, "an ALLOT")
@@ -77,13 +78,20 @@ def receipt(ledger: Ledger, chain: NodeChain, entry: Entry, body: Receipt) -> No
         raise RuleViolation("device", f"{units} units in {seconds} s by a {device!r:.70}")
     if credits_ > allot.credits:
         raise RuleViolation("receipt-limit", f"a voucher over {credits_} µcredits; {allot.credits} were allotted")
+    return allot
+
+
+def receipt(ledger: Ledger, chain: NodeChain, entry: Entry, body: Receipt) -> None:
+    allot = voucher_allot(ledger, chain, entry, body)
+    _, _, request_id, allot_id, _, units, credits_, rounds, _, seconds, _ = body.voucher
+    request, slice_ = ledger.requests[request_id], entry.slice
     before = chain.paid.get(request_id)
     if before is not None:
         if slice_ <= before.slice:
             raise RuleViolation("receipt-slice", f"a second RECEIPT for one REQUEST in slice {slice_}")
         if credits_ <= before.credits or rounds < before.rounds or seconds < before.seconds:
             raise RuleViolation("receipt-grows", "a voucher that does not grow over the one before")
-        if before.allot != allot_id and not _on_one_branch(ledger, ledger.allots[before.allot], allot):  # §7.3
+        if before.allot != allot_id and not on_one_branch(ledger, ledger.allots[before.allot], allot):  # §7.3
             raise RuleViolation("two-branches", "takes vouchers from two branches of a paymaster that has forked")
     elif credits_ == 0:
         raise RuleViolation("receipt-grows", "a RECEIPT over nothing")
@@ -95,7 +103,7 @@ def receipt(ledger: Ledger, chain: NodeChain, entry: Entry, body: Receipt) -> No
         paid[chain.opening] = credits_
 
 
-def _on_one_branch(ledger: Ledger, one: AllotFact, other: AllotFact) -> bool:
+def on_one_branch(ledger: Ledger, one: AllotFact, other: AllotFact) -> bool:
     low, high = sorted((one, other), key=lambda fact: fact.seq)
     branch = ledger.branch_through(Position(high.paymaster, high.seq, high.id))
     return branch is not None and branch.has(Position(low.paymaster, low.seq, low.id))

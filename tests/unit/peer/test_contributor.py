@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -17,10 +18,12 @@ from tests.unit.swarm.made import KEYS, Wires, certificate, digest
 from ubcp_p2p.codec import MalformedMessage, Value, decode, encode
 from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.ledger.activity import Asked
+from ubcp_p2p.ledger.chain import NodeChain
 from ubcp_p2p.ledger.entry import ZERO, Request, Voucher, voucher_digest
+from ubcp_p2p.ledger.state import AllotFact, RequestFact
 from ubcp_p2p.models.cost import UNIT_FLOP, cost_of
 from ubcp_p2p.models.recipe import load_recipe
-from ubcp_p2p.peer.paying.contributor import BILLS_MAX, DRAWN_ROUNDS, DRAWN_S, Contributor, Job
+from ubcp_p2p.peer.paying.contributor import ALLOT_S, BILLS_MAX, DRAWN_ROUNDS, DRAWN_S, Contributor, Job
 from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore
 from ubcp_p2p.peer.paying.wire import PROTOCOL, Promise, Statement, What, answer, answered, asked, question, refusal
 from ubcp_p2p.swarm.frames import Stream
@@ -47,6 +50,22 @@ def voucher(rounds: int, *, paid: int | None = None, **changes: Any) -> Voucher:
     return made._replace(**changes)
 
 
+def books() -> Any:
+    """What the rule of RECEIPTs reads of a ledger: one REQUEST, and one ALLOT to this node."""
+    chain = NodeChain(ME.public, digest("owner"))
+    chain.opening = digest("opening")
+    charter = SimpleNamespace(grace_slices=1, peak_of={"cpu": 10**9}.get)
+    allot = AllotFact(
+        digest("allot"), ASKED.id, PAYMASTER.public, digest("other"), chain.opening, 10**6, 1, 1
+    )  # fmt: skip
+    return SimpleNamespace(
+        network=NETWORK, charters=SimpleNamespace(network=NETWORK, first=SimpleNamespace(slice_at=lambda now_s: 1)),
+        allots={allot.id: allot}, branch_of={ME.public: chain}.get, contains_id=lambda id_: False,
+        requests={ASKED.id: RequestFact(ASKED.id, ASKED.author, 1, 10**6, 100, PAYMASTER.public, 0)},
+        charter_at=lambda slice_: charter,
+    )  # fmt: skip
+
+
 class Till:
     """A contributor and its paymaster, who pays as `pay` says; held: rounds that it says to wait for checks."""
 
@@ -56,9 +75,13 @@ class Till:
         self.billed, self.held = 0, 0
         self.refused: Value | None = None
         self._pay, self._key = pay, key
-        ledger: Any = SimpleNamespace(charters=SimpleNamespace(network=NETWORK))
+        self.books = books()
+        ledger: Any = SimpleNamespace(charters=self.books.charters, read=self._read)
         node: Any = self.wires.node(ME)
         self.contributor = Contributor(node, ledger, folder, "cpu", 3, self._stop)
+
+    async def _read(self, function: Callable[[Any], Any]) -> Any:
+        return function(SimpleNamespace(ledger=self.books))
 
     async def _stop(self, asked_: Asked, why: str) -> None:
         self.stopped.append(why)
@@ -112,8 +135,25 @@ async def test_a_payer_that_pays_is_worked_for_and_its_voucher_survives(tmp_path
         (lambda rounds: voucher(rounds, request=digest("another")), PAYMASTER),
         (lambda rounds: voucher(rounds, network=digest("another")), PAYMASTER),
         (lambda rounds: voucher(10, paid=max(0, 10 - rounds)), PAYMASTER),
+        (lambda rounds: voucher(rounds, paid=10**6 + rounds), PAYMASTER),
+        (lambda rounds: voucher(rounds, units=0), PAYMASTER),
+        (lambda rounds: voucher(rounds, device="a wonder"), PAYMASTER),
+        (lambda rounds: voucher(rounds, seconds=0), PAYMASTER),
     ],
-    ids=["nothing", "half", "no more after round 20", "signature", "contributor", "request", "network", "falling"],
+    ids=[
+        "nothing",
+        "half",
+        "no more after round 20",
+        "signature",
+        "contributor",
+        "request",
+        "network",
+        "falling",
+        "above the ALLOT",
+        "price",
+        "device",
+        "seconds",
+    ],
 )
 async def test_a_payer_that_does_not_pay_is_left_and_little_is_lost(tmp_path: Path, pay: Pay, key: Any) -> None:
     till = await Till(tmp_path, pay, key=key).open()
@@ -126,6 +166,57 @@ async def test_a_payer_that_does_not_pay_is_left_and_little_is_lost(tmp_path: Pa
     lost = done * ROUND_FLOP - job.credits * UNIT_FLOP
     assert lost <= 4 * ROUND_FLOP + 2 * UNIT_FLOP  # three rounds, the one that shows it, and parts of a unit
     assert "not in the paymaster's voucher" in till.stopped[0]
+
+
+@pytest.mark.asyncio
+async def test_a_voucher_without_its_allot_is_kept_and_counts_when_the_allot_is_here(tmp_path: Path) -> None:
+    till = await Till(tmp_path, voucher).open()
+    allots, till.books.allots = till.books.allots, {}
+    job = till.contributor.work_for(ASKED, RECIPE)
+    await till.rounds(20)
+    assert (job.paid, till.stopped) == (0, [])
+    assert job.credits == 20 * ROUND_FLOP // UNIT_FLOP
+    assert job.late_s is not None
+    assert job.is_overdue(job.late_s + ALLOT_S, 3)
+    till.books.allots = allots
+    await till.contributor._bill(job)
+    assert (job.paid, job.unpaid_rounds(0.0)) == (job.credits, 0)
+
+
+def test_what_is_unpaid_stays_unpaid_when_a_lease_comes_back(tmp_path: Path) -> None:
+    contributor = Till(tmp_path, voucher).contributor
+    job = contributor.work_for(ASKED, RECIPE)
+    job.done += 5 * ROUND_FLOP + UNIT_FLOP
+    assert contributor.work_for(ASKED, RECIPE) is job
+    assert job.unpaid_rounds(0.0) == 5
+
+
+@pytest.mark.asyncio
+async def test_a_paymaster_that_never_answers_delays_its_own_pay_alone(tmp_path: Path) -> None:
+    till = await Till(tmp_path, voucher).open()
+    asked_first, greeted = asyncio.Event(), asyncio.Event()
+
+    async def never(stream: Stream) -> None:
+        asked_first.set()
+        await asyncio.Event().wait()
+
+    async def greets(stream: Stream) -> None:
+        await till._serve(stream)
+        greeted.set()
+
+    await till.wires.node(OTHER).handle(PROTOCOL, never)
+    await till.wires.node(PAYMASTER).handle(PROTOCOL, greets)
+    till.contributor.work_for(ASKED._replace(id=digest("slow"), body=BODY._replace(paymaster=OTHER.public)), RECIPE)
+    till.contributor.work_for(ASKED, RECIPE)
+    serving = asyncio.create_task(till.contributor.serve())
+    try:
+        async with asyncio.timeout(5.0):
+            await asked_first.wait()
+            await greeted.wait()
+    finally:
+        serving.cancel()
+        await asyncio.wait([serving])
+    assert serving.cancelled()
 
 
 @pytest.mark.asyncio

@@ -21,7 +21,8 @@ from ubcp_p2p.files import atomic_write, read_limited
 from ubcp_p2p.keys import verify
 from ubcp_p2p.ledger.activity import Asked
 from ubcp_p2p.ledger.entry import Receipt, voucher_digest
-from ubcp_p2p.ledger.faults import LedgerError
+from ubcp_p2p.ledger.faults import LedgerError, Pending
+from ubcp_p2p.ledger.redeeming import check_redeemable
 from ubcp_p2p.models.cost import UNIT_FLOP, Cost, cost_of
 from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.peer.paying.holding import HOLDS_PER_NODE_MAX
@@ -53,6 +54,8 @@ LOOK_S: Final = 1.0
 DRAWN_ROUNDS: Final = 16
 DRAWN_S: Final = 120.0
 AGAIN_S: Final = 2.0
+ALLOT_S: Final = 10.0  # so long an ALLOT may be on its way: gossip is no slower, and a pull follows what it loses
+BILLING_MAX: Final = 64  # paymasters that are asked at one time
 
 
 @dataclass
@@ -60,6 +63,8 @@ class Job:
     """A REQUEST that this node works for. done: FLOP, what was promised before included. bills: the oldest first.
 
     held: rounds that the paymaster says to wait for a check; drawn: (monotonic seconds, FLOP) of those that may.
+    paid: µcredits of the newest voucher that a RECEIPT could hold; a later one may wait for its ALLOT. late_s: since
+    when more than the limit is unpaid.
     """
 
     asked: Asked
@@ -69,6 +74,8 @@ class Job:
     done: int = 0
     rounds: int = 0
     greeted: bool = False
+    paid: int = 0
+    late_s: float | None = None
     receipted: int = 0  # µcredits of the last RECEIPT
     words: str = ""
     held: int = 0
@@ -86,10 +93,19 @@ class Job:
         return sum(flop for place, (at_s, flop) in enumerate(newest) if place < DRAWN_ROUNDS or now_s - at_s < DRAWN_S)
 
     def unpaid_rounds(self, now_s: float) -> int:
-        """So many rounds' work is not in the voucher, rounded up, but for what may wait and the part of a unit that no
-        voucher can hold."""
-        missing = self.done - self.waiting(now_s) - (self.credits + 1) * UNIT_FLOP
+        """So many rounds' work is not in a voucher that is worth something, rounded up, but for what may wait and the
+        part of a unit that no voucher can hold."""
+        missing = self.done - self.waiting(now_s) - (self.paid + 1) * UNIT_FLOP
         return -(-max(0, missing) // (self.cost.flop_per_sample * self.cost.samples_per_round))
+
+    def is_overdue(self, now_s: float, rounds_max: int) -> bool:
+        """Whether more is unpaid than may be; a voucher whose ALLOT is on its way has some seconds from then on."""
+        if self.unpaid_rounds(now_s) <= rounds_max:
+            self.late_s = None
+            return False
+        if self.late_s is None:
+            self.late_s = now_s
+        return self.credits <= self.paid or now_s - self.late_s >= ALLOT_S
 
 
 class Contributor:
@@ -117,13 +133,11 @@ class Contributor:
         return Recipe.from_bytes(data, f"the recipe of the run {asked.body.run!r}")
 
     def work_for(self, asked: Asked, recipe: Recipe) -> Job:
-        """Bill for this REQUEST from now on; a voucher from before a restart counts."""
+        """Bill for this REQUEST from now on; a voucher from before a restart counts, and what is unpaid since then."""
         job = self._jobs.get(asked.id)
         if job is None:
             job = self._jobs[asked.id] = Job(asked, recipe, cost_of(recipe), self._kept(asked))
-        # What was refused before is lost, and does not count against the payer; so with what waited for a check.
-        job.done = job.credits * UNIT_FLOP
-        job.drawn.clear()
+            job.done = job.credits * UNIT_FLOP
         self._news.set()
         return job
 
@@ -147,23 +161,29 @@ class Contributor:
         """Bill and write receipts until cancelled."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         slice_ = -1
-        while True:
-            self._news.clear()
-            for job in self.jobs():
-                await self._bill(job)
-            now = self._ledger.charters.first.slice_at(self._clock())
-            if now != slice_:
-                slice_ = now
+        billing: dict[bytes, asyncio.Task[None]] = {}  # one each: a slow paymaster delays its own pay alone
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._news.clear()
+                billing = {id_: task for id_, task in billing.items() if not task.done()}
                 for job in self.jobs():
-                    await self._write_receipt(job, now)
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
+                    if job.asked.id not in billing and len(billing) < BILLING_MAX:
+                        billing[job.asked.id] = tasks.create_task(self._bill(job))
+                now = self._ledger.charters.first.slice_at(self._clock())
+                if now != slice_:
+                    slice_ = now
+                    for job in self.jobs():
+                        await self._write_receipt(job, now)
+                try:
+                    async with asyncio.timeout(LOOK_S):
+                        await self._news.wait()
+                except TimeoutError:
+                    pass
 
     async def _bill(self, job: Job) -> None:
         try:
+            if job.promise is not None and job.paid < job.credits:  # it was kept: it counts once its ALLOT is here
+                job.paid = max(job.paid, await self._worth(job.promise))
             if not job.greeted:
                 await self._ask(job.asked, What.HELLO, self._device.encode())
                 job.greeted = True
@@ -175,7 +195,7 @@ class Contributor:
                 await self._take(job, Statement.of(await self._ask(job.asked, What.AGAIN, b"")))
         except NothingMore as error:
             log.warning("%s: %s; no more is done for it", job.asked.body.run, error.message)
-            job.words, job.done, job.held = error.message, job.credits * UNIT_FLOP, 0
+            job.words, job.done, job.held = error.message, job.paid * UNIT_FLOP, 0
             job.bills.clear()
             await self._stop(job.asked, error.message)
         except BillRefused as error:
@@ -184,19 +204,20 @@ class Contributor:
                 job.bills.popleft()  # it will not be paid, however often it is asked
         except UbcpError as error:
             job.words = error.message
-        unpaid = job.unpaid_rounds(time.monotonic())
-        if unpaid > self._rounds_unpaid_max:
+        now_s = time.monotonic()
+        if job.is_overdue(now_s, self._rounds_unpaid_max):
+            unpaid = job.unpaid_rounds(now_s)
             why = (
                 f"the work of {unpaid} rounds is not in the paymaster's voucher"
                 f"{': ' + job.words if job.words else ''}; no more is done for it"
             )
             log.warning("%s: %s", job.asked.body.run, why)
-            job.words, job.done = why, job.credits * UNIT_FLOP
+            job.words, job.done = why, job.paid * UNIT_FLOP
             job.bills.clear()
             await self._stop(job.asked, why)
 
     async def _take(self, job: Job, statement: Statement) -> None:
-        """Keep a voucher that is ours, well signed, and not less than before. Raises BillRefused."""
+        """Keep a voucher that is ours, well signed, worth something, and not less than before. Raises BillRefused."""
         promise = statement.promise
         voucher, body = promise.voucher, job.asked.body
         if (
@@ -207,11 +228,26 @@ class Contributor:
             or not verify(body.paymaster, "voucher", voucher_digest(voucher), promise.signature)
         ):
             raise BillRefused("the paymaster sent a voucher that is not ours, or is not signed by it")
-        if job.promise is not None and voucher.credits < job.credits:
+        before = job.promise.voucher if job.promise is not None else voucher
+        if voucher.credits < before.credits or voucher.rounds < before.rounds or voucher.seconds < before.seconds:
             raise BillRefused("the paymaster sent a voucher over less than before")
+        worth = await self._worth(promise)
         await asyncio.to_thread(atomic_write, self._path(job.asked.id), encode(promise.to_value()))
         job.promise, job.words = promise, statement.words
         job.held, job.stated_s = statement.held, time.monotonic()
+        job.paid = max(job.paid, worth)
+
+    async def _worth(self, promise: Promise) -> int:
+        """µcredits that a RECEIPT over this could hold; 0 while its ALLOT is not here. Raises BillRefused."""
+        now = self._ledger.charters.first.slice_at(self._clock())
+        node, receipt = self._network.public, Receipt(*promise)
+        try:
+            await self._ledger.read(lambda store: check_redeemable(store.ledger, node, now, receipt))
+        except Pending:
+            return 0
+        except LedgerError as error:
+            raise BillRefused(f"the paymaster sent a voucher that is worth nothing: {error.message}") from None
+        return promise.voucher.credits
 
     async def _write_receipt(self, job: Job, slice_: int) -> None:
         if job.promise is None or job.credits <= job.receipted:
