@@ -42,6 +42,7 @@ def checks(peer: Peer) -> list[dict[str, Any]]:
     return [event for event in peer.events if event["kind"] == "checked"]
 
 
+@pytest.mark.full
 def test_a_trainer_that_lives_on_an_old_offer_is_found_and_nobody_else(swarm: Swarm, tmp_path: Path) -> None:
     honest = [swarm.add("a"), swarm.add("b")]
     cheat = swarm.add("c")

@@ -48,6 +48,7 @@ def asked(peer: Peer, run: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.full
 def test_the_life_of_a_run(swarm: Swarm, tmp_path: Path) -> None:
     world = short_slices(53, SLICE_S, grace_slices=1)
     more = charter_file(swarm.home, world)
