@@ -17,6 +17,7 @@ from ubcp_p2p.ledger.decisions import Decided, again, by_slice
 from ubcp_p2p.ledger.state import Ledger
 
 SETTLE_S: Final = 60  # how long after its beginning a slice's decisions may come
+RECENT_SLICES: Final = 1  # before this one; a slice's leases are known a minute after it began
 
 
 class Lease(NamedTuple):
@@ -85,3 +86,17 @@ def holders(asked: Asked, slice_: int, leases: Iterable[Lease]) -> tuple[bytes, 
     if len(nodes) < asked.body.peers_min:
         return ()
     return tuple(sorted(nodes, key=lambda node: rank(asked.id, slice_, node))[: asked.body.peers_max])
+
+
+def recent_holders(
+    ledger: Ledger, activity: Activity, asked: Iterable[Asked], slice_: int
+) -> dict[bytes, frozenset[bytes]]:
+    """By REQUEST: the nodes whose leases hold in this slice or the one before. Frozen nodes and owners have none."""
+    since, frozen = slice_ - RECENT_SLICES, frozenset(ledger.frozen())
+    out = frozen | {node for node, owner in activity.owners.items() if owner in frozen}
+    leases = Leases(activity, ledger, since=since)
+    held = {}
+    for one in asked:
+        rows = [lease for lease in leases.of(one.id) if lease.node not in out]
+        held[one.id] = frozenset(node for each in range(since, slice_ + 1) for node in holders(one, each, rows))
+    return held

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from ubcp_p2p.ledger.activity import Activity, Asked
-from ubcp_p2p.ledger.leases import Leases, holders
+from ubcp_p2p.ledger.leases import RECENT_SLICES, recent_holders
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.models.cost import UNIT_FLOP
 from ubcp_p2p.models.recipe import run_id
 from ubcp_p2p.swarm.admission import NO_LIMIT
 from ubcp_p2p.units import AMOUNT_MAX
 
-LEASED_SLICES: Final = 1  # before this one: a slice's leases are known only when its decisions have had their time
 WORK_SLICES: Final = 4  # of receipts that count for a seat; those of this slice are still on their way
 
 NO_NODE = "this run is paid for by a community, and its ledger has no node with this key: its owner opens one first"
@@ -84,22 +83,15 @@ def roll_of(
     ledger: Ledger, activity: Activity, run: bytes, slice_: int, *, node: bytes, flop_per_sample: int
 ) -> Roll | None:
     """For the run with this id; None where `node` neither holds a lease of it nor pays for it."""
-    since = slice_ - LEASED_SLICES
     asked = [
         one
         for one in activity.requests.values()
-        if one.body.deadline >= since and run_id(one.body.run, one.body.recipe) == run
+        if one.body.deadline >= slice_ - RECENT_SLICES and run_id(one.body.run, one.body.recipe) == run
     ]
     if not asked:
         return None
     owners, frozen = dict(activity.owners), frozenset(ledger.frozen())
-    out = {each for each, owner in owners.items() if frozen & {each, owner}}
-    leases = Leases(activity, ledger, since=since)
-    held: set[bytes] = set()
-    for one in asked:
-        rows = [lease for lease in leases.of(one.id) if lease.node not in out]
-        for each in range(since, slice_ + 1):
-            held.update(holders(one, each, rows))
+    held = frozenset[bytes]().union(*recent_holders(ledger, activity, asked, slice_).values())
     authors = {one.author for one in asked}
     payers = {each for each, owner in owners.items() if owner in authors} | {one.body.paymaster for one in asked}
     if node not in held | payers:
@@ -110,7 +102,7 @@ def roll_of(
         owners,
         frozenset(owner for owner in set(owners.values()) if ledger.is_enrolled(owner, period)),
         frozen,
-        frozenset(held),
+        held,
         frozenset(payers),
         units,
         samples,

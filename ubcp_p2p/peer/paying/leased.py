@@ -6,14 +6,12 @@ all of them: else the members that the smaller part of the leases seats would be
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from ubcp_p2p.ledger.activity import Activity, Asked
-from ubcp_p2p.ledger.leases import Leases, holders
+from ubcp_p2p.ledger.activity import Activity
+from ubcp_p2p.ledger.leases import recent_holders
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.models.recipe import run_id
-
-LEASED_SLICES: Final = 1  # before this one: a slice's leases are known a minute after it began
 
 
 class Leased(NamedTuple):
@@ -28,19 +26,10 @@ def leased_of(ledger: Ledger, activity: Activity, request: bytes, slice_: int) -
 
     The other REQUESTs are open ones, of authors that were enrolled when they asked, and are not frozen.
     """
-    asked, since = activity.requests[request], slice_ - LEASED_SLICES
-    frozen = frozenset(ledger.frozen())
-    out = frozen | {node for node, owner in activity.owners.items() if owner in frozen}
-    leases = Leases(activity, ledger, since=since)
+    asked, frozen = activity.requests[request], frozenset(ledger.frozen())
     run = run_id(asked.body.run, asked.body.recipe)
-
-    def held(one: Asked) -> frozenset[bytes]:
-        rows = [lease for lease in leases.of(one.id) if lease.node not in out]
-        return frozenset(node for each in range(since, slice_ + 1) for node in holders(one, each, rows))
-
-    own = held(asked)
     others = [
-        held(one)
+        one
         for one in activity.requests.values()
         if one.id != request
         and one.body.expiry >= slice_
@@ -49,4 +38,5 @@ def leased_of(ledger: Ledger, activity: Activity, request: bytes, slice_: int) -
         and ledger.is_enrolled(one.author, ledger.period(one.slice))
         and run_id(one.body.run, one.body.recipe) == run
     ]
-    return Leased(own, own.union(*others))
+    held = recent_holders(ledger, activity, [asked, *others], slice_)
+    return Leased(held[request], frozenset[bytes]().union(*held.values()))

@@ -328,10 +328,10 @@ class Paymaster:
         return _Contributor(chain.opening, self._kin(ledger, job, chain.owner), leased.run, peak or 0)
 
     def _kin(self, ledger: Ledger, job: Job, owner: bytes) -> frozenset[bytes]:
-        chains = (chain for branches in ledger.chains.values() for chain in branches)
         return frozenset(
             chain.opening
-            for chain in chains
+            for node in ledger.nodes_of.get(owner, ())
+            for chain in ledger.chains.get(node, ())
             if isinstance(chain, NodeChain) and chain.owner == owner and chain.opening in job.allots
         )
 
