@@ -60,6 +60,18 @@ def open_atomic(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
         ) from None
 
 
+def keep_newest(path: Path, data: bytes, count: int) -> None:
+    """Write a file into its folder, which is made where it is absent, and keep the newest `count` of its kind there.
+
+    Raises LocalIOError as `atomic_write`.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    atomic_write(path, data)
+    files = sorted(path.parent.glob(f"*{path.suffix}"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    for old in files[count:]:
+        old.unlink(missing_ok=True)
+
+
 def read_limited(path: Path, *, bytes_max: int, hint: str = "it is not a file that ubcp wrote") -> bytes:
     """The whole file, which may have at most `bytes_max` bytes. hint: what to do with a larger one.
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import NetworkError, TrainingError, UbcpError
-from ubcp_p2p.files import atomic_write
+from ubcp_p2p.files import keep_newest
 from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.peer.checking.shown import Shown
 from ubcp_p2p.peer.checking.values import Checked, Clients
@@ -30,7 +30,7 @@ from ubcp_p2p.training.process import TrainerProcess
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Finding, Verdict
 from ubcp_p2p.verification.draw import Draw, draws_of
-from ubcp_p2p.verification.evidence import Evidence, claim_of
+from ubcp_p2p.verification.evidence import EVIDENCE_KEPT, Evidence, claim_of
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,6 @@ ASK_PAUSES_S: Final = (
 )  # between tries: the checked peer may see the commit later than its validator
 ASK_S: Final = 30.0  # for an answer to begin, beside two of this node's rounds: its trainer may be at work
 ASK_S_MAX: Final = 3600.0
-EVIDENCE_KEPT: Final = 64  # files
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class Checker:
         if verdict.is_lie:
             blob = Evidence(self._name, card, base, opening).to_bytes()
             path = self._folder / f"{hashlib.sha256(blob).hexdigest()}.evidence"
-            await asyncio.to_thread(_keep, path, blob)
+            await asyncio.to_thread(keep_newest, path, blob, EVIDENCE_KEPT)
         self._say(
             "checked", group.round, peer=peer.hex(), finding=verdict.finding.value, words=verdict.words,
             distance_ppm=verdict.distance_ppm, stretches=list(task.draw.stretches),
@@ -167,11 +166,3 @@ def _card_in(committed: Committed, peer: bytes) -> Card:
         if (card.peer, card.offer_hash, card.trail) == (seat.peer, seat.offer, seat.trail):
             return card
     raise TrainingError("the card of the checked peer is not here")
-
-
-def _keep(path: Path, blob: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    atomic_write(path, blob)
-    files = sorted(path.parent.glob("*.evidence"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    for old in files[EVIDENCE_KEPT:]:
-        old.unlink(missing_ok=True)

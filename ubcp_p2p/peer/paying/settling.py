@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import NetworkError, TrainingError, UbcpError
-from ubcp_p2p.files import atomic_write, read_limited
+from ubcp_p2p.files import keep_newest, read_limited
 from ubcp_p2p.ledger.export import BLOB_BYTES_MAX
 from ubcp_p2p.peer.paying.holding import Hold, Stage, is_overdue
 from ubcp_p2p.peer.paying.job import Job
@@ -30,7 +30,7 @@ from ubcp_p2p.swarm.exchange import LINK_BYTES_PER_S_MIN
 from ubcp_p2p.swarm.openings import STALL_S, Openings
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Claim, Finding, Verdict
-from ubcp_p2p.verification.evidence import Evidence, bytes_max, claim_of
+from ubcp_p2p.verification.evidence import EVIDENCE_KEPT, Evidence, bytes_max, claim_of
 
 if TYPE_CHECKING:
     from ubcp_p2p.swarm.frames import Stream
@@ -43,7 +43,6 @@ LOOK_S: Final = 1.0
 ASK_S: Final = 30.0
 ASK_PAUSES_S: Final = (2.0, 5.0)
 FALSE_REPORTS_MAX: Final = 3  # of one validator and REQUEST; its word against others is then no reason to look
-FILES_KEPT: Final = 64
 
 Settled = Callable[[Job, bytes], Awaitable[None]]
 
@@ -78,7 +77,7 @@ class Settler:
                 await stream.receive_block(view, stall_s=STALL_S)
         if hashlib.sha256(data).digest() != report.evidence:
             raise MalformedMessage("the evidence does not have the hash that was reported")
-        await asyncio.to_thread(_keep, self._path(report.evidence), bytes(data))
+        await asyncio.to_thread(keep_newest, self._path(report.evidence), bytes(data), EVIDENCE_KEPT)
         async with job.lock:
             hold = job.tab.holds.get(key)
             if hold is not None and hold.stage == Stage.REPORT:
@@ -237,11 +236,3 @@ class Settler:
 async def _no_opening(trail: bytes, stretch: int, whole: bool) -> bytes:
     """A paymaster opens nothing."""
     raise TrainingError("there is nothing to open here")
-
-
-def _keep(path: Path, blob: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    atomic_write(path, blob)
-    files = sorted(path.parent.glob("*.evidence"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    for old in files[FILES_KEPT:]:
-        old.unlink(missing_ok=True)
