@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.support.live import charter_file, hand_in, ledger_of, open_chains, short_slices, ubcp
+from tests.support.live import charter_file, hand_in, ledger_of, open_chains, short_slices, submission, ubcp
 from tests.support.processes import until
 from tests.support.swarm import STEP_S, Event, Peer, Swarm, assert_agreed, tiny, together
 from ubcp_p2p.keys import AccountKey, NodeKey
@@ -110,10 +109,7 @@ def test_who_holds_no_lease_is_told_why_and_gets_no_state(swarm: Swarm, tmp_path
     until(lambda: all(frozen.public.hex() in ledger_of(p)["frozen"] for p in members), STEP_S, "all know the fork")
     until(lambda: all(ledger_of(p)["writing"]["standing"] == "confirmed" for p in members), STEP_S, "may sign")
 
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(RECIPE.to_toml())
-    deadline = datetime.fromtimestamp(time.time() + SLICES * SLICE_S, UTC).isoformat()
-    ask = ("submit", str(recipe), "--run", RUN, "--purpose", "research", "--deadline", deadline, "--yes", "--json")
+    ask = submission(RECIPE, tmp_path, RUN, SLICES * SLICE_S)
     done = ubcp(payer, *ask, "--peers-max", "2")
     assert done.code == 0, done.err
     until(lambda: all(any(r["name"] == RUN for r in p.status()["runs"]) for p in (b, c)), STEP_S, "both have begun")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 from tests.integration.test_checks import all_checked, verified
 from tests.integration.test_promise import RECIPE as PROMISED
 from tests.integration.test_promise import SERVING, asked, earned
-from tests.support.live import charter_file, hand_in, ledger_of, open_chains, short_slices, ubcp
+from tests.support.live import all_know, charter_file, open_chains, short_slices, submission, ubcp
 from tests.support.processes import until
 from tests.support.swarm import STEP_S, Peer, Swarm
 
@@ -47,14 +45,9 @@ def test_a_cheat_is_found_and_not_paid_and_the_honest_are(swarm: Swarm, tmp_path
         peer.start(payer.own())
     for peer in peers:
         open_chains(peer, world)
-    hand_in(payer, world.entries)
-    until(lambda: all(ledger_of(p)["entries"] == len(world.entries) for p in peers), STEP_S, "all have all entries")
-    until(lambda: all(ledger_of(p)["writing"]["standing"] == "confirmed" for p in peers), STEP_S, "may sign")
+    all_know(peers, world)
 
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(RECIPE.to_toml())
-    deadline = datetime.fromtimestamp(time.time() + SLICES * SLICE_S, UTC).isoformat()
-    ask = ("submit", str(recipe), "--run", "plays", "--purpose", "research", "--deadline", deadline, "--yes", "--json")
+    ask = submission(RECIPE, tmp_path, "plays", SLICES * SLICE_S)
     done = ubcp(payer, *ask, "--peers-max", "3")
     assert done.code == 0, done.err
 
@@ -63,7 +56,7 @@ def test_a_cheat_is_found_and_not_paid_and_the_honest_are(swarm: Swarm, tmp_path
     until(lambda: checks(payer).get(name, {}).get("barred", False), STEP_S, "the cheat is found")
     found = checks(payer)[name]
     assert "no honest work" in found["words"]
-    shown = verified(Path(found["evidence"]), str(recipe))
+    shown = verified(Path(found["evidence"]), str(tmp_path / "recipe.toml"))
     assert (shown.returncode, json.loads(shown.stdout)["lie"]) == (1, True), shown.stderr
     until(lambda: any("no honest work" in row["words"] for row in cheat.status()["earning"]), STEP_S, "it is told why")
 

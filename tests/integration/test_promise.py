@@ -8,15 +8,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.live import charter_file, hand_in, ledger_of, open_chains, short_slices, ubcp
+from tests.support.live import all_know, charter_file, ledger_of, open_chains, short_slices, submission, ubcp
 from tests.support.models import evaluate
 from tests.support.processes import until
 from tests.support.swarm import STEP_S, Peer, Swarm, tiny
@@ -58,15 +56,9 @@ def test_the_life_of_a_run(swarm: Swarm, tmp_path: Path) -> None:
         peer.start(payer.own())
     for peer in (payer, b, c, late):
         open_chains(peer, world)
-    hand_in(payer, world.entries)
-    entries = len(world.entries)
-    until(lambda: all(ledger_of(p)["entries"] == entries for p in (payer, b, c)), STEP_S, "all have all entries")
-    until(lambda: all(ledger_of(p)["writing"]["standing"] == "confirmed" for p in (payer, b, c)), STEP_S, "may sign")
+    all_know((payer, b, c), world)
 
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(RECIPE.to_toml())
-    deadline = datetime.fromtimestamp(time.time() + SLICES * SLICE_S, UTC).isoformat()
-    ask = ("submit", str(recipe), "--run", "plays", "--purpose", "research", "--deadline", deadline, "--yes", "--json")
+    ask = submission(RECIPE, tmp_path, "plays", SLICES * SLICE_S)
     done = ubcp(payer, *ask, "--peers-max", "3")
     assert done.code == 0, done.err
     budget = done.document["budget"]
@@ -93,7 +85,7 @@ def test_the_life_of_a_run(swarm: Swarm, tmp_path: Path) -> None:
     assert 2 * certificate.round >= max(peer.run("plays")["round"] for peer in contributors if peer is not c)
     assert set(certificate.group.peers) <= {peer.public for peer in contributors}
     until(lambda: len({ledger_of(p)["balances_root"] for p in (payer, b, c, late)}) == 1, STEP_S, "all agree")
-    quote = ubcp(payer, "submit", str(recipe), "--run", "more", "--purpose", "research", "--json")
+    quote = ubcp(payer, "submit", str(tmp_path / "recipe.toml"), "--run", "more", "--purpose", "research", "--json")
     for peer in (payer, b, c, late):
         assert peer.stop() == 0
     export = tmp_path / "payer.ledger"

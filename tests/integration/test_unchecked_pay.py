@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tests.integration.test_promise import RECIPE as PROMISED
 from tests.integration.test_promise import SERVING, asked, earned
-from tests.support.live import charter_file, hand_in, ledger_of, open_chains, short_slices, ubcp
+from tests.support.live import all_know, charter_file, ledger_of, open_chains, short_slices, submission, ubcp
 from tests.support.processes import until
 from tests.support.swarm import STEP_S, Swarm
 from ubcp_p2p.models.recipe import ChecksConfig
@@ -37,16 +35,10 @@ def test_unchecked_work_is_paid_up_to_a_share(swarm: Swarm, tmp_path: Path) -> N
     peers = (payer, b, d)
     for peer in peers:
         open_chains(peer, world)
-    hand_in(payer, world.entries)
-    until(lambda: all(ledger_of(p)["entries"] == len(world.entries) for p in peers), STEP_S, "all have all entries")
-    until(lambda: all(ledger_of(p)["writing"]["standing"] == "confirmed" for p in peers), STEP_S, "may sign")
+    all_know(peers, world)
 
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(RECIPE.to_toml())
-    deadline = datetime.fromtimestamp(time.time() + SLICES * SLICE_S, UTC).isoformat()
     budget = f"0.00000{2 * SHARE}"
-    ask = ("submit", str(recipe), "--run", "plays", "--purpose", "research", "--deadline", deadline, "--yes", "--json",
-           "--peers-max", "2", "--budget", budget, "--part")  # fmt: skip
+    ask = (*submission(RECIPE, tmp_path, "plays", SLICES * SLICE_S), "--peers-max", "2", "--budget", budget, "--part")
     refused = ubcp(payer, *ask)
     assert refused.code == 1 and "nobody checks" in refused.err and "--accept-unchecked" in refused.err
     assert ledger_of(payer)["entries"] == len(world.entries)  # nothing is reserved

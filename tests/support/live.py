@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.entry import ZERO, OpenAccount, OpenNode
 from ubcp_p2p.ledger.wire import Signed
 from ubcp_p2p.ledger.world import CHARTER, World
+from ubcp_p2p.models.recipe import Recipe
 
 BATCH = 100  # entries in one call; 1 MiB of hexadecimal is the most that a node takes
 
@@ -85,6 +87,22 @@ def hand_in(peer: Peer, entries: Iterable[Signed]) -> list[dict[str, Any]]:
     for start in range(0, len(forms), BATCH):
         results += peer.call("ledger-append", entries=forms[start : start + BATCH])["entries"]
     return results
+
+
+def all_know(peers: Sequence[Peer], world: World) -> None:
+    """Hand the World's entries to the first of these; wait until all have them, and may sign."""
+    hand_in(peers[0], world.entries)
+    count = len(world.entries)
+    until(lambda: all(ledger_of(p)["entries"] == count for p in peers), STEP_S, "all have all entries")
+    until(lambda: all(ledger_of(p)["writing"]["standing"] == "confirmed" for p in peers), STEP_S, "may sign")
+
+
+def submission(recipe: Recipe, folder: Path, run: str, lasts_s: float) -> tuple[str, ...]:
+    """The words of `ubcp submit` for a run with a deadline that many seconds from now; the recipe lies in `folder`."""
+    path = folder / "recipe.toml"
+    path.write_text(recipe.to_toml())
+    deadline = datetime.fromtimestamp(time.time() + lasts_s, UTC).isoformat()
+    return ("submit", str(path), "--run", run, "--purpose", "research", "--deadline", deadline, "--yes", "--json")
 
 
 def ledger_of(peer: Peer) -> dict[str, Any]:
