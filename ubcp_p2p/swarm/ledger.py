@@ -350,12 +350,12 @@ class LiveLedger:
             senders, self._gap_from = self._gap_from, set()
             connected = self._network.connected
             among = self._reconciler.idle(senders & connected) or self._reconciler.idle(connected)
+            busy = set() if among else self._reconciler.busy(senders)  # as of now: the pull may end in the pause
             for peer in among[:1]:
                 await self._pull(peer)
             await asyncio.sleep(GAP_S)
-            if not among:
-                for sender in self._reconciler.busy(senders):
-                    self._wants(sender)  # the pull that goes on may be past what is missing: once more after it
+            for sender in busy:
+                self._wants(sender)  # the pull that goes on may be past what is missing: once more after it
 
     # -- own chain ------------------------------------------------------------------------------------------------
 

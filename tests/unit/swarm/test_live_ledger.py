@@ -211,8 +211,11 @@ async def test_alone_a_node_that_is_not_new_keeps_drafts(running: Running) -> No
 
 
 @pytest.mark.asyncio
-async def test_a_chain_that_a_charter_has_ended_is_told_and_taken_up_again(tmp_path: Path) -> None:
+async def test_a_chain_that_a_charter_has_ended_is_told_and_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The node's ALLOT hangs on a REQUEST that version 2 refuses and version 3 lets stand."""
+    monkeypatch.setattr(ledger_module, "CONFIRM_EVERY_S", 0.1)
     world = World(6)
     ann, ben = world.account("ann"), world.account("ben")
     charters = fresh_charters(world)
@@ -278,6 +281,7 @@ class Pulls:
 async def test_what_is_missing_during_a_pull_is_pulled_after_it(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ledger_module, "AGAIN_S", 60.0)  # so that this is no reason
     pulls = Pulls(running, monkeypatch)
     await pulls.until(1)  # it has just connected
     running.hear(len(running.world.entries) - 1)  # refers to what is not here
