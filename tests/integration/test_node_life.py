@@ -130,10 +130,11 @@ def test_status_says_what_keeps_the_trainer_in(alone: Swarm, tmp_path: Path) -> 
     assert all(layer["name"] in told for layer in layers)
 
 
-def test_peers_with_another_recipe_are_named(swarm: Swarm) -> None:
-    a, b = swarm.add("a").start(swarm.seeds), swarm.add("b").start(swarm.seeds)
+def test_peers_with_another_recipe_are_named(alone: Swarm) -> None:
+    a = alone.add("a").start()
+    b = alone.add("b").start(a.own())
     a.train(tiny(100_000)).wait("committed")
-    recipe = swarm.home / "other.toml"
+    recipe = alone.home / "other.toml"
     recipe.write_text(tiny(7).to_toml())
     until(lambda: bool(b.call("runs")["claimed"]), STEP_S, "b has heard of the run")
     refused(ubcp(b, "train", str(recipe), "--run", "run"), 2, "another recipe", "--new")
@@ -182,7 +183,7 @@ def test_peers_with_other_data_are_named(swarm: Swarm, tmp_path: Path) -> None:
     b.train(ours, new=True).wait("joined", after=before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
 def test_a_signal_ends_it_in_order(swarm: Swarm, number: signal.Signals) -> None:
     peer = swarm.add("a").start(swarm.seeds)
     peer.train(tiny(100_000)).wait("committed")
@@ -202,15 +203,15 @@ def test_stop_returns_when_the_node_has_ended(alone: Swarm) -> None:
     assert peer.left_behind() == []
 
 
-def test_kill_9_leaves_nothing_and_the_run_goes_on_where_it_was(swarm: Swarm) -> None:
-    peer = swarm.add("a").start(swarm.seeds)
+def test_kill_9_leaves_nothing_and_the_run_goes_on_where_it_was(alone: Swarm) -> None:
+    peer = alone.add("a").start()
     peer.train(tiny(100_000), checkpoint_every_s=0.0)
     saved = peer.wait("checkpointed", where=lambda e: e["round"] >= 3)
     assert len(family(peer.mark)) == 4, "node, p2pd, trainer, sweeper"
     peer.kill()
     assert peer.left_behind() == []
     before = peer.mark_now()
-    peer.start(swarm.seeds).train(tiny(100_000))
+    peer.start().train(tiny(100_000))
     first = peer.wait("committed", after=before)
     assert first["round"] > saved["round"]
 
