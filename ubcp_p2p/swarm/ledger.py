@@ -294,6 +294,7 @@ class LiveLedger:
             self._observe(LedgerEvent("added", {"entries": taken.added}))
             if any(signed.entry.author == self._network.public for signed in taken.added):
                 self._unconfirmed.set()
+                self._met.set()  # what `_confirm` found lacking: a pull that went on meanwhile has brought it
         if taken.charters:  # one may have dropped entries of our own, or brought them back
             self._unconfirmed.set()
 

@@ -243,6 +243,40 @@ async def test_a_chain_that_a_charter_has_ended_is_told_and_taken_up_again(
         await serving
 
 
+@pytest.mark.asyncio
+async def test_own_entries_that_another_pull_brings_are_confirmed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a restored backup: what a peer shows is not here, and the pull that brings it has begun before."""
+    monkeypatch.setattr(ledger_module, "CONFIRM_EVERY_S", 60.0)
+    world = World(9)
+    running = Running(tmp_path / "store", world)
+    ann, node = world.account("ann"), Author(world.charters.network, running.air.key)
+    assert ann.head is not None
+    world.write(node, OpenNode(ann.head), [ann.key])
+    assert node.head is not None
+    shown, goes_on = {PEER: [node.head]}, asyncio.Event()
+
+    async def heads(author: bytes) -> dict[bytes, list[Position]]:
+        return dict(shown)
+
+    async def pull(peer: bytes) -> None:
+        goes_on.set()
+
+    await running.live.open()
+    monkeypatch.setattr(running.live._reconciler, "heads", heads)
+    monkeypatch.setattr(running.live._reconciler, "pull", pull)
+    serving = asyncio.create_task(running.live.serve())
+    async with asyncio.timeout(10.0):
+        await goes_on.wait()
+        await running.live.submit([signed.to_bytes() for signed in world.entries])
+        while (await running.live.status())["writing"]["standing"] != "confirmed":
+            pass
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+
+
 class Pulls:
     """Stands where the reconciler's pulls stand: each goes on until the test ends it."""
 
