@@ -186,7 +186,6 @@ class Paymaster:
         now_s = int(self._clock())
         drawn = draws_of(certificate, job.recipe).get(peer)
         job.tab.meter(peer, certificate, known.leased, drawn, now_s)
-        job.note_group(certificate.group.round, certificate.group.peers)
         evidence = hashlib.sha256(account.evidence + hashlib.sha256(payload).digest()).digest()
         allotted = job.allots[account.opening][1]
         due = job.tab.due(peer, allotted, known.peak, now_s)

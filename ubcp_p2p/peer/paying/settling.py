@@ -144,7 +144,7 @@ class Settler:
                 raise MalformedMessage("evidence of another card")
             verdict = claim_of(evidence.card, job.recipe)
             if isinstance(verdict, Claim):
-                group = job.groups.get(hold.round, ())
+                group = job.tab.groups.get(hold.round, ())
                 verdict = await self._verifier.judge(job.recipe, verdict, evidence.members, evidence.opening, group)
         except CannotJudge as error:
             await self._decide(job, node, hold, f"it was accused, which cannot be verified here: {error.message}")
@@ -183,7 +183,7 @@ class Settler:
                 verdict = Verdict(Finding.UNOPENED, 0, f"it did not open stretch {stretch}: {error.message}")
                 break
             try:
-                members, group = job.groups.get(hold.round - 1), job.groups.get(hold.round, ())
+                members, group = job.tab.groups.get(hold.round - 1), job.tab.groups.get(hold.round, ())
                 verdict = await self._verifier.judge(recipe, claim, members, opening, group)
             except CannotJudge as error:
                 await self._decide(job, node, hold, f"it cannot be checked here: {error.message}")

@@ -17,14 +17,16 @@ from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.ledger.entry import CONTRIBUTORS_MAX, ROUNDS_MAX, SECONDS_MAX, TEXT_BYTES_MAX, ZERO
 from ubcp_p2p.models.cost import UNIT_FLOP
 from ubcp_p2p.peer.paying.holding import HOLDS_MAX, HOLDS_PER_NODE_MAX, Hold, hold_of
-from ubcp_p2p.swarm.quorum import ROUND_MAX, Certificate, is_majority
+from ubcp_p2p.swarm.quorum import MEMBERS_MAX, ROUND_MAX, Certificate, is_majority
 from ubcp_p2p.units import AMOUNT_MAX
 from ubcp_p2p.verification.draw import Draw
 
 ROUNDS_KEPT: Final = 1024
 ROUNDS_AWAY: Final = 512  # from the newest round that was paid: who names a far one would shut out the others
 FIRST_SHARE: Final = 4  # the first ALLOT is so small a part of an equal share: who comes and goes holds nothing up
-TAB_BYTES_MAX: Final = 1 << 20
+GROUPS_KEPT: Final = 64  # as many bills as a contributor keeps: the newest, and beside them what checks wait for
+GROUPS_MAX: Final = 256  # of 64 members each, 560 KB
+TAB_BYTES_MAX: Final = 2 << 20
 WORDS_MAX: Final = 300
 FLOP_MAX: Final = 2**63 - 1
 
@@ -87,13 +89,15 @@ class Due(NamedTuple):
 class Tab:
     """All that is owed for one REQUEST. places: of each paid round its (base hash, group digest, state hash).
 
-    holds: rounds that wait for a check, by (node, round).
+    holds: rounds that wait for a check, by (node, round). groups: the members of rounds that were billed lately, wait
+    for a check, or come before one that does.
     """
 
     terms: Terms
     accounts: dict[bytes, Account] = field(default_factory=dict)
     places: dict[int, tuple[bytes, bytes, bytes]] = field(default_factory=dict)
     holds: dict[tuple[bytes, int], Hold] = field(default_factory=dict)
+    groups: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
 
     def welcome(self, node: bytes, opening: bytes, device: str, now_s: int) -> Account:
         """Note a contributor; one that is known keeps its first word. Raises BillRefused for one too many."""
@@ -138,6 +142,7 @@ class Tab:
             self.holds[node, round_] = hold_of(certificate, drawn, flop, now_s)
         else:
             self._count(account, flop)
+        self._note_group(round_, group.peers)
 
     def held(self, node: bytes) -> list[Hold]:
         """The rounds of `node` that wait for a check."""
@@ -185,6 +190,14 @@ class Tab:
         while len(self.places) > ROUNDS_KEPT:
             del self.places[min(self.places)]
 
+    def _note_group(self, round_: int, peers: tuple[bytes, ...]) -> None:
+        """Who made a round: whom the next one's data is cut among, and whose word counts for which data that is."""
+        self.groups[round_] = peers
+        needed = {each for hold in self.holds.values() for each in (hold.round - 1, hold.round)}
+        kept = needed.union(sorted(self.groups)[-GROUPS_KEPT:])
+        for spare in [*(self.groups.keys() - kept), *sorted(self.groups.keys() & kept)[:-GROUPS_MAX]]:
+            del self.groups[spare]
+
     def due(self, node: bytes, allotted: int, peak: int, now_s: int) -> Due:
         """What the next voucher of `node` is to say. peak: GFLOP/s of its device class at most."""
         account = self.accounts[node]
@@ -207,12 +220,16 @@ class Tab:
         ]  # fmt: skip
         places: list[Value] = [[round_, *place] for round_, place in sorted(self.places.items())]
         holds: list[Value] = [[node, hold.to_value()] for (node, _), hold in sorted(self.holds.items())]
-        return encode([self.terms.request, accounts, places, holds])
+        groups: list[Value] = [[round_, list(peers)] for round_, peers in sorted(self.groups.items())]
+        return encode([self.terms.request, accounts, places, holds, groups])
 
     @classmethod
     def from_bytes(cls, data: bytes, terms: Terms) -> Tab:
         """Raises MalformedMessage; BillRefused for the tab of another REQUEST."""
-        request, accounts, places, holds = fields(decode(data, bytes_max=TAB_BYTES_MAX), 4)
+        values = items(decode(data, bytes_max=TAB_BYTES_MAX), 5)
+        if len(values) == 4:
+            values = [*values, []]  # of a version that kept no groups
+        request, accounts, places, holds, groups = fields(values, 5)
         if hash_of(request) != terms.request:
             raise BillRefused("the tab of another request")
         tab = cls(terms)
@@ -237,6 +254,9 @@ class Tab:
             if hash_of(node) not in tab.accounts:
                 raise BillRefused("a tab that holds a round of nobody")
             tab.holds[hash_of(node), hold.round] = hold
+        for row in items(groups, GROUPS_MAX):
+            round_, peers = fields(row, 2)
+            tab.groups[number(round_, ROUND_MAX)] = tuple(hash_of(peer) for peer in items(peers, MEMBERS_MAX))
         return tab
 
 
