@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 
 from tests.unit.swarm.made import KEYS, Wires, certificate, digest
 from ubcp_p2p.codec import MalformedMessage, Value, decode, encode
-from ubcp_p2p.errors import UbcpError
+from ubcp_p2p.errors import LocalIOError, UbcpError
 from ubcp_p2p.ledger.activity import Asked
 from ubcp_p2p.ledger.chain import NodeChain
 from ubcp_p2p.ledger.entry import ZERO, Request, Voucher, voucher_digest
 from ubcp_p2p.ledger.state import AllotFact, RequestFact
 from ubcp_p2p.models.cost import UNIT_FLOP, cost_of
 from ubcp_p2p.models.recipe import load_recipe
-from ubcp_p2p.peer.paying.contributor import ALLOT_S, BILLS_MAX, DRAWN_ROUNDS, DRAWN_S, Contributor, Job
-from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore
+from ubcp_p2p.peer.paying.contributor import Contributor
+from ubcp_p2p.peer.paying.owed import ALLOT_S, BILLS_MAX, DRAWN_ROUNDS, DRAWN_S, PAUSE_S, PAUSE_S_MAX, Owed
+from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore, NotYet
 from ubcp_p2p.peer.paying.wire import PROTOCOL, Promise, Statement, What, answer, answered, asked, question, refusal
 from ubcp_p2p.swarm.frames import Stream
 
@@ -73,7 +74,10 @@ class Till:
         self.wires = Wires()
         self.stopped: list[str] = []
         self.billed, self.held = 0, 0
-        self.refused: Value | None = None
+        self.refused: Value | None = None  # what is said to bills instead
+        self.refuses: set[bytes] = set()  # these bills alone
+        self.asked: list[bytes] = []
+        self.greetings = 0
         self._pay, self._key = pay, key
         self.books = books()
         ledger: Any = SimpleNamespace(charters=self.books.charters, read=self._read)
@@ -91,9 +95,14 @@ class Till:
         return self
 
     async def _serve(self, stream: Stream) -> None:
-        what, request, _ = asked(await stream.receive(timeout_s=5.0))
+        what, request, payload = asked(await stream.receive(timeout_s=5.0))
         assert request == ASKED.id
-        if what in (What.BILL, What.AGAIN) and self.refused is not None:
+        self.greetings += what is What.HELLO
+        if what is What.BILL:
+            self.asked.append(payload)
+        if payload in self.refuses:
+            await stream.send(refusal(BillRefused("not on the line")), timeout_s=5.0)
+        elif what in (What.BILL, What.AGAIN) and self.refused is not None:
             await stream.send(self.refused, timeout_s=5.0)
         elif what in (What.BILL, What.AGAIN):
             self.billed += what is What.BILL
@@ -103,13 +112,25 @@ class Till:
         else:
             await stream.send(answer(b""), timeout_s=5.0)
 
-    async def rounds(self, count: int) -> None:
+    def trains(self, count: int) -> list[bytes]:
+        """So many rounds are made; their bills."""
+        done = []
         for round_ in range(count):
             made = certificate([ME, OTHER], [ME, OTHER], round_=round_)
             members = tuple(seat._replace(weight=COST.samples_per_round) for seat in made.group.members)
-            self.contributor.on_round([ASKED.id], replace(made, group=replace(made.group, members=members)))
-            (job,) = self.contributor.jobs()
-            await self.contributor._bill(job)
+            whole = replace(made, group=replace(made.group, members=members))
+            self.contributor.on_round([ASKED.id], whole)
+            done.append(whole.to_bytes())
+        return done
+
+    async def bills(self) -> None:
+        (job,) = self.contributor.jobs()
+        await self.contributor._bill(job)
+
+    async def rounds(self, count: int) -> None:
+        for _ in range(count):
+            self.trains(1)
+            await self.bills()
 
 
 @pytest.mark.asyncio
@@ -231,6 +252,139 @@ async def test_a_paymaster_that_is_away_costs_no_bill_until_the_limit(tmp_path: 
 
 
 @pytest.mark.asyncio
+async def test_a_bill_that_is_refused_costs_no_other(tmp_path: Path) -> None:
+    till = await Till(tmp_path, voucher).open()
+    job = till.contributor.work_for(ASKED, RECIPE)
+    done = till.trains(5)
+    till.refuses = {done[0], done[2]}
+    await till.bills()
+    assert (till.asked, till.billed, list(job.bills)) == (done, 3, [])
+    assert job.credits == 3 * ROUND_FLOP // UNIT_FLOP
+
+
+@pytest.mark.asyncio
+async def test_a_voucher_that_is_none_costs_no_other_bill(tmp_path: Path) -> None:
+    till = await Till(
+        tmp_path, lambda rounds: voucher(rounds, contributor=(OTHER if rounds == 1 else ME).public)
+    ).open()
+    job = till.contributor.work_for(ASKED, RECIPE)
+    done = till.trains(3)
+    await till.bills()
+    assert (till.asked, list(job.bills)) == (done[:1], done[1:])
+    assert "not ours" in job.words
+    await till.bills()
+    assert (till.asked, list(job.bills)) == (done, [])
+
+
+@pytest.mark.asyncio
+async def test_a_question_that_is_refused_costs_no_bill(tmp_path: Path) -> None:
+    """How do I stand? Nothing was billed yet. A round is committed meanwhile."""
+    till = await Till(tmp_path, voucher).open()
+    job = till.contributor.work_for(ASKED, RECIPE)
+    job.held, job.greeted = 1, True
+    done: list[bytes] = []
+
+    async def refuses(stream: Stream) -> None:
+        await stream.receive(timeout_s=5.0)
+        done.extend(till.trains(1))
+        await stream.send(refusal(BillRefused("nothing was billed yet")), timeout_s=5.0)
+
+    await till.wires.node(PAYMASTER).handle(PROTOCOL, refuses)
+    await till.bills()
+    assert list(job.bills) == done != []
+
+
+@pytest.mark.asyncio
+async def test_not_now_is_asked_again_and_more_and_more_seldom(tmp_path: Path) -> None:
+    till = await Till(tmp_path, voucher).open()
+    job = till.contributor.work_for(ASKED, RECIPE)
+    till.refused = refusal(NotYet("no lease of this node on that request holds now"))
+    done = till.trains(2)
+    for _ in range(2):
+        await till.bills()  # the second time it is too early
+    assert (till.asked, list(job.bills)) == (done[:1], done)
+    assert "no lease" in job.words
+    job.not_before_s, till.refused = 0.0, None
+    await till.bills()
+    assert (till.asked, till.greetings, list(job.bills)) == ([done[0], *done], 2, [])
+    assert job.pause_s == PAUSE_S
+    for _ in range(20):
+        job.put_off(100.0)
+    assert (job.pause_s, job.not_before_s) == (PAUSE_S_MAX, 100.0 + PAUSE_S_MAX)
+
+
+@pytest.mark.asyncio
+async def test_what_a_payer_owes_survives_a_restart(tmp_path: Path) -> None:
+    till = await Till(tmp_path, lambda rounds: voucher(rounds, paid=0)).open()
+    job = till.contributor.work_for(ASKED, RECIPE)
+    await till.rounds(3)
+    assert (till.stopped, job.unpaid_rounds(0.0)) == ([], 3)
+    again = await Till(tmp_path, lambda rounds: voucher(rounds, paid=0)).open()
+    assert again.contributor.work_for(ASKED, RECIPE).unpaid_rounds(0.0) == 3
+    await again.rounds(1)
+    assert "the work of 4 rounds is not in the paymaster's voucher" in again.stopped[0]
+    third = await Till(tmp_path, lambda rounds: voucher(rounds, paid=0)).open()
+    third.contributor.work_for(ASKED, RECIPE)
+    await third.bills()
+    assert third.stopped  # without one round more
+
+
+@pytest.mark.asyncio
+async def test_bills_that_a_paymaster_has_not_heard_survive_a_restart_and_its_pay_is_taken(tmp_path: Path) -> None:
+    tmp_path.joinpath("mine").mkdir()
+    till = Till(tmp_path / "mine", voucher)
+    till.contributor.work_for(ASKED, RECIPE)
+    await till.rounds(5)  # nobody is there, and that is too much
+    assert len(till.stopped) == 1
+    again = await Till(tmp_path / "mine", voucher).open()
+    job = again.contributor.work_for(ASKED, RECIPE)
+    assert len(job.bills) == 5
+    await again.bills()
+    assert (again.billed, again.stopped, job.unpaid_rounds(0.0)) == (5, [], 0)
+    assert job.credits == 5 * ROUND_FLOP // UNIT_FLOP
+
+
+@pytest.mark.asyncio
+async def test_who_was_barred_is_owed_nothing_after_a_restart(tmp_path: Path) -> None:
+    till = await Till(tmp_path, lambda rounds: voucher(rounds, paid=0)).open()
+    till.contributor.work_for(ASKED, RECIPE)
+    await till.rounds(2)
+    till.refused = refusal(NothingMore("round 1 was no honest work"))
+    await till.rounds(1)
+    job = Till(tmp_path, voucher).contributor.work_for(ASKED, RECIPE)
+    assert (job.unpaid_rounds(0.0), list(job.bills)) == (0, [])
+
+
+def test_what_is_owed_comes_back_with_the_age_of_what_waits() -> None:
+    job = Owed(ASKED, ALL_CHECKED, COST, held=7)
+    for number in range(BILLS_MAX + 1):
+        job.work(b"bill %d" % number, 1000, 50.0, drawn=number % 2 == 0)
+    again = Owed(ASKED, ALL_CHECKED, COST)
+    again.recall(job.to_bytes(60.0, 1000.0), 5.0, 1030.0)
+    assert (again.done, again.rounds, again.held, again.bills) == (job.done, job.rounds, 7, job.bills)
+    assert list(again.drawn) == [(5.0 - 40.0, flop) for _, flop in job.drawn]
+    future = Owed(ASKED, ALL_CHECKED, COST)
+    future.recall(job.to_bytes(60.0, 1000.0), 5.0, 900.0)  # a clock that was set back
+    assert all(at_s == 5.0 for at_s, _ in future.drawn)
+    with pytest.raises(MalformedMessage, match="another request"):
+        Owed(ASKED._replace(id=digest("other")), RECIPE, COST).recall(job.to_bytes(60.0, 1000.0), 0.0, 0.0)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_what_is_owed_or_refused(data: bytes) -> None:
+    job = Owed(ASKED, RECIPE, COST)
+    with pytest.raises(MalformedMessage):
+        job.recall(data, 0.0, 0.0)
+    assert job == Owed(ASKED, RECIPE, COST)
+
+
+def test_a_file_that_cannot_be_read_stops_nobody(tmp_path: Path) -> None:
+    (tmp_path / f"{ASKED.id.hex()}.owed").write_bytes(b"\x90")
+    job = Till(tmp_path, voucher).contributor.work_for(ASKED, RECIPE)
+    assert job.unpaid_rounds(0.0) == 0
+
+
+@pytest.mark.asyncio
 async def test_rounds_that_wait_for_their_checks_are_not_counted_against_the_payer(tmp_path: Path) -> None:
     till = await Till(tmp_path, lambda rounds: voucher(rounds, paid=0)).open()
     till.held = 128
@@ -254,7 +408,7 @@ async def test_who_says_to_hold_rounds_that_were_not_drawn_is_not_believed(tmp_p
 
 
 def test_held_rounds_may_be_young_or_few() -> None:
-    job = Job(ASKED, ALL_CHECKED, COST, held=100)
+    job = Owed(ASKED, ALL_CHECKED, COST, held=100)
     job.drawn.extend((float(second), 1) for second in range(60))
     assert job.waiting(59.0) == 60
     assert job.waiting(DRAWN_S + 29.5) == 30
@@ -268,7 +422,7 @@ async def test_a_contributor_that_is_barred_stops_at_once(tmp_path: Path) -> Non
     till = await Till(tmp_path, voucher).open()
     job = till.contributor.work_for(ASKED, RECIPE)
     await till.rounds(2)
-    till.refused = refusal("round 1 was no honest work", final=True)
+    till.refused = refusal(NothingMore("round 1 was no honest work"))
     await till.rounds(1)
     assert "no honest work" in till.stopped[0]
     assert (len(job.bills), job.credits) == (0, 2 * ROUND_FLOP // UNIT_FLOP)
@@ -290,9 +444,17 @@ def test_messages_come_back() -> None:
     assert asked(over(question(What.BILL, ASKED.id, b"x"))) == (What.BILL, ASKED.id, b"x")
     assert answered(over(answer(b"y"))) == b"y"
     with pytest.raises(BillRefused, match="says: no"):
-        answered(over(refusal("no")))
+        answered(over(refusal(BillRefused("no"))))
     with pytest.raises(NothingMore, match="says: no"):
-        answered(over(refusal("no", final=True)))
+        answered(over(refusal(NothingMore("no"))))
+    for error in (NotYet("later"), LocalIOError("later", hint="")):  # a full disk is no fault of the bill
+        with pytest.raises(NotYet, match="says: later"):
+            answered(over(refusal(error)))
+    with pytest.raises(BillRefused) as refused:
+        answered(over(refusal(MalformedMessage("no certificate"))))
+    assert type(refused.value) is BillRefused
+    with pytest.raises(MalformedMessage):
+        answered(over([4, "no"]))
     with pytest.raises(MalformedMessage):
         asked(over([4, ASKED.id, b""]))
     made = voucher(5)

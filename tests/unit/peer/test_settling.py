@@ -108,7 +108,7 @@ class Office:
         except NetworkError:
             raise
         except UbcpError as error:
-            await stream.send(refusal(error.message), timeout_s=ANSWER_S)
+            await stream.send(refusal(error), timeout_s=ANSWER_S)
 
     async def report(self, verdict: Verdict, blob: bytes | None = None, *, who: Any = B) -> None:
         """A validator's report, as its Reporter sends it. Raises what the validator is told."""
