@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +26,7 @@ from ubcp_p2p.peer.paying.report import Report
 from ubcp_p2p.peer.paying.reporter import Reporter
 from ubcp_p2p.peer.paying.settling import FALSE_REPORTS_MAX, Settler
 from ubcp_p2p.peer.paying.tab import BillRefused, Tab, Terms
+from ubcp_p2p.peer.paying.uploads import Place, Uploads
 from ubcp_p2p.peer.paying.verifier import CannotJudge
 from ubcp_p2p.peer.paying.wire import ANSWER_S, PROTOCOL, asked, refusal
 from ubcp_p2p.swarm.frames import Stream
@@ -77,14 +79,24 @@ class Office:
         tab.meter(A.public, self.certificate, leased, drawn, self.now_s)
         self.job = Job(terms, RECIPE, tab, {}, 100)
         self.kept = tab.to_bytes()
+        self.uploads = Uploads(folder / "desk")
+        self.owed, self.opening = asyncio.Event(), asyncio.Event()  # B is; both were asked to open
+        self.asked: set[bytes] = set()
+        self.gate: asyncio.Event | None = None  # what a judge waits for
+        self.judging = self.judging_most = 0
         ledger: Any = SimpleNamespace(keep=self._keep_blob)
         node: Any = self.wires.node(PAYMASTER)
-        self.settler = Settler(node, ledger, self, folder / "desk", self._settled, clock=lambda: self.now_s)  # type: ignore[arg-type]
+        self.settler = Settler(node, ledger, self, self.uploads, self._settled, clock=lambda: self.now_s)  # type: ignore[arg-type]
         self.said: list[bytes] = []
 
     async def judge(self, *arguments: object) -> Verdict:
         """As Verifier.judge."""
         self.judged += 1
+        self.judging += 1
+        self.judging_most = max(self.judging, self.judging_most)
+        if self.gate is not None:
+            await self.gate.wait()
+        self.judging -= 1
         if self.verdict is None:
             raise CannotJudge("no data")
         return self.verdict
@@ -95,6 +107,14 @@ class Office:
 
     async def _settled(self, job: Job, node: bytes) -> None:
         self.kept = job.tab.to_bytes()
+        if node == B.public:
+            self.owed.set()
+
+    def also_b(self) -> None:
+        """A round of B is on hold, too."""
+        leased = frozenset(key.public for key in (A, B, C))
+        self.job.tab.welcome(B.public, digest("opening of B"), "cpu", 0)
+        self.job.tab.meter(B.public, self.certificate, leased, Draw(B.public, None, (0,)), self.now_s)
 
     async def open(self) -> Office:
         await self.wires.node(PAYMASTER).handle(PROTOCOL, self._serve)
@@ -125,14 +145,19 @@ class Office:
         for (node, _), hold in list(self.job.tab.holds.items()):
             await self.settler._settle(self.job, node, hold, ending=ending)
 
-    async def opens(self, data: bytes = b"an opening") -> None:
+    async def opens(self, data: bytes = b"an opening", *, who: Any = A, after: asyncio.Event | None = None) -> None:
         """A opens its trail to whoever asks."""
 
         async def opened(trail: bytes, stretch: int, whole: bool) -> bytes:
             assert whole
+            self.asked.add(who.public)
+            if len(self.asked) == 2:
+                self.opening.set()
+            if after is not None:
+                await after.wait()
             return data
 
-        node: Any = self.wires.node(A)
+        node: Any = self.wires.node(who)
         await Openings(node, RUN, shape_of(RECIPE).bytes_max(), opened, lambda *asked_: True).open()
 
     def state(self) -> tuple[str, int]:
@@ -214,6 +239,38 @@ async def test_a_validator_that_accuses_falsely_again_and_again_is_asked_for_no_
     await office.report(LIE, b"junk")
     assert office.state() == ("OWN_LOOK", 0)
     assert not (tmp_path / "desk").exists()
+
+
+@pytest.mark.asyncio
+async def test_evidence_that_was_found_to_convict_just_before_a_restart_convicts(tmp_path: Path) -> None:
+    office = await Office(tmp_path, weight=BATCH + 1).open()
+    blob = office.lie()
+    await office.report(Verdict(Finding.COUNT, 0, "17 samples"), blob)
+    place = Place(ASKED.id, A.public, 0)
+    office.uploads.keep(place, hashlib.sha256(blob).digest())
+    await office.look()
+    assert office.state() == ("barred", 0)
+    assert office.uploads.kept(hashlib.sha256(blob).digest()).read_bytes() == blob
+
+
+@pytest.mark.asyncio
+async def test_evidence_that_is_gone_is_not_held_against_its_validator(tmp_path: Path) -> None:
+    office = await Office(tmp_path).open()
+    await office.report(LIE, b"junk")
+    office.uploads.drop(Place(ASKED.id, A.public, 0))
+    await office.look()
+    assert (office.state(), office.job.false_reports) == (("OWN_LOOK", 0), {})
+
+
+@pytest.mark.asyncio
+async def test_evidence_of_a_round_that_was_settled_otherwise_is_deleted(tmp_path: Path) -> None:
+    office = await Office(tmp_path).open()
+    await office.opens()
+    office.verdict = HONEST
+    await office.report(LIE, b"junk")
+    hold = office.job.tab.holds[A.public, 0]
+    await office.settler._look(office.job, A.public, hold)
+    assert (office.state(), list((tmp_path / "desk").iterdir())) == (("owed", 1), [])
 
 
 @pytest.mark.asyncio

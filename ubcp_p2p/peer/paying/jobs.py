@@ -6,13 +6,15 @@ Two copies of one tab would pay twice, or forget what one of them has promised.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+import logging
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.files import atomic_write, read_limited
-from ubcp_p2p.ledger.entry import Request
+from ubcp_p2p.ledger.entry import ZERO, Request
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.models.cost import cost_of
 from ubcp_p2p.models.recipe import Recipe, run_id
@@ -23,6 +25,8 @@ from ubcp_p2p.peer.paying.tab import TAB_BYTES_MAX, BillRefused, NotYet, Tab, Te
 
 if TYPE_CHECKING:
     from ubcp_p2p.swarm.ledger import LiveLedger
+
+log = logging.getLogger(__name__)
 
 JOBS_MAX: Final = 256
 FETCHES_MAX: Final = 8  # recipes that are asked of peers at one time: anybody may name this node in a REQUEST
@@ -73,6 +77,16 @@ class Jobs:
         job.unkept = True
         await asyncio.to_thread(atomic_write, self.path(job.request), job.tab.to_bytes())
         job.unkept = False
+
+    def on_disk(self) -> Iterator[tuple[bytes, Tab]]:
+        """All tabs by REQUEST, without what the ledger says of them; one that cannot be read is left out."""
+        for path in self._folder.glob("*.tab"):
+            try:
+                request = bytes.fromhex(path.stem)
+                terms = Terms(request, ZERO, 0, 0, 0, 0, 0)
+                yield request, Tab.from_bytes(read_limited(path, bytes_max=TAB_BYTES_MAX), terms)
+            except (UbcpError, ValueError, FileNotFoundError) as error:
+                log.warning("%s is not read: %s", path, error)
 
     def path(self, request: bytes) -> Path:
         """Of its tab."""

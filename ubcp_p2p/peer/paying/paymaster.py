@@ -30,6 +30,7 @@ from ubcp_p2p.peer.paying.leased import leased_of
 from ubcp_p2p.peer.paying.settling import Settler
 from ubcp_p2p.peer.paying.share import capped, limit_of
 from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore, NotYet, allotment
+from ubcp_p2p.peer.paying.uploads import Place, Uploads
 from ubcp_p2p.peer.paying.verifier import Verifier
 from ubcp_p2p.peer.paying.wire import (
     ANSWER_S,
@@ -86,11 +87,13 @@ class Paymaster:
         self._closer = Closer(ledger, key.public, self._jobs, clock=clock)
         self._book = Book(key.public)
         verifier = Verifier(network, training, folder / "verifying")
-        self._settler = Settler(network, ledger, verifier, folder / "evidence", self._settled, clock=clock)
+        self._uploads = Uploads(folder / "evidence")
+        self._settler = Settler(network, ledger, verifier, self._uploads, self._settled, clock=clock)
 
     async def serve(self) -> None:
         """Answer contributors until cancelled; settle what waits for checks, and close what is over."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await asyncio.to_thread(self._sweep)
         await self._network.handle(PROTOCOL, self._serve)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -99,6 +102,11 @@ class Paymaster:
         finally:
             await self._network.unhandle(PROTOCOL)
             await self._jobs.close()
+
+    def _sweep(self) -> None:
+        """Evidence that was coming when the node ended, and that no round waits for."""
+        held = self._jobs.on_disk()
+        self._uploads.sweep([Place(request, *key) for request, tab in held for key in tab.holds])
 
     async def _keep_closing(self) -> None:
         while True:
@@ -118,7 +126,7 @@ class Paymaster:
             return []
         rows = []
         for node, account in sorted(job.tab.accounts.items()):
-            proof = self._folder / "evidence" / f"{account.proof.hex()}.evidence"
+            proof = self._uploads.kept(account.proof)
             rows.append(
                 {
                     "node": node.hex(), "waiting": len(job.tab.held(node)), "withheld": account.withheld,

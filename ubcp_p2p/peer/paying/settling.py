@@ -7,30 +7,28 @@ of a round is on the disk before it is told.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import NetworkError, TrainingError, UbcpError
-from ubcp_p2p.files import keep_newest, read_limited
 from ubcp_p2p.ledger.export import BLOB_BYTES_MAX
 from ubcp_p2p.peer.paying.holding import Hold, Stage, is_overdue
 from ubcp_p2p.peer.paying.job import Job
 from ubcp_p2p.peer.paying.report import EVIDENCE_BYTES_MAX, Report
 from ubcp_p2p.peer.paying.tab import BillRefused
+from ubcp_p2p.peer.paying.uploads import Place, Uploads
 from ubcp_p2p.peer.paying.verifier import CannotJudge, Verifier
 from ubcp_p2p.peer.paying.wire import ANSWER_S, answer
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.exchange import LINK_BYTES_PER_S_MIN
-from ubcp_p2p.swarm.openings import STALL_S, Openings
+from ubcp_p2p.swarm.openings import Openings
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Claim, Finding, Verdict
-from ubcp_p2p.verification.evidence import EVIDENCE_KEPT, Evidence, bytes_max, claim_of
+from ubcp_p2p.verification.evidence import Evidence, bytes_max, claim_of
 
 if TYPE_CHECKING:
     from ubcp_p2p.swarm.frames import Stream
@@ -40,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0
+ASKING_MAX: Final = 4  # contributors that are asked, or whose opening waits to be judged: one has up to 512 MiB
+TASKS_MAX: Final = 256  # contributors with rounds that are settled, or wait for their turn
 ASK_S: Final = 30.0
 ASK_PAUSES_S: Final = (2.0, 5.0)
 FALSE_REPORTS_MAX: Final = 3  # of one validator and REQUEST; its word against others is then no reason to look
@@ -48,17 +48,15 @@ Settled = Callable[[Job, bytes], Awaitable[None]]
 
 
 class Settler:
-    """settled: keeps a job's tab, and promises what is owed to the node now. folder: for evidence.
-
-    clock: Unix seconds.
-    """
+    """settled: keeps a job's tab, and promises what is owed to the node now. clock: Unix seconds."""
 
     def __init__(
-        self, network: Network, ledger: LiveLedger, verifier: Verifier, folder: Path, settled: Settled,
+        self, network: Network, ledger: LiveLedger, verifier: Verifier, uploads: Uploads, settled: Settled,
         *, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        self._network, self._ledger, self._verifier, self._folder = network, ledger, verifier, folder
+        self._network, self._ledger, self._verifier, self._uploads = network, ledger, verifier, uploads
         self._settled, self._clock = settled, clock
+        self._judging, self._asking = asyncio.Semaphore(1), asyncio.Semaphore(ASKING_MAX)  # a judge is a process
 
     # -- what validators say ----------------------------------------------------------------------------------------
 
@@ -66,23 +64,25 @@ class Settler:
         """One report, and its evidence where it is wanted. Raises BillRefused, MalformedMessage, NetworkError."""
         report = Report.from_bytes(payload, stream.peer)
         key = report.peer, report.round
+        place = Place(job.request, *key)
         async with job.lock:
             wanted = await self._take(job, report, stream.peer)
-        await stream.send(answer(int(wanted)), timeout_s=ANSWER_S)
         if not wanted:
+            await stream.send(answer(0), timeout_s=ANSWER_S)
             return
-        data = bytearray(report.size)
-        with memoryview(data) as view:
-            async with asyncio.timeout(STALL_S + report.size / LINK_BYTES_PER_S_MIN):
-                await stream.receive_block(view, stall_s=STALL_S)
-        if hashlib.sha256(data).digest() != report.evidence:
-            raise MalformedMessage("the evidence does not have the hash that was reported")
-        await asyncio.to_thread(keep_newest, self._path(report.evidence), bytes(data), EVIDENCE_KEPT)
-        async with job.lock:
-            hold = job.tab.holds.get(key)
-            if hold is not None and hold.stage == Stage.REPORT:
-                job.tab.holds[key] = replace(hold, stage=Stage.EVIDENCE, evidence=report.evidence)
-                await self._settled(job, report.peer)
+        with self._uploads.room(place, stream.peer):
+            try:
+                await stream.send(answer(1), timeout_s=ANSWER_S)
+                await self._uploads.receive(place, stream, report)
+                async with job.lock:
+                    hold = job.tab.holds.get(key)
+                    if hold is not None and hold.stage == Stage.REPORT:
+                        job.tab.holds[key] = replace(hold, stage=Stage.EVIDENCE, evidence=report.evidence)
+                        await self._settled(job, report.peer)
+            finally:
+                hold = job.tab.holds.get(key)
+                if hold is None or hold.stage != Stage.EVIDENCE:
+                    self._uploads.drop(place)
         await stream.send(answer(0), timeout_s=ANSWER_S)
 
     async def _take(self, job: Job, report: Report, validator: bytes) -> bool:
@@ -112,57 +112,88 @@ class Settler:
     # -- what is looked at here -------------------------------------------------------------------------------------
 
     async def serve(self, jobs: Callable[[], Iterable[Job]], slice_now: Callable[[], int]) -> None:
-        """Settle what can be settled, one round at a time, until cancelled."""
-        while True:
-            for job in list(jobs()):
-                for key, hold in list(job.tab.holds.items()):
-                    node = key[0]
-                    if job.tab.holds.get(key) != hold:  # settled meanwhile
-                        continue
-                    try:
-                        await self._settle(job, node, hold, ending=slice_now() > job.expiry)
-                    except UbcpError as error:
-                        log.warning("round %d of %s is not settled: %s", hold.round, short(node), error.message)
-                    except Exception:  # a bug: the others are paid
-                        log.exception("round %d of %s is not settled", hold.round, short(node))
-            await asyncio.sleep(LOOK_S)
+        """Settle what can be settled until cancelled: a contributor that is slow delays its own rounds alone."""
+        under_way: dict[tuple[bytes, bytes], asyncio.Task[None]] = {}  # by REQUEST and contributor
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                under_way = {who: task for who, task in under_way.items() if not task.done()}
+                for job in jobs():
+                    ending = slice_now() > job.expiry
+                    due = {node for (node, _), hold in job.tab.holds.items() if self._is_due(job, hold, ending=ending)}
+                    for node in due:
+                        who = job.request, node
+                        if who not in under_way and len(under_way) < TASKS_MAX:
+                            under_way[who] = tasks.create_task(self._settle_all(job, node, ending=ending))
+                await asyncio.sleep(LOOK_S)
+
+    async def _settle_all(self, job: Job, node: bytes, *, ending: bool) -> None:
+        with job.in_use():
+            for hold in job.tab.held(node):
+                if job.tab.holds.get((node, hold.round)) != hold:  # settled meanwhile
+                    continue
+                try:
+                    await self._settle(job, node, hold, ending=ending)
+                except UbcpError as error:
+                    log.warning("round %d of %s is not settled: %s", hold.round, short(node), error.message)
+                except Exception:  # a bug: the others are paid
+                    log.exception("round %d of %s is not settled", hold.round, short(node))
+
+    def _is_due(self, job: Job, hold: Hold, *, ending: bool) -> bool:
+        newest = max(job.tab.places, default=hold.round)
+        return hold.stage != Stage.REPORT or is_overdue(hold, newest, int(self._clock()), ending=ending)
 
     async def _settle(self, job: Job, node: bytes, hold: Hold, *, ending: bool) -> None:
-        newest = max(job.tab.places, default=hold.round)
+        if not self._is_due(job, hold, ending=ending):
+            return
         if hold.stage == Stage.EVIDENCE:
             await self._weigh(job, node, hold)
-        elif hold.stage == Stage.OWN_LOOK or is_overdue(hold, newest, int(self._clock()), ending=ending):
-            await self._look(job, node, hold)
+        else:
+            async with self._asking:
+                await self._look(job, node, hold)
 
     async def _weigh(self, job: Job, node: bytes, hold: Hold) -> None:
         """A validator's evidence: it convicts, or the validator was wrong."""
-        path = self._path(hold.evidence)
-        try:
-            blob = await asyncio.to_thread(read_limited, path, bytes_max=EVIDENCE_BYTES_MAX)
-            evidence = await asyncio.to_thread(Evidence.from_bytes, blob, job.recipe, shape_of(job.recipe))
-            if (evidence.card.run_id, evidence.card.peer, evidence.card.trail) != (job.terms.run_id, node, hold.trail):
-                raise MalformedMessage("evidence of another card")
-            verdict = claim_of(evidence.card, job.recipe)
-            if isinstance(verdict, Claim):
-                group = job.tab.groups.get(hold.round, ())
-                verdict = await self._verifier.judge(job.recipe, verdict, evidence.members, evidence.opening, group)
-        except CannotJudge as error:
-            await self._decide(job, node, hold, f"it was accused, which cannot be verified here: {error.message}")
-            return
-        except (UbcpError, OSError) as error:  # OSError: the file is gone
-            verdict = Verdict(Finding.UNOPENED, 0, str(error))
+        place = Place(job.request, node, hold.round)
+        async with self._judging:
+            blob = await asyncio.to_thread(self._uploads.read, place, hold.evidence)
+            if blob is None:
+                await self._look_instead(job, node, hold)
+                return
+            try:
+                verdict = await self._verdict_on(job, node, hold, blob)
+            except CannotJudge as error:
+                words = f"it was accused, which cannot be verified here: {error.message}"
+                await self._decide(job, node, hold, words)
+                return
+            except UbcpError as error:
+                verdict = Verdict(Finding.UNOPENED, 0, error.message)
         if verdict.is_lie:
             if len(blob) <= BLOB_BYTES_MAX:
                 await self._ledger.keep(blob)
+            await asyncio.to_thread(self._uploads.keep, place, hold.evidence)
             await self._bar(job, node, hold, verdict, hold.evidence)
             return
-        await asyncio.to_thread(path.unlink, missing_ok=True)
         log.warning(
             "what %s sent against %s is no evidence: %s", short(hold.validator or b""), short(node), verdict.words
         )
+        if hold.validator is not None:
+            job.false_reports[hold.validator] = job.false_reports.get(hold.validator, 0) + 1
+        await self._look_instead(job, node, hold)
+
+    async def _verdict_on(self, job: Job, node: bytes, hold: Hold, blob: bytes) -> Verdict:
+        """Raises CannotJudge; MalformedMessage where it is no evidence against this round."""
+        evidence = await asyncio.to_thread(Evidence.from_bytes, blob, job.recipe, shape_of(job.recipe))
+        if (evidence.card.run_id, evidence.card.peer, evidence.card.trail) != (job.terms.run_id, node, hold.trail):
+            raise MalformedMessage("evidence of another card")
+        verdict = claim_of(evidence.card, job.recipe)
+        if isinstance(verdict, Claim):
+            group = job.tab.groups.get(hold.round, ())
+            verdict = await self._verifier.judge(job.recipe, verdict, evidence.members, evidence.opening, group)
+        return verdict
+
+    async def _look_instead(self, job: Job, node: bytes, hold: Hold) -> None:
         async with job.lock:
-            if hold.validator is not None:
-                job.false_reports[hold.validator] = job.false_reports.get(hold.validator, 0) + 1
+            self._uploads.drop(Place(job.request, node, hold.round))
             if job.tab.holds.get((node, hold.round)) == hold:
                 job.tab.holds[node, hold.round] = replace(hold, stage=Stage.OWN_LOOK)
                 await self._settled(job, node)
@@ -184,7 +215,8 @@ class Settler:
                 break
             try:
                 members, group = job.tab.groups.get(hold.round - 1), job.tab.groups.get(hold.round, ())
-                verdict = await self._verifier.judge(recipe, claim, members, opening, group)
+                async with self._judging:
+                    verdict = await self._verifier.judge(recipe, claim, members, opening, group)
             except CannotJudge as error:
                 await self._decide(job, node, hold, f"it cannot be checked here: {error.message}")
                 return
@@ -198,6 +230,7 @@ class Settler:
             log.warning("round %d of %s is not paid: %s", hold.round, short(node), verdict.words)
             async with job.lock:
                 job.tab.withhold(node, hold.round, f"round {hold.round} is not paid: {verdict.words}")
+                self._uploads.drop(Place(job.request, node, hold.round))
                 await self._settled(job, node)
 
     async def _ask(self, job: Job, node: bytes, hold: Hold, stretch: int) -> bytes:
@@ -216,6 +249,7 @@ class Settler:
         """The round is owed; words: what stays open."""
         async with job.lock:
             job.tab.release(node, hold.round)
+            self._uploads.drop(Place(job.request, node, hold.round))
             if words:
                 log.warning("round %d of %s is paid unchecked: %s", hold.round, short(node), words)
                 job.tab.accounts[node].words = f"round {hold.round}: {words}"[:300]
@@ -226,11 +260,10 @@ class Settler:
         words = f"round {hold.round} was no honest work ({verdict.finding}): {verdict.words[:140]}{shown}"
         log.warning("%s is not paid any more: %s", short(node), words)
         async with job.lock:
+            for other in job.tab.held(node):
+                self._uploads.drop(Place(job.request, node, other.round))
             job.tab.bar(node, words, proof or bytes(32))
             await self._settled(job, node)
-
-    def _path(self, hash_: bytes) -> Path:
-        return self._folder / f"{hash_.hex()}.evidence"
 
 
 async def _no_opening(trail: bytes, stretch: int, whole: bool) -> bytes:
