@@ -19,10 +19,12 @@ from ubcp_p2p.ledger.writer import Writer
 from ubcp_p2p.models.cost import UNIT_FLOP, cost_of
 from ubcp_p2p.models.recipe import Recipe, load_recipe, run_id
 from ubcp_p2p.peer.config import TrainingConfig
+from ubcp_p2p.peer.paying.bill import Bill
 from ubcp_p2p.peer.paying.paymaster import Paymaster
 from ubcp_p2p.peer.paying.wire import PROTOCOL, Statement, What, answered, question
-from ubcp_p2p.swarm.quorum import Certificate, vote_digest
+from ubcp_p2p.swarm.quorum import Card, Certificate, vote_digest
 from ubcp_p2p.units import MICROCREDITS
+from ubcp_p2p.verification.draw import draws_of
 
 T = TypeVar("T")
 SHIPPED = load_recipe("shakespeare-nano")
@@ -141,9 +143,20 @@ class Shop:
         await self.ask(name, What.HELLO, DEVICE.encode(), number)
 
     async def bill(self, name: str, round_: int, number: int = 0, *, line: str = "") -> Statement:
-        return Statement.of(await self.ask(name, What.BILL, self.round(round_, number, line=line).to_bytes(), number))
+        return Statement.of(await self.ask(name, What.BILL, self.made_bill(name, round_, number, line), number))
 
-    def round(self, round_: int, number: int = 0, *, line: str = "") -> Certificate:
+    def made_bill(self, name: str, round_: int, number: int = 0, line: str = "") -> bytes:
+        """What the node of this name sends; with its card where a check is drawn, in the first round."""
+        certificate, key = self.round(round_, number, line), self.nodes[name].key
+        if key.public not in draws_of(certificate, self.recipe):
+            return Bill(certificate).to_bytes()
+        assert isinstance(key, NodeKey)
+        group = certificate.group
+        seat = next(seat for seat in group.members if seat.peer == key.public)
+        card = Card(group.run_id, round_, group.base_hash, key.public, seat.weight, seat.offer, 10, seat.trail)
+        return Bill(certificate, card.signed(key)).to_bytes()
+
+    def round(self, round_: int, number: int = 0, line: str = "") -> Certificate:
         """A full round of Ben's and Cid's nodes."""
         keys = [key for key in (self.nodes["ben"].key, self.nodes["cid"].key) if isinstance(key, NodeKey)]
         state = [digest(f"state {at}{line if at > round_ else ''}") for at in (round_, round_ + 1)]

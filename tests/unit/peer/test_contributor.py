@@ -23,10 +23,12 @@ from ubcp_p2p.ledger.entry import ZERO, Request, Voucher, voucher_digest
 from ubcp_p2p.ledger.state import AllotFact, RequestFact
 from ubcp_p2p.models.cost import UNIT_FLOP, cost_of
 from ubcp_p2p.models.recipe import load_recipe
+from ubcp_p2p.peer.paying.bill import Bill
 from ubcp_p2p.peer.paying.contributor import Contributor
 from ubcp_p2p.peer.paying.owed import ALLOT_S, BILLS_MAX, PAUSE_S, PAUSE_S_MAX
 from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore, NotYet
 from ubcp_p2p.peer.paying.wire import PROTOCOL, Promise, Statement, What, answer, answered, asked, question, refusal
+from ubcp_p2p.swarm.events import Committed
 from ubcp_p2p.swarm.frames import Stream
 
 ME, PAYMASTER, OTHER = KEYS[:3]
@@ -119,8 +121,8 @@ class Till:
             made = certificate([ME, OTHER], [ME, OTHER], round_=round_)
             members = tuple(seat._replace(weight=COST.samples_per_round) for seat in made.group.members)
             whole = replace(made, group=replace(made.group, members=members))
-            self.contributor.on_round([ASKED.id], whole)
-            done.append(whole.to_bytes())
+            self.contributor.on_round([ASKED.id], Committed(whole, None, ()))
+            done.append(Bill(whole).to_bytes())
         return done
 
     async def bills(self) -> None:

@@ -13,6 +13,7 @@ import pytest_asyncio
 from tests.support.shop import RECIPE, ROUND_UNITS, SHIPPED, Shop
 from ubcp_p2p.ledger.entry import Allot, Close
 from ubcp_p2p.peer.paying import jobs
+from ubcp_p2p.peer.paying.bill import Bill
 from ubcp_p2p.peer.paying.closing import Closer
 from ubcp_p2p.peer.paying.jobs import Jobs
 from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore, NotYet
@@ -77,7 +78,7 @@ async def test_what_a_full_disk_has_refused_is_asked_again_and_promised_then(ope
     kept = shop.tab().read_bytes()
     shop.tab().unlink()
     shop.tab().mkdir()  # nothing can be written there
-    for what, payload in ((What.BILL, shop.round(0).to_bytes()), (What.AGAIN, b"")):
+    for what, payload in ((What.BILL, shop.made_bill("ben", 0)), (What.AGAIN, b"")):
         with pytest.raises(NotYet, match="no plain file"):
             await shop.ask("ben", what, payload)
     shop.tab().rmdir()
@@ -188,6 +189,30 @@ async def test_rounds_that_wait_keep_a_request_in_memory_after_a_restart_too(
     assert job.request == shop.id()
     with pytest.raises(NotYet, match="as many requests"):
         await shop.hello("ben", 1)
+
+
+@pytest.mark.asyncio
+async def test_a_round_that_is_checked_is_billed_with_the_contributors_own_card(opens: Opens) -> None:
+    checked = SHIPPED.model_copy(update={"checks": SHIPPED.checks.model_copy(update={"rate": 1.0})})
+    shop = await opens(recipe=checked)
+    await shop.hello("ben")
+    for bill in (Bill(shop.round(0)).to_bytes(), shop.made_bill("cid", 0)):
+        with pytest.raises(BillRefused, match="does not have the card"):
+            await shop.ask("ben", What.BILL, bill)
+    with pytest.raises(BillRefused, match="expected 3 fields"):
+        await shop.ask("ben", What.BILL, shop.round(0).to_bytes())
+    assert (await shop.bill("ben", 0)).held == 1
+    (kept,) = (shop.folder / "paying" / "evidence").iterdir()
+    assert kept.read_bytes() == shop.made_bill("ben", 0)
+    await shop.restart()
+    shop.paymaster._sweep()
+    assert kept.exists()
+    with pytest.raises(BillRefused, match="does not have the card"):  # nor does it go away by asking again
+        await shop.ask("ben", What.BILL, Bill(shop.round(0)).to_bytes())
+    assert kept.read_bytes() == shop.made_bill("ben", 0)
+    kept.unlink()
+    await shop.bill("ben", 0)  # once more, after a disk was full
+    assert kept.exists()
 
 
 @pytest.mark.asyncio

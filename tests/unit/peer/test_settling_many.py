@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.peer.test_settling import ASKED, HONEST, LIE, PAYMASTER, RUN, A, B, Office
+from tests.unit.peer.test_settling import ASKED, HONEST, LIE, PAYMASTER, RUN, SILENT, A, B, Office
 from ubcp_p2p.peer.paying.report import Report
 from ubcp_p2p.peer.paying.tab import NotYet
 from ubcp_p2p.peer.paying.wire import PROTOCOL, What, answered, question
@@ -26,7 +26,7 @@ async def test_evidence_about_one_round_comes_once_at_a_time(tmp_path: Path) -> 
             await office.report(LIE, b"junk")
         await stream.send_block(memoryview(b"ju"), stall_s=5.0)
     await asyncio.wait(office.wires.handling)  # it has hung up in the middle
-    assert (office.state(), list((tmp_path / "desk").iterdir())) == (("REPORT", 0), [])
+    assert (office.state(), office.files()) == (("REPORT", 0), {".bill"})
     await office.report(LIE, b"junk")
     assert office.state() == ("EVIDENCE", 0)
 
@@ -60,3 +60,18 @@ async def test_one_judges_at_a_time(tmp_path: Path) -> None:
     office.gate.set()
     await asyncio.gather(*looks)
     assert (office.judged, office.judging_most, office.job.tab.holds) == (2, 1, {})
+
+
+@pytest.mark.asyncio
+async def test_what_was_settled_while_it_waited_for_its_turn_is_not_looked_at(tmp_path: Path) -> None:
+    office = await Office(tmp_path).open()
+    office.verdict = HONEST
+    await office.opens()
+    await office.report(SILENT)
+    (hold,) = office.job.tab.holds.values()
+    async with office.settler._asking, office.settler._asking, office.settler._asking, office.settler._asking:
+        look = asyncio.create_task(office.settler._settle(office.job, A.public, hold, ending=False))
+        await asyncio.sleep(0)
+        office.job.tab.release(A.public, 0)
+    await look
+    assert (office.judged, office.asked) == (0, set())

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.swarm.made import KEYS, RUN, certificate, digest
-from ubcp_p2p.codec import MalformedMessage, decode, encode
 from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.ledger.entry import CONTRIBUTORS_MAX
 from ubcp_p2p.models.cost import UNIT_FLOP
@@ -24,18 +23,7 @@ from ubcp_p2p.peer.paying.holding import (
     hold_of,
     is_overdue,
 )
-from ubcp_p2p.peer.paying.tab import (
-    GROUPS_KEPT,
-    GROUPS_MAX,
-    ROUNDS_AWAY,
-    ROUNDS_KEPT,
-    TAB_BYTES_MAX,
-    BillRefused,
-    NothingMore,
-    Tab,
-    Terms,
-    allotment,
-)
+from ubcp_p2p.peer.paying.tab import ROUNDS_AWAY, ROUNDS_KEPT, BillRefused, NothingMore, Tab, Terms, allotment
 from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.verification.draw import Draw
 
@@ -253,45 +241,14 @@ def test_so_many_contributors_and_rounds_are_kept_and_no_more() -> None:
     assert len(tab.places) == ROUNDS_KEPT
 
 
-def test_groups_that_a_check_needs_outlive_the_others_and_a_restart() -> None:
+def test_the_round_before_is_the_one_that_was_paid() -> None:
     tab = opened()
-    tab.meter(B.public, done(2), LEASED)
-    tab.meter(A.public, done(3), LEASED, DRAWN, 100)
-    for round_ in range(4, 6 + GROUPS_KEPT):
-        tab.meter(A.public, done(round_), LEASED)
-    again = Tab.from_bytes(tab.to_bytes(), TERMS)
-    assert again.groups == tab.groups
-    assert sorted(again.groups) == [2, 3, *range(6, 6 + GROUPS_KEPT)]
-    assert again.groups[3] == done(3).group.peers
-    again.release(A.public, 3)
-    again.meter(A.public, done(6 + GROUPS_KEPT), LEASED)
-    assert sorted(again.groups) == list(range(7, 7 + GROUPS_KEPT))
-
-
-def test_groups_are_bounded_whatever_waits() -> None:
-    tab = opened()
-    for number in range(GROUPS_MAX // HOLDS_PER_NODE_MAX + 1):
-        node = digest(f"node {number}")
-        tab.welcome(node, digest(f"opening {number}"), "cpu", 100)
-        for round_ in range(HOLDS_PER_NODE_MAX):
-            at = number * HOLDS_PER_NODE_MAX + round_
-            made = done(at)
-            seat = made.group.members[0]._replace(peer=node)
-            made = replace(made, group=replace(made.group, members=(*made.group.members, seat)))
-            tab.meter(node, made, LEASED, Draw(node, B.public, (0,)), 100)
-    assert len(tab.groups) == GROUPS_MAX
-    assert Tab.from_bytes(tab.to_bytes(), TERMS) == tab
-
-
-def test_a_tab_of_a_version_that_kept_no_groups_is_read() -> None:
-    tab = opened()
-    tab.meter(A.public, done(0), LEASED, DRAWN, 100)
-    values = decode(tab.to_bytes(), bytes_max=TAB_BYTES_MAX)
-    assert isinstance(values, list)
-    old = Tab.from_bytes(encode(values[:4]), TERMS)
-    assert (old.holds, old.accounts, old.groups) == (tab.holds, tab.accounts, {})
-    with pytest.raises(MalformedMessage):
-        Tab.from_bytes(encode(values[:3]), TERMS)
+    other = certificate([A, B], [A, B], round_=0, base=state(0), state=state(1))
+    for base in (None, done(0), other):
+        assert tab.is_on_line(base)  # nobody has billed it here
+    tab.meter(A.public, done(0), LEASED)
+    assert tab.is_on_line(None) and tab.is_on_line(done(0)) and tab.is_on_line(done(1))
+    assert not tab.is_on_line(other)
 
 
 openings = st.sampled_from([bytes([n]) * 32 for n in range(6)])

@@ -23,6 +23,7 @@ from ubcp_p2p.ledger.faults import LedgerError, Pending
 from ubcp_p2p.ledger.redeeming import check_redeemable
 from ubcp_p2p.models.cost import UNIT_FLOP, cost_of
 from ubcp_p2p.models.recipe import Recipe
+from ubcp_p2p.peer.paying.bill import bill_of
 from ubcp_p2p.peer.paying.owed import OWED_BYTES_MAX, PAUSE_S, Owed
 from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore, NotYet
 from ubcp_p2p.peer.paying.wire import (
@@ -36,7 +37,7 @@ from ubcp_p2p.peer.paying.wire import (
     question,
 )
 from ubcp_p2p.swarm.addresses import short
-from ubcp_p2p.swarm.quorum import Certificate
+from ubcp_p2p.swarm.events import Committed
 from ubcp_p2p.verification.draw import draws_of
 
 if TYPE_CHECKING:
@@ -88,14 +89,16 @@ class Contributor:
     def jobs(self) -> list[Owed]:
         return list(self._jobs.values())
 
-    def on_round(self, requests: list[bytes], certificate: Certificate) -> None:
+    def on_round(self, requests: list[bytes], committed: Committed) -> None:
         """A round was committed: billed to one of the REQUESTs that pay for the run, in turn."""
+        certificate = committed.certificate
         jobs = [self._jobs[id_] for id_ in sorted(requests) if id_ in self._jobs]
         weight = next((seat.weight for seat in certificate.group.members if seat.peer == self._network.public), 0)
         if jobs and weight:
             job = jobs[certificate.round % len(jobs)]
             drawn = self._network.public in draws_of(certificate, job.recipe)
-            job.work(certificate.to_bytes(), weight * job.cost.flop_per_sample, time.monotonic(), drawn=drawn)
+            bill = bill_of(committed, self._network.public, drawn=drawn).to_bytes()
+            job.work(bill, weight * job.cost.flop_per_sample, time.monotonic(), drawn=drawn)
             self._news.set()
 
     async def serve(self) -> None:

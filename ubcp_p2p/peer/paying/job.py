@@ -24,6 +24,7 @@ class Job:
     tab: Tab
     allots: dict[bytes, tuple[bytes, int]]
     expiry: int
+    run: str  # its name
     false_reports: dict[bytes, int] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     closed: bool = False

@@ -154,4 +154,4 @@ class Jobs:
         if path.exists():
             tab = Tab.from_bytes(read_limited(path, bytes_max=TAB_BYTES_MAX), terms)
         closed = any(close.request == request for close in store.ledger.closes.values())
-        return Job(terms, recipe, tab, allots, body.expiry, closed=closed)
+        return Job(terms, recipe, tab, allots, body.expiry, body.run, closed=closed)

@@ -10,13 +10,14 @@ from ubcp_p2p.codec import MalformedMessage, Value, bytes_of, decode, encode, fi
 from ubcp_p2p.ledger.activity import Asked
 from ubcp_p2p.models.cost import UNIT_FLOP, Cost
 from ubcp_p2p.models.recipe import Recipe
+from ubcp_p2p.peer.paying.bill import BILL_BYTES_MAX
 from ubcp_p2p.peer.paying.holding import HOLDS_PER_NODE_MAX
 from ubcp_p2p.peer.paying.tab import FLOP_MAX
 from ubcp_p2p.peer.paying.wire import Promise
-from ubcp_p2p.swarm.quorum import CERTIFICATE_BYTES_MAX, ROUND_MAX
+from ubcp_p2p.swarm.quorum import ROUND_MAX
 
 BILLS_MAX: Final = 64
-OWED_BYTES_MAX: Final = BILLS_MAX * (CERTIFICATE_BYTES_MAX + 8) + 8192
+OWED_BYTES_MAX: Final = BILLS_MAX * (BILL_BYTES_MAX + 8) + 8192
 # What a paymaster may hold back for checks, and is not counted against it: so many drawn rounds, and all this young.
 DRAWN_ROUNDS: Final = 16
 DRAWN_S: Final = 120.0
@@ -117,10 +118,10 @@ class Owed:
             raise MalformedMessage("what is owed for another request")
         found = [fields(row, 2) for row in items(drawn, HOLDS_PER_NODE_MAX)]
         waiting = [(now_s - max(0.0, unix_s - number(at_s)), number(flop, FLOP_MAX)) for at_s, flop in found]
-        certificates = [bytes_of(bill) for bill in items(bills, BILLS_MAX)]
-        if any(len(bill) > CERTIFICATE_BYTES_MAX for bill in certificates):
-            raise MalformedMessage("a bill longer than a certificate is")
+        found_bills = [bytes_of(bill) for bill in items(bills, BILLS_MAX)]
+        if any(len(bill) > BILL_BYTES_MAX for bill in found_bills):
+            raise MalformedMessage("a bill longer than such are")
         done_, rounds_, held_ = number(done, FLOP_MAX), number(rounds, ROUND_MAX), number(held, HOLDS_PER_NODE_MAX)
         self.done, self.rounds, self.held = max(self.done, done_), rounds_, held_
         self.drawn.extend(waiting)
-        self.bills.extend(certificates)
+        self.bills.extend(found_bills)

@@ -23,6 +23,8 @@ from ubcp_p2p.ledger.entry import TEXT_BYTES_MAX, Allot, Voucher, voucher_digest
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.peer.config import TrainingConfig
+from ubcp_p2p.peer.paying.bill import Bill
+from ubcp_p2p.peer.paying.cabinet import Cabinet, Place
 from ubcp_p2p.peer.paying.closing import Closer
 from ubcp_p2p.peer.paying.job import Job
 from ubcp_p2p.peer.paying.jobs import Jobs
@@ -30,7 +32,6 @@ from ubcp_p2p.peer.paying.leased import leased_of
 from ubcp_p2p.peer.paying.settling import Settler
 from ubcp_p2p.peer.paying.share import capped, limit_of
 from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore, NotYet, allotment
-from ubcp_p2p.peer.paying.uploads import Place, Uploads
 from ubcp_p2p.peer.paying.verifier import Verifier
 from ubcp_p2p.peer.paying.wire import (
     ANSWER_S,
@@ -45,7 +46,6 @@ from ubcp_p2p.peer.paying.wire import (
 )
 from ubcp_p2p.peer.serving.book import Book
 from ubcp_p2p.swarm.addresses import short
-from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.verification.draw import draws_of
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ class Paymaster:
         self._closer = Closer(ledger, key.public, self._jobs, clock=clock)
         self._book = Book(key.public)
         verifier = Verifier(network, training, folder / "verifying")
-        self._uploads = Uploads(folder / "evidence")
-        self._settler = Settler(network, ledger, verifier, self._uploads, self._settled, clock=clock)
+        self._cabinet = Cabinet(folder / "evidence")
+        self._settler = Settler(network, ledger, verifier, self._cabinet, self._settled, clock=clock)
 
     async def serve(self) -> None:
         """Answer contributors until cancelled; settle what waits for checks, and close what is over."""
@@ -104,9 +104,9 @@ class Paymaster:
             await self._jobs.close()
 
     def _sweep(self) -> None:
-        """Evidence that was coming when the node ended, and that no round waits for."""
+        """Drop what was coming when the node ended, and what no round waits for any more."""
         held = self._jobs.on_disk()
-        self._uploads.sweep([Place(request, *key) for request, tab in held for key in tab.holds])
+        self._cabinet.sweep([Place(request, *key) for request, tab in held for key in tab.holds])
 
     async def _keep_closing(self) -> None:
         while True:
@@ -126,7 +126,7 @@ class Paymaster:
             return []
         rows = []
         for node, account in sorted(job.tab.accounts.items()):
-            proof = self._uploads.kept(account.proof)
+            proof = self._cabinet.kept(account.proof)
             rows.append(
                 {
                     "node": node.hex(), "waiting": len(job.tab.held(node)), "withheld": account.withheld,
@@ -184,18 +184,22 @@ class Paymaster:
         account = job.tab.accounts.get(peer)
         if account is None:
             raise NotYet("a bill before the first word")
-        certificate = await asyncio.to_thread(
-            Certificate.from_bytes, payload, job.terms.run_id, members_max=job.terms.peers_max
-        )
+        bill = await asyncio.to_thread(Bill.from_bytes, payload, job.terms.run_id, members_max=job.terms.peers_max)
+        certificate, round_ = bill.certificate, bill.certificate.group.round
         known = await self._known(job, peer, account.device)
         limit = limit_of(job.terms, job.amounts(), known.opening, known.kin)
         now_s = int(self._clock())
+        drawn = draws_of(certificate, job.recipe).get(peer)
+        if drawn is not None and (bill.card is None or bill.card.peer != peer or not job.tab.is_on_line(bill.base)):
+            raise BillRefused(f"a check of round {round_} is drawn, and the bill does not have the card and the base")
         if account.barred or not job.tab.is_newest_of(peer, certificate):
             if (words := capped(job.terms, limit, account.units)) is not None:
                 raise NothingMore(words)
-            drawn = draws_of(certificate, job.recipe).get(peer)
             job.tab.meter(peer, certificate, known.leased, drawn, now_s)
-            account.evidence = hashlib.sha256(account.evidence + hashlib.sha256(payload).digest()).digest()
+            said = hashlib.sha256(certificate.to_bytes()).digest()
+            account.evidence = hashlib.sha256(account.evidence + said).digest()
+        if (peer, round_) in job.tab.holds:
+            await asyncio.to_thread(self._cabinet.put_bill, Place(job.request, peer, round_), payload)
         await self._allot(job, known, job.tab.due(peer, 0, known.peak, now_s).wanted)
         job.tab.promise(peer, job.tab.due(peer, job.allots[account.opening][1], known.peak, now_s), account.evidence)
         account.words = capped(job.terms, limit, account.units) or account.words

@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import NetworkError, TrainingError, UbcpError
 from ubcp_p2p.ledger.export import BLOB_BYTES_MAX
+from ubcp_p2p.peer.paying.bill import Bill
+from ubcp_p2p.peer.paying.cabinet import Cabinet, Place
 from ubcp_p2p.peer.paying.holding import Hold, Stage, is_overdue
 from ubcp_p2p.peer.paying.job import Job
 from ubcp_p2p.peer.paying.report import EVIDENCE_BYTES_MAX, Report
 from ubcp_p2p.peer.paying.tab import BillRefused
-from ubcp_p2p.peer.paying.uploads import Place, Uploads
 from ubcp_p2p.peer.paying.verifier import CannotJudge, Verifier
 from ubcp_p2p.peer.paying.wire import ANSWER_S, answer
 from ubcp_p2p.swarm.addresses import short
@@ -51,10 +52,10 @@ class Settler:
     """settled: keeps a job's tab, and promises what is owed to the node now. clock: Unix seconds."""
 
     def __init__(
-        self, network: Network, ledger: LiveLedger, verifier: Verifier, uploads: Uploads, settled: Settled,
+        self, network: Network, ledger: LiveLedger, verifier: Verifier, cabinet: Cabinet, settled: Settled,
         *, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        self._network, self._ledger, self._verifier, self._uploads = network, ledger, verifier, uploads
+        self._network, self._ledger, self._verifier, self._cabinet = network, ledger, verifier, cabinet
         self._settled, self._clock = settled, clock
         self._judging, self._asking = asyncio.Semaphore(1), asyncio.Semaphore(ASKING_MAX)  # a judge is a process
 
@@ -70,10 +71,10 @@ class Settler:
         if not wanted:
             await stream.send(answer(0), timeout_s=ANSWER_S)
             return
-        with self._uploads.room(place, stream.peer):
+        with self._cabinet.room(place, stream.peer):
             try:
                 await stream.send(answer(1), timeout_s=ANSWER_S)
-                await self._uploads.receive(place, stream, report)
+                await self._cabinet.receive(place, stream, report)
                 async with job.lock:
                     hold = job.tab.holds.get(key)
                     if hold is not None and hold.stage == Stage.REPORT:
@@ -82,7 +83,7 @@ class Settler:
             finally:
                 hold = job.tab.holds.get(key)
                 if hold is None or hold.stage != Stage.EVIDENCE:
-                    self._uploads.drop(place)
+                    self._cabinet.drop_coming(place)
         await stream.send(answer(0), timeout_s=ANSWER_S)
 
     async def _take(self, job: Job, report: Report, validator: bytes) -> bool:
@@ -100,12 +101,14 @@ class Settler:
             return False
         if report.finding == Finding.HONEST:
             job.tab.release(report.peer, report.round)
-        elif report.finding != Finding.UNOPENED and job.false_reports.get(validator, 0) < FALSE_REPORTS_MAX:
-            if 0 < report.size <= min(EVIDENCE_BYTES_MAX, bytes_max(shape_of(job.recipe))):
-                return True
-            job.tab.holds[report.peer, report.round] = replace(hold, stage=Stage.OWN_LOOK)
-        else:
-            job.tab.holds[report.peer, report.round] = replace(hold, stage=Stage.OWN_LOOK)
+            await self._settled(job, report.peer)
+            self._cabinet.drop(Place(job.request, report.peer, report.round))
+            return False
+        is_heard = job.false_reports.get(validator, 0) < FALSE_REPORTS_MAX
+        fits = 0 < report.size <= min(EVIDENCE_BYTES_MAX, bytes_max(shape_of(job.recipe)))
+        if report.finding != Finding.UNOPENED and is_heard and fits:
+            return True
+        job.tab.holds[report.peer, report.round] = replace(hold, stage=Stage.OWN_LOOK)
         await self._settled(job, report.peer)
         return False
 
@@ -145,33 +148,28 @@ class Settler:
     async def _settle(self, job: Job, node: bytes, hold: Hold, *, ending: bool) -> None:
         if not self._is_due(job, hold, ending=ending):
             return
-        if hold.stage == Stage.EVIDENCE:
-            await self._weigh(job, node, hold)
-        else:
-            async with self._asking:
-                await self._look(job, node, hold)
+        async with self._judging if hold.stage == Stage.EVIDENCE else self._asking:
+            if job.tab.holds.get((node, hold.round)) != hold:  # settled while it waited for its turn
+                return
+            await (self._weigh if hold.stage == Stage.EVIDENCE else self._look)(job, node, hold)
 
     async def _weigh(self, job: Job, node: bytes, hold: Hold) -> None:
         """A validator's evidence: it convicts, or the validator was wrong."""
         place = Place(job.request, node, hold.round)
-        async with self._judging:
-            blob = await asyncio.to_thread(self._uploads.read, place, hold.evidence)
-            if blob is None:
-                await self._look_instead(job, node, hold)
-                return
-            try:
-                verdict = await self._verdict_on(job, node, hold, blob)
-            except CannotJudge as error:
-                words = f"it was accused, which cannot be verified here: {error.message}"
-                await self._decide(job, node, hold, words)
-                return
-            except UbcpError as error:
-                verdict = Verdict(Finding.UNOPENED, 0, error.message)
+        blob = await asyncio.to_thread(self._cabinet.read, place, hold.evidence)
+        if blob is None:
+            await self._look_instead(job, node, hold)
+            return
+        try:
+            verdict = await self._verdict_on(job, node, hold, blob)
+        except CannotJudge as error:
+            await self._decide(job, node, hold, f"it was accused, which cannot be verified here: {error.message}")
+            return
+        except UbcpError as error:
+            verdict = Verdict(Finding.UNOPENED, 0, error.message)
         if verdict.is_lie:
-            if len(blob) <= BLOB_BYTES_MAX:
-                await self._ledger.keep(blob)
-            await asyncio.to_thread(self._uploads.keep, place, hold.evidence)
-            await self._bar(job, node, hold, verdict, hold.evidence)
+            await asyncio.to_thread(self._cabinet.keep, place, hold.evidence)
+            await self._convict(job, node, hold, verdict, blob, hold.evidence)
             return
         log.warning(
             "what %s sent against %s is no evidence: %s", short(hold.validator or b""), short(node), verdict.words
@@ -187,51 +185,69 @@ class Settler:
             raise MalformedMessage("evidence of another card")
         verdict = claim_of(evidence.card, job.recipe)
         if isinstance(verdict, Claim):
-            group = job.tab.groups.get(hold.round, ())
+            bill = await self._bill(job, node, hold)
+            group = bill.certificate.group.peers if bill is not None else ()
             verdict = await self._verifier.judge(job.recipe, verdict, evidence.members, evidence.opening, group)
         return verdict
 
     async def _look_instead(self, job: Job, node: bytes, hold: Hold) -> None:
         async with job.lock:
-            self._uploads.drop(Place(job.request, node, hold.round))
+            self._cabinet.drop_coming(Place(job.request, node, hold.round))
             if job.tab.holds.get((node, hold.round)) == hold:
                 job.tab.holds[node, hold.round] = replace(hold, stage=Stage.OWN_LOOK)
                 await self._settled(job, node)
 
     async def _look(self, job: Job, node: bytes, hold: Hold) -> None:
         """Ask the contributor itself, as the validator was to."""
-        shape, recipe = shape_of(job.recipe), job.recipe
-        if shape.bytes_max() > EVIDENCE_BYTES_MAX:
+        if shape_of(job.recipe).bytes_max() > EVIDENCE_BYTES_MAX:
             await self._decide(job, node, hold, "its opening is larger than this node takes in")
             return
-        steps, rest = divmod(hold.weight, recipe.inner.batch)
-        claim = Claim(job.terms.run_id, hold.round, node, hold.base_hash, steps, hold.offer, hold.trail)
-        verdict = Verdict(Finding.UNOPENED, 0, "its weight is no whole number of steps")
-        for stretch in hold.stretches if not rest and steps else ():
+        bill = await self._bill(job, node, hold)
+        if bill is None or bill.card is None:
+            await self._decide(job, node, hold, "what it has claimed is not on this disk any more")
+            return
+        evidence = Evidence(job.run, bill.card, bill.base, b"")
+        verdict = claim_of(bill.card, job.recipe)
+        if isinstance(verdict, Claim):
             try:
-                opening = await self._ask(job, node, hold, stretch)
-            except (NetworkError, MalformedMessage) as error:
-                verdict = Verdict(Finding.UNOPENED, 0, f"it did not open stretch {stretch}: {error.message}")
-                break
-            try:
-                members, group = job.tab.groups.get(hold.round - 1), job.tab.groups.get(hold.round, ())
-                async with self._judging:
-                    verdict = await self._verifier.judge(recipe, claim, members, opening, group)
+                verdict, evidence = await self._walk(job, hold, verdict, evidence, bill.certificate.group.peers)
             except CannotJudge as error:
                 await self._decide(job, node, hold, f"it cannot be checked here: {error.message}")
                 return
-            if verdict.finding != Finding.HONEST:
-                break
         if verdict.is_lie:
-            await self._bar(job, node, hold, verdict, b"")
+            blob = await asyncio.to_thread(evidence.to_bytes)
+            proof = await asyncio.to_thread(self._cabinet.put_own, blob)
+            await self._convict(job, node, hold, verdict, blob, proof)
         elif verdict.finding == Finding.HONEST:
             await self._decide(job, node, hold, "")
         else:
             log.warning("round %d of %s is not paid: %s", hold.round, short(node), verdict.words)
             async with job.lock:
                 job.tab.withhold(node, hold.round, f"round {hold.round} is not paid: {verdict.words}")
-                self._uploads.drop(Place(job.request, node, hold.round))
                 await self._settled(job, node)
+                self._cabinet.drop(Place(job.request, node, hold.round))
+
+    async def _walk(
+        self, job: Job, hold: Hold, claim: Claim, evidence: Evidence, group: Collection[bytes]
+    ) -> tuple[Verdict, Evidence]:
+        """The first finding that is not honest, or the last, and the opening that it is of. Raises CannotJudge."""
+        verdict = Verdict(Finding.UNOPENED, 0, "nothing was opened")
+        for stretch in hold.stretches:
+            try:
+                opening = await self._ask(job, claim.peer, hold, stretch)
+            except (NetworkError, MalformedMessage) as error:
+                words = f"it did not open stretch {stretch}: {error.message}"
+                return Verdict(Finding.UNOPENED, 0, words), evidence
+            async with self._judging:
+                verdict = await self._verifier.judge(job.recipe, claim, evidence.members, opening, group)
+            evidence = replace(evidence, opening=opening)
+            if verdict.finding != Finding.HONEST:
+                break
+        return verdict, evidence
+
+    async def _bill(self, job: Job, node: bytes, hold: Hold) -> Bill | None:
+        place, terms = Place(job.request, node, hold.round), job.terms
+        return await asyncio.to_thread(self._cabinet.bill, place, terms.run_id, members_max=terms.peers_max)
 
     async def _ask(self, job: Job, node: bytes, hold: Hold, stretch: int) -> bytes:
         size = shape_of(job.recipe).bytes_max()
@@ -249,21 +265,27 @@ class Settler:
         """The round is owed; words: what stays open."""
         async with job.lock:
             job.tab.release(node, hold.round)
-            self._uploads.drop(Place(job.request, node, hold.round))
             if words:
                 log.warning("round %d of %s is paid unchecked: %s", hold.round, short(node), words)
                 job.tab.accounts[node].words = f"round {hold.round}: {words}"[:300]
             await self._settled(job, node)
+            self._cabinet.drop(Place(job.request, node, hold.round))
 
-    async def _bar(self, job: Job, node: bytes, hold: Hold, verdict: Verdict, proof: bytes) -> None:
-        shown = f"; evidence {proof.hex()}" if proof else ""
-        words = f"round {hold.round} was no honest work ({verdict.finding}): {verdict.words[:140]}{shown}"
+    async def _convict(
+        self, job: Job, node: bytes, hold: Hold, verdict: Verdict, blob: bytes, proof: bytes
+    ) -> None:  # fmt: skip
+        """blob: the evidence, which is on the disk; proof: its hash. A small one is a blob of the ledger, too."""
+        if len(blob) <= BLOB_BYTES_MAX:
+            await self._ledger.keep(blob)
+        words = f"round {hold.round} was no honest work ({verdict.finding}): {verdict.words[:140]}"
+        words = f"{words}; evidence {proof.hex()}"
         log.warning("%s is not paid any more: %s", short(node), words)
         async with job.lock:
-            for other in job.tab.held(node):
-                self._uploads.drop(Place(job.request, node, other.round))
-            job.tab.bar(node, words, proof or bytes(32))
+            waiting = job.tab.held(node)
+            job.tab.bar(node, words, proof)
             await self._settled(job, node)
+            for other in waiting:  # now that this is on the disk: a round without its bill would be paid
+                self._cabinet.drop(Place(job.request, node, other.round))
 
 
 async def _no_opening(trail: bytes, stretch: int, whole: bool) -> bytes:

@@ -17,16 +17,14 @@ from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.ledger.entry import CONTRIBUTORS_MAX, ROUNDS_MAX, SECONDS_MAX, TEXT_BYTES_MAX, ZERO
 from ubcp_p2p.models.cost import UNIT_FLOP
 from ubcp_p2p.peer.paying.holding import HOLDS_MAX, HOLDS_PER_NODE_MAX, Hold, hold_of
-from ubcp_p2p.swarm.quorum import MEMBERS_MAX, ROUND_MAX, Certificate, is_majority
+from ubcp_p2p.swarm.quorum import ROUND_MAX, Certificate, is_majority
 from ubcp_p2p.units import AMOUNT_MAX
 from ubcp_p2p.verification.draw import Draw
 
 ROUNDS_KEPT: Final = 1024
 ROUNDS_AWAY: Final = 512  # from the newest round that was paid: who names a far one would shut out the others
 FIRST_SHARE: Final = 4  # the first ALLOT is so small a part of an equal share: who comes and goes holds nothing up
-GROUPS_KEPT: Final = 64  # as many bills as a contributor keeps: the newest, and beside them what checks wait for
-GROUPS_MAX: Final = 256  # of 64 members each, 560 KB
-TAB_BYTES_MAX: Final = 2 << 20
+TAB_BYTES_MAX: Final = 1 << 20
 WORDS_MAX: Final = 300
 FLOP_MAX: Final = 2**63 - 1
 
@@ -93,15 +91,13 @@ class Due(NamedTuple):
 class Tab:
     """All that is owed for one REQUEST. places: of each paid round its (base hash, group digest, state hash).
 
-    holds: rounds that wait for a check, by (node, round). groups: the members of rounds that were billed lately, wait
-    for a check, or come before one that does.
+    holds: rounds that wait for a check, by (node, round).
     """
 
     terms: Terms
     accounts: dict[bytes, Account] = field(default_factory=dict)
     places: dict[int, tuple[bytes, bytes, bytes]] = field(default_factory=dict)
     holds: dict[tuple[bytes, int], Hold] = field(default_factory=dict)
-    groups: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
 
     def welcome(self, node: bytes, opening: bytes, device: str, now_s: int) -> Account:
         """Note a contributor; one that is known keeps its first word. Raises BillRefused for one too many."""
@@ -146,12 +142,15 @@ class Tab:
             self.holds[node, round_] = hold_of(certificate, drawn, flop, now_s)
         else:
             self._count(account, flop)
-        self._note_group(round_, group.peers)
 
     def is_newest_of(self, node: bytes, certificate: Certificate) -> bool:
         """Whether this is the round that `node` has billed last, once more."""
         round_ = certificate.group.round
         return self.accounts[node].last_round == round_ and self.places.get(round_) == _place_of(certificate)
+
+    def is_on_line(self, base: Certificate | None) -> bool:
+        """Whether it is the round that was paid, if one was: among others the next one's data is cut otherwise."""
+        return base is None or self.places.get(base.group.round) in (None, _place_of(base))
 
     def held(self, node: bytes) -> list[Hold]:
         """The rounds of `node` that wait for a check."""
@@ -198,14 +197,6 @@ class Tab:
         while len(self.places) > ROUNDS_KEPT:
             del self.places[min(self.places)]
 
-    def _note_group(self, round_: int, peers: tuple[bytes, ...]) -> None:
-        """Who made a round: whom the next one's data is cut among, and whose word counts for which data that is."""
-        self.groups[round_] = peers
-        needed = {each for hold in self.holds.values() for each in (hold.round - 1, hold.round)}
-        kept = needed.union(sorted(self.groups)[-GROUPS_KEPT:])
-        for spare in [*(self.groups.keys() - kept), *sorted(self.groups.keys() & kept)[:-GROUPS_MAX]]:
-            del self.groups[spare]
-
     def due(self, node: bytes, allotted: int, peak: int, now_s: int) -> Due:
         """What the next voucher of `node` is to say. peak: GFLOP/s of its device class at most."""
         account = self.accounts[node]
@@ -228,16 +219,12 @@ class Tab:
         ]  # fmt: skip
         places: list[Value] = [[round_, *place] for round_, place in sorted(self.places.items())]
         holds: list[Value] = [[node, hold.to_value()] for (node, _), hold in sorted(self.holds.items())]
-        groups: list[Value] = [[round_, list(peers)] for round_, peers in sorted(self.groups.items())]
-        return encode([self.terms.request, accounts, places, holds, groups])
+        return encode([self.terms.request, accounts, places, holds])
 
     @classmethod
     def from_bytes(cls, data: bytes, terms: Terms) -> Tab:
         """Raises MalformedMessage; BillRefused for the tab of another REQUEST."""
-        values = items(decode(data, bytes_max=TAB_BYTES_MAX), 5)
-        if len(values) == 4:
-            values = [*values, []]  # of a version that kept no groups
-        request, accounts, places, holds, groups = fields(values, 5)
+        request, accounts, places, holds = fields(decode(data, bytes_max=TAB_BYTES_MAX), 4)
         if hash_of(request) != terms.request:
             raise BillRefused("the tab of another request")
         tab = cls(terms)
@@ -262,9 +249,6 @@ class Tab:
             if hash_of(node) not in tab.accounts:
                 raise BillRefused("a tab that holds a round of nobody")
             tab.holds[hash_of(node), hold.round] = hold
-        for row in items(groups, GROUPS_MAX):
-            round_, peers = fields(row, 2)
-            tab.groups[number(round_, ROUND_MAX)] = tuple(hash_of(peer) for peer in items(peers, MEMBERS_MAX))
         return tab
 
 

@@ -1,4 +1,4 @@
-"""What contributors and paymasters say to each other: `/ubcp/pay/1`, one question and one answer a stream (pure).
+"""What contributors and paymasters say to each other: `/ubcp/pay/2`, one question and one answer a stream (pure).
 
 A question is [what, REQUEST id, payload]; an answer [1, payload], [0, words]: refused, [2, words]: nothing more is paid
 for, or [3, words]: not now, ask again. What follows the answer to a report is its evidence, if the answer asks for it,
@@ -15,23 +15,23 @@ from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.ledger.entry import Voucher
 from ubcp_p2p.ledger.faults import LedgerError
 from ubcp_p2p.ledger.parse import parse_voucher
+from ubcp_p2p.peer.paying.bill import BILL_BYTES_MAX
 from ubcp_p2p.peer.paying.holding import HOLDS_PER_NODE_MAX
 from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore, NotYet
-from ubcp_p2p.swarm.quorum import CERTIFICATE_BYTES_MAX
 
-PROTOCOL: Final = "/ubcp/pay/1"
+PROTOCOL: Final = "/ubcp/pay/2"
 ANSWER_S: Final = 10.0
 WORDS_MAX: Final = 300
-MESSAGE_BYTES_MAX: Final = CERTIFICATE_BYTES_MAX + 256
+MESSAGE_BYTES_MAX: Final = BILL_BYTES_MAX + 256
 _REFUSED: Final = 0
 _TAKEN: Final = 1
 _NOTHING_MORE: Final = 2
-_NOT_YET: Final = 3  # of a version that does not know it, the contributor asks again as after any nonsense
+_NOT_YET: Final = 3
 
 
 class What(IntEnum):
     HELLO = 0  # payload: the device class → nothing: an ALLOT is under way
-    BILL = 1  # payload: a certificate → a Statement
+    BILL = 1  # payload: a Bill → a Statement
     AGAIN = 2  # payload: nothing → a Statement: what checks have released since
     REPORT = 3  # payload: a Report → 1 when its evidence is wanted, else 0
 

@@ -1,7 +1,7 @@
-"""Evidence that validators send to a paymaster: taken in within limits, kept for good where it has convicted.
+"""What a paymaster has on disk of rounds that wait for a check, and evidence: its own, and what validators send.
 
-What comes is a `*.coming` file of the round that it is about, until it is verified; then it is renamed to its hash, or
-deleted. No upload can push out what a tab names as a proof.
+The bill of such a round is a `*.bill` file. What a validator sends is a `*.coming` file, taken in within limits, until
+it is verified; then it is renamed to its hash, or deleted. No upload can push out what a tab names as a proof.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import LocalIOError
-from ubcp_p2p.files import read_limited, sync_dir
+from ubcp_p2p.files import atomic_write, read_limited, sync_dir
+from ubcp_p2p.peer.paying.bill import BILL_BYTES_MAX, Bill
 from ubcp_p2p.peer.paying.report import EVIDENCE_BYTES_MAX, Report
 from ubcp_p2p.peer.paying.tab import NotYet
 from ubcp_p2p.swarm.exchange import LINK_BYTES_PER_S_MIN
@@ -34,15 +35,15 @@ PIECE_BYTES: Final = 4 << 20  # in memory
 
 
 class Place(NamedTuple):
-    """Which round an upload is about."""
+    """Which round a file is about."""
 
     request: bytes
     node: bytes
     round: int
 
 
-class Uploads:
-    """folder: for evidence; made when the first comes."""
+class Cabinet:
+    """folder: made when the first file comes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -105,6 +106,26 @@ class Uploads:
                 continue
         return None
 
+    def put_bill(self, place: Place, bill: bytes) -> None:
+        """Raises LocalIOError."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        atomic_write(self._file(place, "bill"), bill)
+
+    def bill(self, place: Place, run_id: bytes, *, members_max: int) -> Bill | None:
+        """None where it is gone, or was damaged. Raises LocalIOError."""
+        try:
+            data = read_limited(self._file(place, "bill"), bytes_max=BILL_BYTES_MAX)
+            return Bill.from_bytes(data, run_id, members_max=members_max)
+        except (FileNotFoundError, MalformedMessage):
+            return None
+
+    def put_own(self, blob: bytes) -> bytes:
+        """Evidence that was made here, kept for good; its hash. Raises LocalIOError."""
+        digest = hashlib.sha256(blob).digest()
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        atomic_write(self.kept(digest), blob)
+        return digest
+
     def keep(self, place: Place, evidence: bytes) -> None:
         """It convicts: kept under its hash from now on. Raises LocalIOError."""
         try:
@@ -117,12 +138,21 @@ class Uploads:
         self._coming.discard(place)
 
     def drop(self, place: Place) -> None:
-        """It is needed no more, if there ever was any."""
+        """The round waits no more: nothing of it is needed."""
+        self.drop_coming(place)
+        self._file(place, "bill").unlink(missing_ok=True)
+
+    def drop_coming(self, place: Place) -> None:
+        """Evidence that was none, or that is needed no more."""
         self.coming(place).unlink(missing_ok=True)
         self._coming.discard(place)
 
     def sweep(self, wanted: Collection[Place]) -> None:
-        """At the start: what is to be verified still is `wanted`, and everything else that was coming is stale."""
+        """At the start: of rounds that wait still, which are `wanted`, files are needed, and no others."""
+        bills = {self._file(place, "bill") for place in wanted}
+        for path in self._folder.glob("*.bill"):
+            if path not in bills:
+                path.unlink(missing_ok=True)
         names = {self.coming(place): place for place in wanted}
         for path in self._folder.glob("*.coming"):
             if path in names:
@@ -131,8 +161,12 @@ class Uploads:
                 path.unlink(missing_ok=True)
 
     def coming(self, place: Place) -> Path:
+        """Of evidence that is to be verified."""
+        return self._file(place, "coming")
+
+    def _file(self, place: Place, kind: str) -> Path:
         name = hashlib.sha256(place.request + place.node + place.round.to_bytes(8, "big")).hexdigest()
-        return self._folder / f"{name}.coming"
+        return self._folder / f"{name}.{kind}"
 
     def kept(self, evidence: bytes) -> Path:
         """Where evidence with this hash lies, if it has convicted."""
