@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.swarm.made import KEYS, Wires, certificate, digest
+from tests.unit.swarm.made import KEYS, Wires, card, certificate, digest
 from ubcp_p2p.codec import MalformedMessage, Value, decode, encode
 from ubcp_p2p.errors import LocalIOError, UbcpError
 from ubcp_p2p.ledger.activity import Asked
@@ -22,12 +22,13 @@ from ubcp_p2p.ledger.chain import NodeChain
 from ubcp_p2p.ledger.entry import ZERO, Request, Voucher, voucher_digest
 from ubcp_p2p.ledger.state import AllotFact, RequestFact
 from ubcp_p2p.models.cost import UNIT_FLOP, cost_of
-from ubcp_p2p.models.recipe import load_recipe
+from ubcp_p2p.models.recipe import load_recipe, run_id
 from ubcp_p2p.peer.paying.bill import Bill
 from ubcp_p2p.peer.paying.contributor import Contributor
 from ubcp_p2p.peer.paying.owed import ALLOT_S, BILLS_MAX, PAUSE_S, PAUSE_S_MAX
 from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore, NotYet
 from ubcp_p2p.peer.paying.wire import PROTOCOL, Promise, Statement, What, answer, answered, asked, question, refusal
+from ubcp_p2p.peer.paying.worker import Worker
 from ubcp_p2p.swarm.events import Committed
 from ubcp_p2p.swarm.frames import Stream
 
@@ -336,6 +337,22 @@ async def test_who_says_to_hold_rounds_that_were_not_drawn_is_not_believed(tmp_p
     )
     await till.rounds(5)
     assert "not in the paymaster's voucher" in till.stopped[0]
+
+
+def test_every_round_that_the_node_was_in_is_billed_and_a_drawn_one_with_its_card(tmp_path: Path) -> None:
+    """Also one whose end it has missed: nobody says "committed" of that."""
+    contributor = Till(tmp_path, voucher).contributor
+    runs: Any = SimpleNamespace(committed=[])
+    worker = Worker(runs, contributor)
+    worker._held = {ASKED.id: ASKED}
+    run = run_id(BODY.run, BODY.recipe)
+    job = contributor.work_for(ASKED, ALL_CHECKED)
+    made = certificate([ME, OTHER], [ME, OTHER])
+    cards = tuple(card(key).to_bytes() for key in (OTHER, ME))
+    for hear in runs.committed:
+        hear(SimpleNamespace(run_id=run), Committed(made, None, cards))
+        hear(SimpleNamespace(run_id=digest("another run")), Committed(made, None, cards))
+    assert list(job.bills) == [Bill(made, card(ME)).to_bytes()]
 
 
 @pytest.mark.asyncio
