@@ -4,7 +4,8 @@ Each is a function (claim, opening) → where the stretch leads. `Oracle` shares
 takes torch's autograd in float64 and steps by the formulas of the papers.
 
 Run as a program, `python bench/validators.py FOLDER RECIPE_TOML`, it checks the openings in FOLDER and prints one
-distance a line: for processors that torch can only be told to imitate before it is loaded (ATEN_CPU_CAPABILITY).
+finding and its distance a line: for processors that torch can only be told to imitate before it is loaded
+(ATEN_CPU_CAPABILITY).
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from torch import Tensor
 from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.models.shards import shard, step_indices
 from ubcp_p2p.models.task import Task, build_task
-from ubcp_p2p.training.compare import distance_ppm, fades
+from ubcp_p2p.training.compare import compare, fades
 from ubcp_p2p.training.inner import InnerLoop, rng, round_seed, set_up_torch
 from ubcp_p2p.training.opening import Opening, Point
-from ubcp_p2p.training.redo import redo
+from ubcp_p2p.training.redo import Redone, redo
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.state import InnerState
 from ubcp_p2p.training.trail import marks
 from ubcp_p2p.training.verdict import Claim
 
 CPU = torch.device("cpu")
-Validator: TypeAlias = Callable[[Claim, Opening], Point]
+Validator: TypeAlias = Callable[[Claim, Opening], Redone]
 
 
 class Oracle:
@@ -44,7 +45,7 @@ class Oracle:
         self._model = task.model().double()
         self._parameters = list(self._model.parameters())
 
-    def __call__(self, claim: Claim, opening: Opening) -> Point:
+    def __call__(self, claim: Claim, opening: Opening) -> Redone:
         start, _ = opening.ends(self._shape.parameters)
         inner, rounds = self._recipe.inner, self._recipe.rounds
         theta = self._split(start.theta)
@@ -52,10 +53,11 @@ class Oracle:
         steps = marks(claim.steps, self._shape.stretch)
         mine = shard(claim.run_id, claim.round, claim.peer, opening.members, self._task.n_train_items)
         seed = round_seed(claim.run_id, claim.round, claim.peer)
-        taken = start.memory.steps
+        taken, losses = start.memory.steps, []
         for step in range(steps[opening.index], steps[opening.index + 1]):
             x, y = self._task.batch(step_indices(mine, step, inner.batch), rng(seed, step))
-            gradients = self._gradients(theta, x.double() if x.is_floating_point() else x, y)
+            loss, gradients = self._gradients(theta, x.double() if x.is_floating_point() else x, y)
+            losses.append(loss)
             lr = self._recipe.learning_rate(claim.round * rounds.local_steps + step)
             taken += 1
             for i, gradient in enumerate(gradients):
@@ -69,19 +71,21 @@ class Oracle:
                 m[i] = first * m[i] + (1 - first) * gradient
                 v[i] = second * v[i] + (1 - second) * gradient**2
                 theta[i] -= lr * (m[i] / (1 - first**taken)) / ((v[i] / (1 - second**taken)).sqrt() + 1e-8)
-        return Point(_joined(theta), InnerState(taken, {name: _joined(parts) for name, parts in memory.items()}))
+        end = Point(_joined(theta), InnerState(taken, {name: _joined(parts) for name, parts in memory.items()}))
+        return Redone(end, sum(losses) / len(losses))
 
-    def _gradients(self, theta: list[Tensor], x: Tensor, y: Tensor) -> list[Tensor]:
+    def _gradients(self, theta: list[Tensor], x: Tensor, y: Tensor) -> tuple[float, list[Tensor]]:
         with torch.no_grad():
             for parameter, values in zip(self._parameters, theta, strict=True):
                 parameter.copy_(values)
         self._model.zero_grad()
-        self._task.loss(self._model, x, y).backward()  # type: ignore[no-untyped-call]
+        loss = self._task.loss(self._model, x, y)
+        loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._parameters]
         norm = math.sqrt(sum(float(g.square().sum()) for g in gradients))
         bound = self._recipe.inner.clip_norm
         scale = min(1.0, bound / (norm + 1e-6)) if bound else 1.0
-        return [gradient * scale for gradient in gradients]
+        return float(loss.detach()), [gradient * scale for gradient in gradients]
 
     def _split(self, values: Any) -> list[Tensor]:
         whole, parts, begin = torch.from_numpy(np.asarray(values, dtype=np.float64)), [], 0
@@ -100,17 +104,17 @@ def in_process(recipe: Recipe, task: Task) -> dict[str, Validator]:
     shape = shape_of(recipe)
     loop = InnerLoop(recipe, task, CPU, bf16=False)
 
-    def same(claim: Claim, opening: Opening) -> Point:
+    def same(claim: Claim, opening: Opening) -> Redone:
         return redo(loop, claim, opening, shape)
 
-    def threads(claim: Claim, opening: Opening) -> Point:
+    def threads(claim: Claim, opening: Opening) -> Redone:
         torch.set_num_threads(2)
         try:
             return redo(loop, claim, opening, shape)
         finally:
             torch.set_num_threads(1)
 
-    def plain(claim: Claim, opening: Opening) -> Point:
+    def plain(claim: Claim, opening: Opening) -> Redone:
         with torch.backends.mkldnn.flags(enabled=False):
             return redo(loop, claim, opening, shape)
 
@@ -146,7 +150,8 @@ def main(folder: Path, recipe_toml: Path) -> None:
         claim = Claim(**values)
         opening = Opening.from_bytes(path.with_suffix(".opening").read_bytes(), shape)
         before, claimed = opening.ends(shape.parameters)
-        print(json.dumps(distance_ppm(before, claimed, redo(loop, claim, opening, shape), rule)), flush=True)
+        verdict = compare(before, claimed, *redo(loop, claim, opening, shape), rule, shape.parameters)
+        print(json.dumps([verdict.finding, verdict.distance_ppm]), flush=True)
 
 
 if __name__ == "__main__":

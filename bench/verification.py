@@ -7,15 +7,16 @@ and the share in which a lie is found is the probability that a drawn one finds 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cheats import CHEATS, CPU, PEERS, Swarm, Work
 from harness import BENCH, BenchError, Figure, Table, add_output_options, machine, number, publish, say
@@ -23,7 +24,7 @@ from validators import bf16, in_process, save
 
 from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.models.task import build_task
-from ubcp_p2p.training.compare import distance_ppm, fades, tolerance_ppm
+from ubcp_p2p.training.compare import compare, fades, tolerance_ppm
 from ubcp_p2p.training.inner import InnerLoop, set_up_torch
 from ubcp_p2p.training.opening import Opening
 from ubcp_p2p.training.recorder import Recorder
@@ -33,10 +34,29 @@ from ubcp_p2p.training.witness import Witness
 PAGE = BENCH.parent / "docs" / "verification.md"
 Q_PPM = 20_000  # the audit rate of the last column: 2 %
 PROCESSORS = {"float32, AVX2 processor": "avx2", "float32, processor without SIMD": "default"}
-# Honest rounds are taken from whole runs, so that every learning rate is met: recipe → (runs, rounds of each).
-HONEST = {"digits-tiny": (8, 50), "fashion-cnn": (1, 12), "shakespeare-nano": (1, 48)}
 CHEATING = {"digits-tiny": (3, 12, 25, 37, 49), "shakespeare-nano": (3, 24, 47)}
 PARAMETERS_COST = {"1M": (128, 5, 64, 8), "1M, twice the context and batch": (128, 5, 128, 16)}
+
+
+class Runs(NamedTuple):
+    """Honest runs. every: rounds of which one is checked."""
+
+    recipe: str
+    runs: int
+    rounds: int
+    every: int = 1
+    name: str = ""
+    changes: Mapping[str, int] = {}  # of [rounds]
+
+
+# Honest rounds are taken from whole runs, so that every learning rate is met; and from one that goes on long after its
+# loss has come near 0, where gradients are tiny beside what the optimizer remembers.
+HONEST = (
+    Runs("digits-tiny", 8, 50),
+    Runs("fashion-cnn", 1, 12),
+    Runs("shakespeare-nano", 1, 48),
+    Runs("digits-tiny", 1, 500, 5, "digits-tiny, long after it has learnt all", {"local_steps": 50, "total": 2000}),
+)
 
 
 def gpt(width: int, layers: int, context: int, batch: int, local_steps: int) -> Recipe:
@@ -56,19 +76,21 @@ def gpt(width: int, layers: int, context: int, batch: int, local_steps: int) -> 
 
 
 class Honest:
-    """Distances of honest peers by validator, and how many were accused."""
+    """Distances of honest peers by validator, and how many were accused, or not paid though nobody accused them."""
 
     def __init__(self, name: str, recipe: Recipe) -> None:
         self.name, self.recipe = name, recipe
         self.allowed = tolerance_ppm(recipe.parameters())
         self.distances: dict[str, list[int]] = {}
         self.accused: Counter[str] = Counter()
+        self.drowned: Counter[str] = Counter()
         self.rounds = 0
         self._rule = fades(recipe.inner.optimizer, recipe.inner.betas)
 
-    def add(self, validator: str, apart: int) -> None:
+    def add(self, validator: str, finding: str, apart: int) -> None:
         self.distances.setdefault(validator, []).append(apart)
-        self.accused[validator] += apart > self.allowed
+        self.accused[validator] += finding not in (Finding.HONEST, Finding.DROWNED)
+        self.drowned[validator] += finding == Finding.DROWNED
 
     def check(self, work: Work, index: int, validators: dict[str, Any]) -> Opening:
         """One opened stretch before every validator."""
@@ -77,7 +99,8 @@ class Honest:
         before, claimed = opening.ends(self.recipe.parameters())
         for name, redo in validators.items():
             redone = redo(work.claim, opening)
-            self.add(name, distance_ppm(before, claimed, redone, self._rule))
+            verdict = compare(before, claimed, *redone, self._rule, self.recipe.parameters())
+            self.add(name, verdict.finding, verdict.distance_ppm)
         return opening
 
     def elsewhere(self, folder: Path) -> None:
@@ -92,25 +115,27 @@ class Honest:
             if done.returncode:
                 raise BenchError(f"the validator {validator!r} failed: {done.stderr[-1000:]}")
             for line in done.stdout.splitlines():
-                self.add(validator, int(line))
+                finding, apart = json.loads(line)
+                self.add(validator, finding, apart)
 
 
-def honest(name: str, runs: int, rounds: int) -> Honest:
-    """All peers of whole runs; one stretch of each round, in turns."""
-    recipe = load_recipe(name)
-    found = Honest(name, recipe)
+def honest(spec: Runs) -> Honest:
+    """All peers of whole runs; one stretch of each checked round, in turns."""
+    recipe = load_recipe(spec.recipe)
+    recipe = recipe.model_copy(update={"rounds": recipe.rounds.model_copy(update=dict(spec.changes))})
+    found = Honest(spec.name or spec.recipe, recipe)
     with tempfile.TemporaryDirectory(prefix="ubcp-bench-") as directory:
-        for run in range(runs):
+        for run in range(spec.runs):
             swarm = Swarm(recipe, f"honest {run}")
             validators = in_process(recipe, swarm.task)
-            for _ in range(rounds):
+            for round_ in range(spec.rounds):
                 swarm.advance()
-                for peer in PEERS:
+                for peer in PEERS if round_ % spec.every == 0 else ():
                     work = swarm.works[peer]
                     opening = found.check(work, found.rounds % work.stretches(), validators)
                     save(Path(directory), found.rounds, work.claim, opening)
                     found.rounds += 1
-            say(f"{name}: {found.rounds} honest rounds checked, accused {sum(found.accused.values())}")
+            say(f"{found.name}: {found.rounds} honest rounds checked, accused {sum(found.accused.values())}")
         found.elsewhere(Path(directory))
     return found
 
@@ -137,8 +162,8 @@ def honest_table(rows: Sequence[Honest]) -> Table:
         for validator, distances in row.distances.items():
             cells.append(
                 (
-                    row.name, validator, f"{len(distances)}", str(row.accused[validator]), f"{max(distances)}",
-                    str(row.allowed),
+                    row.name, validator, f"{len(distances)}", str(row.accused[validator]),
+                    str(row.drowned[validator]), f"{max(distances)}", str(row.allowed),
                 )
             )  # fmt: skip
     rounds = sum(row.rounds for row in rows)
@@ -148,7 +173,7 @@ def honest_table(rows: Sequence[Honest]) -> Table:
     )
     return Table(
         "Honest peers before validators that compute otherwise",
-        ("recipe", "validator", "checks", "accused", "largest distance, ppm", "allowed, ppm"),
+        ("recipe", "validator", "checks", "accused", "not paid", "largest distance, ppm", "allowed, ppm"),
         tuple(cells),
         f"{rounds} honest rounds, {checks} checks, {accused} false accusations.",
     )
@@ -320,7 +345,7 @@ def main() -> None:
         cheats: list[dict[str, Any]] = []
         honests: list[Honest] = []
         if chosen.quick:
-            honests.append(honest("digits-tiny", 1, 4))
+            honests.append(honest(Runs("digits-tiny", 1, 4)))
             cheats += cheating("digits-tiny", (2,))
         else:
             if "cost" in chosen.only:
@@ -328,12 +353,15 @@ def main() -> None:
             if "cheats" in chosen.only:
                 cheats += [row for name, at in CHEATING.items() for row in cheating(name, at)]
             if "honest" in chosen.only:
-                honests += [honest(name, *rounds) for name, rounds in HONEST.items()]
+                honests += [honest(spec) for spec in HONEST]
                 honests.append(honest_bf16(2))
         document = {
             "benchmark": "verification", "machine": facts, "cheats": cheats, "cost": costs,
             "honest": [
-                {"recipe": h.name, "rounds": h.rounds, "distances_ppm": h.distances, "accused": h.accused}
+                {
+                    "recipe": h.name, "rounds": h.rounds, "distances_ppm": h.distances, "accused": h.accused,
+                    "drowned": h.drowned,
+                }
                 for h in honests
             ],
         }  # fmt: skip

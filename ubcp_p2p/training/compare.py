@@ -15,7 +15,7 @@ import numpy as np
 from ubcp_p2p.training.limits import BF16_PARAMETERS_MIN
 from ubcp_p2p.training.opening import Point
 from ubcp_p2p.training.state import Vector, blocks
-from ubcp_p2p.training.verdict import PPM
+from ubcp_p2p.training.verdict import PPM, Finding, Verdict
 
 # Between what honest devices were measured to differ by and what cheats do (docs/verification.md): in float32, and
 # where the network is so large that some peers multiply in bfloat16.
@@ -27,11 +27,37 @@ _ROUNDING: Final = 2.0**-22
 # How many times that the gradients' own part of the first moment must be: then what rounding may hide is a hundredth of
 # it, and who has not computed the gradients cannot have it right.
 SHOWS_MIN: Final = 100.0
+# A gradient is a network's slope times how far a softmax is from its target, which is about the loss and is rounded to
+# half a unit in the last place of 1. So the smaller the loss, the more of the gradient is rounding, and AdamW makes it
+# no smaller. Honest devices were measured to differ by once that much, beyond the tolerance (docs/verification.md).
+_SOFTMAX_ROUNDING: Final = 16 * 2.0**-24
+_LOSS_MIN: Final = 2.0**-26  # below it, what is left of a softmax is right or 0
 
 
 def tolerance_ppm(parameters: int) -> int:
     """The distance that honest peers of a network of this size may have."""
     return TOLERANCE_PPM if parameters < BF16_PARAMETERS_MIN else TOLERANCE_BF16_PPM
+
+
+def noise_ppm(loss: float) -> int:
+    """By how much more honest peers may differ on a stretch of this mean loss, nats: a thousandth at 0.001."""
+    return math.ceil(_SOFTMAX_ROUNDING / max(loss, _LOSS_MIN) * PPM)
+
+
+def compare(
+    before: Point, claimed: Point, redone: Point, loss: float, fades: Mapping[str, float], parameters: int
+) -> Verdict:
+    """What a stretch that was walked again says of the claimed one. loss: its mean, nats; parameters: the network's."""
+    if not do_gradients_show(before, redone, fades):
+        return Verdict(Finding.DROWNED, 0, "has gradients that do not show beside the inner optimizer's memory")
+    apart, allowed, noise = distance_ppm(before, claimed, redone, fades), tolerance_ppm(parameters), noise_ppm(loss)
+    away = f"{apart / PPM:.6f} of its length away"
+    if apart <= allowed:
+        return Verdict(Finding.HONEST, apart, f"leads where it is said to lead: {away}")
+    if apart <= allowed + noise:
+        words = f"has gradients that hardly show: its loss is {loss:.1g}, and float32's rounding may explain {away}"
+        return Verdict(Finding.DROWNED, apart, words)
+    return Verdict(Finding.STEPS, apart, f"leads elsewhere: {away}, where {(allowed + noise) / PPM:.3f} is allowed")
 
 
 def fades(optimizer: str, betas: tuple[float, float]) -> dict[str, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.models.recipe import Recipe
-from ubcp_p2p.training.compare import distance_ppm, do_gradients_show, fades, is_memory_possible, tolerance_ppm
+from ubcp_p2p.training.compare import compare, do_gradients_show, fades, is_memory_possible
 from ubcp_p2p.training.errors import Diverged
 from ubcp_p2p.training.inner import InnerLoop
 from ubcp_p2p.training.opening import Opening, Point, Shape, fault_in_leaves, leads_to_the_same
@@ -14,17 +16,24 @@ from ubcp_p2p.training.trail import marks
 from ubcp_p2p.training.verdict import PPM, Claim, Finding, Verdict
 
 
-def redo(loop: InnerLoop, claim: Claim, opening: Opening, shape: Shape) -> Point:
+class Redone(NamedTuple):
+    """Where a stretch leads, and its mean loss in nats."""
+
+    point: Point
+    loss: float
+
+
+def redo(loop: InnerLoop, claim: Claim, opening: Opening, shape: Shape) -> Redone:
     """Where the opened stretch leads on this device; `loop` is left there. Raises TrainingError, Diverged."""
     start = opening.start(shape.parameters)
     steps = marks(claim.steps, shape.stretch)
     loop.write(start.theta)
     loop.restore(start.memory)
-    loop.run(
+    result = loop.run(
         claim.run_id, claim.round, claim.peer, opening.members, lambda step, steps, mean: True,
         first=steps[opening.index], last=steps[opening.index + 1],
     )  # fmt: skip
-    return take(loop)
+    return Redone(take(loop), result.loss)
 
 
 def judge(
@@ -40,7 +49,7 @@ def judge(
     shape = shape_of(recipe)
     before = opening.start(shape.parameters)
     try:
-        redone = redo(loop, claim, opening, shape)
+        redone, loss = redo(loop, claim, opening, shape)
     except Diverged as error:
         return Verdict(Finding.STEPS, PPM**2, f"from the state before, the stretch does not lead anywhere: {error}")
     except TrainingError as error:  # it has no items, so it took no step
@@ -54,17 +63,5 @@ def judge(
     taken = redone.memory.steps - before.memory.steps
     if claimed.memory.steps - before.memory.steps != taken or not is_memory_possible(before, rule):
         return Verdict(Finding.MEMORY, PPM**2, "the inner optimizer's memory is not one that training leaves behind")
-    if not do_gradients_show(before, redone, rule):
-        words = f"the gradients of stretch {opening.index} do not show beside the inner optimizer's memory"
-        return Verdict(Finding.DROWNED, 0, words)
-    apart = distance_ppm(before, claimed, redone, rule)
-    allowed = tolerance_ppm(shape.parameters)
-    if apart > allowed:
-        return Verdict(
-            Finding.STEPS,
-            apart,
-            f"stretch {opening.index} leads elsewhere: {apart / PPM:.3f} of its length away, where "
-            f"{allowed / PPM:.3f} is allowed",
-        )
-    words = f"stretch {opening.index} leads where it is said to lead: {apart / PPM:.6f} of its length away"
-    return Verdict(Finding.HONEST, apart, words)
+    verdict = compare(before, claimed, redone, loss, rule, shape.parameters)
+    return verdict._replace(words=f"stretch {opening.index} {verdict.words}")

@@ -29,7 +29,7 @@ class Finding(StrEnum):
     OFFER = "offer"  # the trail ends at another tensor than the card's
     DATA = "data"  # on other items than the peer's own
     MEMORY = "memory"  # with an inner optimizer's memory that counts other steps, or that no training leaves behind
-    DROWNED = "drowned"  # no lie: the memory is so large that this stretch's gradients do not show beside it
+    DROWNED = "drowned"  # no lie: this stretch's gradients do not show beside a large memory, or a tiny loss's rounding
     STEPS = "steps"  # the stretch does not lead where it is said to lead
     UNOPENED = "unopened"
 

@@ -9,16 +9,18 @@ from tests.support.trails import values
 from ubcp_p2p.training.compare import (
     TOLERANCE_BF16_PPM,
     TOLERANCE_PPM,
+    compare,
     distance_ppm,
     do_gradients_show,
     fades,
     is_memory_possible,
+    noise_ppm,
     tolerance_ppm,
 )
 from ubcp_p2p.training.limits import BF16_PARAMETERS_MIN
 from ubcp_p2p.training.opening import Point
 from ubcp_p2p.training.state import InnerState, Vector
-from ubcp_p2p.training.verdict import PPM
+from ubcp_p2p.training.verdict import PPM, Finding
 
 N = 1000
 ADAM = fades("adamw", (0.9, 0.95))
@@ -103,3 +105,32 @@ def test_plain_sgd_remembers_nothing() -> None:
 def test_large_networks_may_differ_by_bfloat16() -> None:
     assert tolerance_ppm(BF16_PARAMETERS_MIN - 1) == TOLERANCE_PPM < TOLERANCE_BF16_PPM
     assert tolerance_ppm(BF16_PARAMETERS_MIN) == TOLERANCE_BF16_PPM
+
+
+@pytest.mark.parametrize(
+    ("loss", "off", "finding"),
+    [
+        (1.0, 0.01, Finding.HONEST),
+        (1.0, 0.05, Finding.STEPS),
+        (1e-3, 0.05, Finding.STEPS),
+        (1e-5, 0.01, Finding.HONEST),  # what is near enough is paid, however small the loss
+        (1e-5, 0.05, Finding.DROWNED),
+        (1e-5, 0.5, Finding.STEPS),
+        (0.0, 5.0, Finding.DROWNED),
+        (0.0, 500.0, Finding.STEPS),  # rounding has an end
+    ],
+)
+def test_what_a_tiny_loss_leaves_to_rounding_convicts_nobody(loss: float, off: float, finding: Finding) -> None:
+    """A stretch whose first moment went elsewhere by `off` of its length."""
+    end = one_step(START, GRADIENT, 0.01)
+    mean: Vector = end.memory.vectors["exp_avg"]
+    elsewhere: Vector = (mean + off * (mean - 0.9 * START.memory.vectors["exp_avg"])).astype(np.float32)
+    vectors = {**end.memory.vectors, "exp_avg": elsewhere}
+    claimed = Point(end.theta, InnerState(end.memory.steps, vectors))
+    verdict = compare(START, claimed, end, loss, ADAM, N)
+    assert verdict.finding == finding
+    assert verdict.distance_ppm == pytest.approx(off * PPM, rel=0.01)
+
+
+def test_a_loss_of_ordinary_size_widens_nothing() -> None:
+    assert noise_ppm(0.01) < TOLERANCE_PPM // 100

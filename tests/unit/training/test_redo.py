@@ -75,7 +75,7 @@ def test_every_stretch_is_walked_again_to_the_bit(name: str, steps: int) -> None
         assert len(lean.to_bytes()) < 0.7 * len(opening.to_bytes())
         assert judge(other, recipe, claim, lean, MEMBERS).finding == Finding.HONEST
         if opening.after is not None:
-            assert redo(other, claim, opening, shape_of(recipe)).theta.tobytes() == opening.after.tobytes()
+            assert redo(other, claim, opening, shape_of(recipe)).point.theta.tobytes() == opening.after.tobytes()
 
 
 def test_a_lean_opening_convicts_nobody_of_its_steps() -> None:

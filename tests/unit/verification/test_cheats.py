@@ -8,7 +8,7 @@ import torch
 from bench.cheats import CHEATS, CPU, PEERS, Swarm, Work
 from bench.validators import in_process
 from ubcp_p2p.models.recipe import Recipe, load_recipe
-from ubcp_p2p.training.compare import TOLERANCE_PPM, distance_ppm, fades
+from ubcp_p2p.training.compare import TOLERANCE_PPM, compare, fades
 from ubcp_p2p.training.inner import InnerLoop
 from ubcp_p2p.training.verdict import Finding
 from ubcp_p2p.training.witness import Witness
@@ -76,7 +76,8 @@ def test_validators_that_compute_otherwise_agree(recipe: Recipe, swarm: Swarm) -
                 opening = swarm.works[PEERS[1]].open(index)
                 assert opening is not None
                 before, claimed = opening.ends(recipe.parameters())
-                apart = distance_ppm(before, claimed, validator(swarm.works[PEERS[1]].claim, opening), rule)
-                assert apart < TOLERANCE_PPM // 100, name
+                redone = validator(swarm.works[PEERS[1]].claim, opening)
+                verdict = compare(before, claimed, *redone, rule, recipe.parameters())
+                assert verdict.finding == Finding.HONEST and verdict.distance_ppm < TOLERANCE_PPM // 100, name
     finally:
         torch.set_num_threads(threads)
