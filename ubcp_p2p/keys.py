@@ -15,7 +15,6 @@ import stat
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 from pathlib import Path
 from typing import Final
 
@@ -78,14 +77,14 @@ def verify(public: bytes, role: str, digest: bytes, signature: bytes) -> bool:
 
 def verify_each(checks: Sequence[tuple[bytes, str, bytes, bytes]]) -> list[bool]:
     """`verify` for each (public, role, digest, signature): for millions of them, with as little as can be between."""
-    signed, publics = [], []
-    for public, role, digest, signature in checks:
-        if len(public) != PUBLIC_BYTES or len(digest) != DIGEST_BYTES or len(signature) != SIGNATURE_BYTES:
-            return [verify(*check) for check in checks]
-        signed.append(signature + _signed_prefix(role) + digest)
-        publics.append(public)
-    verdicts = map(lib.crypto_sign_open, repeat(_NULL), repeat(_NULL), signed, map(len, signed), publics)
-    return [verdict == 0 for verdict in verdicts]
+    open_, prefix, null = lib.crypto_sign_open, _signed_prefix, _NULL
+    return [
+        len(public) == PUBLIC_BYTES
+        and len(digest) == DIGEST_BYTES
+        and len(signature) == SIGNATURE_BYTES
+        and open_(null, null, signed := signature + prefix(role) + digest, len(signed), public) == 0
+        for public, role, digest, signature in checks
+    ]
 
 
 def peer_id_of(public: bytes) -> bytes:
