@@ -204,7 +204,7 @@ class Auditor:
 
     def report(self, workers: Workers, replay: Replay | None = None) -> Report:
         """Check what concerns the ledger as a whole; replay: the allocator's rules. Raises UnreadableExport."""
-        entries_root = workers.aside(root_of_sorted, b"".join(self.ledger.ids()))
+        entries_root = workers.aside(root_of_sorted, self.ledger.ids())
         faults = list(self.faults)
         faults += self._proof_faults()
         faults += [Fault(*finding) for finding in self.ledger.findings()]

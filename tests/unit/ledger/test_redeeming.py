@@ -36,7 +36,7 @@ def test_a_voucher_that_a_receipt_can_hold() -> None:
 
 
 def test_a_voucher_that_comes_before_what_it_refers_to_waits() -> None:
-    s, pay, node, request, allot = _allotted()
+    s, pay, node, _, allot = _allotted()
     receipt = s.pay(node, pay, allot, 100)
     other = s.account("c")
     for stranger in (s.key("nobody").public, other.public):  # no chain yet, and no node's
