@@ -27,11 +27,11 @@ from tests.mutation.operators import Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "ubcp_p2p.ledger"
-TARGETS = ("rules", "rules_common", "rules_accounts", "rules_nodes", "replay", "forks", "purse")
+TARGETS = ("rules", "rules_common", "rules_accounts", "rules_nodes", "redeeming", "replay", "forks", "purse")
 SUBJECTS = ("rules", "chains", "forks", "balances")
 UNIT_TESTS = [
     str(ROOT / "tests" / "unit" / "ledger" / f"test_{name}.py")
-    for name in ("purse", "rules", "balances", "chain", "forks")
+    for name in ("purse", "rules", "redeeming", "balances", "chain", "forks")
 ]
 SECONDS_MAX = 120  # a mutant that loops is one that was noticed
 EXPLAINED = ROOT / "docs" / "mutation.md"

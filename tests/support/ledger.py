@@ -9,6 +9,7 @@ from typing import Any
 
 from ubcp_p2p.charter.values import Charters
 from ubcp_p2p.ledger import balances, rules
+from ubcp_p2p.ledger.chain import ID_BYTES
 from ubcp_p2p.ledger.faults import LedgerError, Pending
 from ubcp_p2p.ledger.state import DERIVED, Ledger
 from ubcp_p2p.ledger.wire import ForkProof, Signed
@@ -17,6 +18,12 @@ from ubcp_p2p.ledger.wire import ForkProof, Signed
 def picture(ledger: Ledger) -> Any:
     """All of a ledger's state but its forks, comparable."""
     return {name: _plain(value) for name, value in vars(ledger).items() if name not in {"charters", "forks", *DERIVED}}
+
+
+def ids_of(ledger: Ledger) -> list[bytes]:
+    """Of all entries, sorted."""
+    ids = ledger.ids()
+    return sorted(ids[i : i + ID_BYTES] for i in range(0, len(ids), ID_BYTES))
 
 
 def _plain(value: Any) -> Any:

@@ -23,6 +23,7 @@ from ubcp_p2p.keys import (
     public_of,
     to_base58,
     verify,
+    verify_each,
 )
 
 DIGEST = hashlib.sha256(b"something").digest()
@@ -67,22 +68,40 @@ def test_a_signature_holds_for_its_role_digest_and_key_alone() -> None:
     assert not verify(key.public, "state", DIGEST, bytes([signature[0] ^ 1]) + signature[1:])
 
 
-@pytest.mark.parametrize(
-    ("public", "digest", "signature"),
-    [
-        (b"", DIGEST, bytes(64)),
-        (PUBLIC[:31], DIGEST, bytes(64)),
-        (PUBLIC, DIGEST[:5], bytes(64)),
-        (PUBLIC, DIGEST, bytes(63)),
-        (PUBLIC, DIGEST, bytes(10_000)),
-        (bytes(32), DIGEST, bytes(64)),
-        (b"\xff" * 32, DIGEST, b"\xff" * 64),
-        # A point of small order: with it, one signature would hold for many messages.
-        (bytes.fromhex("01" + "00" * 31), DIGEST, bytes.fromhex("01" + "00" * 63)),
-    ],
-)
+MALFORMED = [
+    (b"", DIGEST, bytes(64)),
+    (PUBLIC[:31], DIGEST, bytes(64)),
+    (PUBLIC, DIGEST[:5], bytes(64)),
+    (PUBLIC, DIGEST, bytes(63)),
+    (PUBLIC, DIGEST, bytes(10_000)),
+    (bytes(32), DIGEST, bytes(64)),
+    (b"\xff" * 32, DIGEST, b"\xff" * 64),
+    # A point of small order: with it, one signature would hold for many messages.
+    (bytes.fromhex("01" + "00" * 31), DIGEST, bytes.fromhex("01" + "00" * 63)),
+]
+
+
+@pytest.mark.parametrize(("public", "digest", "signature"), MALFORMED)
 def test_verify_says_no_to_malformed_input(public: bytes, digest: bytes, signature: bytes) -> None:
     assert verify(public, "state", digest, signature) is False
+
+
+def test_many_signatures_at_once_are_judged_as_each_alone() -> None:
+    keys = [NodeKey(SEED), AccountKey(bytes(32))]
+    good = [(key.public, role, DIGEST, key.sign(role, DIGEST)) for key in keys for role in ("state", "offer")]
+    (public, role, digest, signature), *_ = good
+    bad = [
+        (public, "offer", digest, signature), (keys[1].public, role, digest, signature),
+        (public, role, digest, signature[:-1] + bytes([signature[-1] ^ 1])),
+        # These would hold if the three parts were only looked at together.
+        (public + b"\0", role, digest, signature), (public, role, digest + b"\0", signature),
+        (public, role, digest, signature + b"\0"), (public, role, digest[:-1], signature),
+        *((malformed[0], "state", *malformed[1:]) for malformed in MALFORMED),
+    ]  # fmt: skip
+    mixed = [check for pair in zip(bad, good * len(bad), strict=False) for check in pair]
+    assert verify_each(mixed) == [False, True] * len(bad)
+    assert verify_each(iter(mixed)) == [verify(*check) for check in mixed]
+    assert verify_each([]) == []
 
 
 def test_node_key_on_disk(tmp_path: Path) -> None:

@@ -105,11 +105,12 @@ class Auditor:
                 self._blame(outcome.code, outcome.id, outcome.authorship, outcome.message)
                 continue
             entry = outcome.entry
-            signatures += len(outcome.signatures) + (entry.kind == _RECEIPT)
+            kind = entry.kind
+            signatures += len(outcome.signatures) + (kind == _RECEIPT)
             if entry.slice > latest:
                 self._early(outcome, latest, is_as_of)
                 continue
-            claimed = self._log_state() if entry.kind == _CHECKPOINT and entry.author == self.source.log else None
+            claimed = self._log_state() if kind == _CHECKPOINT and entry.author == self.source.log else None
             try:
                 added = rules.apply(ledger, outcome, history)
             except Pending as pending:
@@ -121,7 +122,7 @@ class Auditor:
             if not added:
                 self.counts.duplicate += 1
                 continue
-            if entry.kind in _NOTED:
+            if kind in _NOTED:
                 self._note(entry, claimed)
             valid += 1
             tail += entry.id
@@ -203,7 +204,7 @@ class Auditor:
 
     def report(self, workers: Workers, replay: Replay | None = None) -> Report:
         """Check what concerns the ledger as a whole; replay: the allocator's rules. Raises UnreadableExport."""
-        entries_root = workers.aside(root_of_sorted, b"".join(self.ledger.ids()))
+        entries_root = workers.aside(root_of_sorted, self.ledger.ids())
         faults = list(self.faults)
         faults += self._proof_faults()
         faults += [Fault(*finding) for finding in self.ledger.findings()]

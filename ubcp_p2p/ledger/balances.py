@@ -143,7 +143,7 @@ def balances_root(rows: Iterable[Balance]) -> bytes:
 
 def entries_root(ledger: Ledger) -> bytes:
     """SPEC §9.1: the Merkle root over the ids of all entries, sorted: the same for the same set."""
-    return root_of_sorted(b"".join(ledger.ids()))
+    return root_of_sorted(ledger.ids())
 
 
 def _replay_of(ledger: Ledger, account: bytes, history: History) -> AccountChain:

@@ -73,8 +73,13 @@ class Chain:
 
     def own_ids(self) -> Iterator[bytes]:
         """The ids of the entries that it owns, in order."""
-        ids = bytes(self._ids)
+        ids = self.own_ids_packed
         return (ids[i : i + ID_BYTES] for i in range(0, len(ids), ID_BYTES))
+
+    @property
+    def own_ids_packed(self) -> bytes:
+        """The same, one after another."""
+        return bytes(self._ids)
 
     @property
     def head(self) -> Position:

@@ -47,6 +47,8 @@ class _Limit(NamedTuple):
     most: int
 
 
+_END: Final = RecordKind.END  # looked up once: on an Enum that takes longer than all else that a record needs
+
 _LIMITS: Final = (
     _Limit(128, 1, 1),
     _Limit(CHARTER_BYTES_MAX + 16 * 1024, 1, VERSIONS_MAX),
@@ -173,7 +175,7 @@ def read_export(file: BinaryIO, start: Place | None = None) -> Iterator[Record]:
         count += 1
         yield Record(last, payload, offset)
         offset += frame_bytes + length - 1
-        if last is RecordKind.END:
+        if last is _END:
             break
     if read(1):
         raise UnreadableExport("bytes after the END record", offset)

@@ -8,6 +8,9 @@ from typing import Final
 
 EMPTY: Final = hashlib.sha256(b"").digest()
 SIZE_MAX: Final = 2**48
+# Copied, not made anew for each of millions of nodes.
+_LEAF: Final = hashlib.sha256(b"\0")
+_NODE: Final = hashlib.sha256(b"\1")
 
 
 class Frontier:
@@ -30,12 +33,17 @@ class Frontier:
 
     def extend(self, leaves: Iterable[bytes]) -> None:
         """Add leaves with these contents."""
-        sha256, nodes, size = hashlib.sha256, self._nodes, self.size  # written out: it runs for every entry of an audit
-        for data in leaves:
-            node = sha256(b"\0" + data).digest()
+        leaf, inner, nodes, size = _LEAF.copy, _NODE.copy, self._nodes, self.size
+        for data in leaves:  # the hashes written out: it runs for every entry of an audit
+            digest = leaf()
+            digest.update(data)
+            node = digest.digest()
             bits = size
             while bits & 1:
-                node = sha256(b"\1" + nodes.pop() + node).digest()
+                digest = inner()
+                digest.update(nodes.pop())
+                digest.update(node)
+                node = digest.digest()
                 bits >>= 1
             nodes.append(node)
             size += 1

@@ -74,11 +74,9 @@ def decode(data: bytes) -> Entry:
     """The entry with these canonical bytes. Raises MalformedEntry."""
     receipt = unpack_as(_RECEIPT, data) if len(data) <= ENTRY_BYTES_MAX else None
     if receipt is not None:
-        _, network, author, seq, prev, slice_, kind, (voucher, signature) = receipt
-        _text(voucher[8])
-        return Entry(
-            network, author, seq, prev, slice_, kind, Receipt(Voucher._make(voucher), signature), entry_id(data)
-        )
+        _, network, author, seq, prev, slice_, kind, body = receipt
+        _text(body.voucher.device)
+        return Entry(network, author, seq, prev, slice_, kind, body, entry_id(data))
     return _decode_any(data)
 
 

@@ -26,6 +26,7 @@ from ubcp_p2p.ledger.export import (
 
 _BUFFER_BYTES: Final = 1 << 20
 _ROWS: Final = 512  # of a store at once
+_ENTRY: Final = RecordKind.ENTRY  # bound once: every record is compared with it
 _HINT: Final = "name an export file or a node's ledger.sqlite3; it is read more than once, so a pipe does not do"
 
 
@@ -98,7 +99,7 @@ class ExportSource:
         if after is not None:
             next(records)
         for record in records:
-            if record.kind is not RecordKind.ENTRY:
+            if record.kind is not _ENTRY:
                 self._rest = _and_rest(record, records)
                 return
             yield record

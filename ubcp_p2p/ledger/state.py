@@ -171,11 +171,9 @@ class Ledger:
             for chain in chains:
                 yield chain.head
 
-    def ids(self) -> Iterator[bytes]:
-        """The ids of all entries, each once, in no order."""
-        for chains in self.chains.values():
-            for chain in chains:
-                yield from chain.own_ids()
+    def ids(self) -> bytes:
+        """The ids of all entries one after another, each once, in no order."""
+        return b"".join(chain.own_ids_packed for chains in self.chains.values() for chain in chains)
 
     # -- growing ------------------------------------------------------------------------------------------------
 

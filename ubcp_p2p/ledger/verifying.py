@@ -33,6 +33,7 @@ from ubcp_p2p.ledger.parse import decode
 from ubcp_p2p.ledger.wire import (
     ROLE_ENTRY,
     SIGNATURES_MAX,
+    Check,
     Signed,
     decode_signed,
     decode_signed_again,
@@ -67,16 +68,22 @@ _Answer: TypeAlias = tuple[bytes, dict[int, Bad]]  # the ids of a batch one afte
 def check(batch: Sequence[bytes]) -> list[Outcome]:
     """Decode signed entries and verify all their signatures.
 
-    First the one, then the other: not in turns.
+    First the one, then the other: not in turns. But what is to be verified of an entry is worked out while the
+    processor still has it at hand.
     """
-    outcomes = [_decoded(data) for data in batch]
-    places, signatures = [], []
-    for n, outcome in enumerate(outcomes):
-        if isinstance(outcome, Signed):
-            for signature in signatures_of(outcome):
-                places.append(n)
-                signatures.append(signature)
-    for n, holds in zip(places, keys.verify_each(signatures), strict=True):
+    outcomes: list[Outcome] = []
+    places: list[int] = []
+
+    def signatures() -> Iterator[Check]:
+        for n, data in enumerate(batch):
+            outcome = _decoded(data)
+            outcomes.append(outcome)
+            if isinstance(outcome, Signed):
+                for signature in signatures_of(outcome):
+                    places.append(n)
+                    yield signature
+
+    for n, holds in zip(places, keys.verify_each(signatures()), strict=True):
         if not holds:
             outcomes[n] = _unverified(batch[n])
     return outcomes

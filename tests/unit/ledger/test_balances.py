@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.ledger import ids_of
 from tests.vectors.ledger.scene import Scene
 from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.balances import Balance, balances, balances_root, entries_root, statement
@@ -78,7 +79,7 @@ def test_roots() -> None:
 def test_heads_and_ids_of_a_ledger_that_forked() -> None:
     s, b, one, _ = _earned()
     s.write(s.back(b, 1), s.ask(b, 1))
-    assert sorted(s.ledger.ids()) == sorted(signed.entry.id for signed in s.entries)
+    assert ids_of(s.ledger) == sorted(signed.entry.id for signed in s.entries)
     assert len(list(s.ledger.heads())) == len(s.ledger.chains) + 1
     assert s.ledger.accounts() == sorted(author.public for author in s.names.values())
     assert s.ledger.contains_id(s.id_at(one, 2))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.ledger import ids_of
 from tests.vectors.ledger.scene import Scene
 from ubcp_p2p.ledger import rules
 from ubcp_p2p.ledger.author import Author
@@ -57,7 +58,7 @@ def test_a_branch_owns_what_it_adds_and_no_more() -> None:
     first, *others = s.ledger.chains[node.public]
     assert len(list(first.own_ids())) == 202
     assert all(len(chain) == 202 and len(list(chain.own_ids())) == 1 for chain in others)
-    assert sorted(s.ledger.ids()) == sorted(signed.entry.id for signed in s.entries)
+    assert ids_of(s.ledger) == sorted(signed.entry.id for signed in s.entries)
 
 
 def test_a_stranger_who_forks_makes_nobody_read_its_chain_again() -> None:

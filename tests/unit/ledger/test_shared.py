@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.ledger import ids_of
 from tests.support.ledgers import MemoryLedger, at, busy
 from ubcp_p2p.codec import Value
 from ubcp_p2p.ledger import sync
@@ -94,5 +95,5 @@ def test_one_store_pulls_from_another(world: World, size: int) -> None:
             assert (taken.junk, taken.refused) == ([], [])
     assert new == len(world.entries) - size
     memory = MemoryLedger(world.charters.versions, world.entries)
-    assert sorted(ours.ledger.ids()) == sorted(memory.ledger.ids())
+    assert ids_of(ours.ledger) == ids_of(memory.ledger)
     assert ours.ledger.frozen() == memory.ledger.frozen()
