@@ -1,7 +1,8 @@
 """Evidence: a peer's signed card and an opening of its trail, so that a stranger with the recipe can judge. No torch.
 
 A blob proves a lie only: what it holds hangs on the signature of the card, so nobody can make evidence against a peer
-that did what it says. The certificate alone does not: it is the word of the group that it names. That a peer did not open its trail cannot be shown to strangers; they ask it themselves.
+that did what it says. The certificate alone does not: it is the word of the group that it names. That a peer did not
+open its trail cannot be shown to strangers; they ask it themselves.
 """
 
 from __future__ import annotations

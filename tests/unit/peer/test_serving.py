@@ -88,6 +88,13 @@ def test_whoever_is_out_of_standing_is_told_why(scene: Scene) -> None:
     assert frozen is not None and frozen.standing is Reason.FROZEN
 
 
+def test_a_run_whose_name_is_none_gets_no_lease(scene: Scene) -> None:
+    """The ledger takes any text: the next node must not make a folder of it."""
+    for at, (run, reason) in enumerate((("../x", Reason.OWNER_REFUSED), (".x", Reason.OWNER_REFUSED), ("a.x", None))):
+        ask = scene.ask_of(scene.asks(scene.ben, scene.ben_pc, run=run, at=at))
+        assert ask is not None and ask.standing is reason
+
+
 def test_who_is_not_enrolled_any_more_is_refused(scene: Scene) -> None:
     scene.world.now = 1
     eve = scene.world.account("eve", enrol=False)
