@@ -201,7 +201,7 @@ def test_a_book_counts_as_new_only_what_comes_while_it_runs(scene: Scene, tmp_pa
         book.read(store, 11)
         new = scene.asks(scene.ben, scene.ben_pc, at=5)
         store.append([new])
-        book.read(store, 20)
+        book.problem(store, 21, scene.offer, ahead=1)  # what the next slice would bring, for who asks in this one
         assert book.first_seen == {new.entry.id: 20}
         assert old.entry.id in book.activity.requests
     with Store.open(tmp_path / "store") as store:  # read again, as after a disk that was full
