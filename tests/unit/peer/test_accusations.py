@@ -15,6 +15,7 @@ from tests.support.trails import certificate_of, evidence_of
 from tests.unit.swarm.made import Wires, key
 from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.models.recipe import Recipe, load_recipe
+from ubcp_p2p.peer.checking import accusations as module
 from ubcp_p2p.peer.checking.accusations import LATER, LEAD_ROUNDS, LEAD_ROUNDS_MAX, NO, WANTED, Accusations
 from ubcp_p2p.swarm.admission import everybody
 from ubcp_p2p.swarm.events import Committed, Event
@@ -241,6 +242,25 @@ async def test_a_round_that_is_far_away_is_not_waited_for(peers: Peers, lie: byt
     node.member.round = ROUND + 5
     await peers.accuse(KEYS[B], node, lie, from_round=0)
     assert node.member.shunned == {LIAR: ROUND + 1}
+
+
+async def test_after_an_hour_another_lie_counts_and_the_old_one_does_not(
+    peers: Peers, swarm: Swarm, lie: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await peers.add(KEYS[A])
+    monkeypatch.setattr(module, "SHUN_S", 0.0)
+    assert await peers.accuse(KEYS[B], node, lie, from_round=3) == WANTED
+    node.member.round += 10
+    assert await peers.accuse(KEYS[B], node, lie, from_round=20) == WANTED
+    assert (node.member.shunned, node.judge.checks) == ({LIAR: 3}, 1)
+    node.member.round += 10
+    again = evidence_of(swarm, swarm.half_batch(), 1).to_bytes()
+    assert await peers.accuse(KEYS[B], node, again, from_round=24) == WANTED
+    assert (node.member.shunned, node.judge.checks) == ({LIAR: 24}, 2)
+    own = node.folder / "own.evidence"
+    own.write_bytes(lie)
+    node.accusations.convict(LIAR, own)
+    assert node.member.shunned == {LIAR: node.member.round + LEAD_ROUNDS}
 
 
 async def test_a_lie_of_long_ago_is_not_heard_of(peers: Peers, lie: bytes) -> None:

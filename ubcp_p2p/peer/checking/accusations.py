@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from ubcp_p2p.swarm.frames import DeadlineExceeded, Stream
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.openings import STALL_S
 from ubcp_p2p.swarm.quorum import ROUND_MAX, Place
+from ubcp_p2p.swarm.standing import SHUN_S
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Claim, Verdict
 from ubcp_p2p.verification.draw import rule_of
@@ -71,11 +73,14 @@ class Trainer(Protocol):
 
 @dataclass
 class _Conviction:
-    """evidence: its file; from_round: the first without the liar; tries: by peer, TRIES_MAX when there is no more to
-    say to it."""
+    """evidence: its file, named by its hash; from_round: the first without the liar.
+
+    tries: by peer, TRIES_MAX when there is no more to say to it.
+    """
 
     evidence: Path
     from_round: int
+    over_s: float  # monotonic: the liar is let in again
     tries: dict[bytes, int] = field(default_factory=dict)
 
 
@@ -114,7 +119,7 @@ class Accusations:
 
     def convict(self, peer: bytes, evidence: Path) -> None:
         """This node's own check has found a lie: shun the liar soon, and tell the others until then."""
-        if peer not in self._convicted:
+        if not self._is_out(peer):
             self._convict(peer, evidence, self._member.round + LEAD_ROUNDS, source=None)
 
     async def serve(self) -> None:
@@ -135,7 +140,8 @@ class Accusations:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _convict(self, peer: bytes, evidence: Path, from_round: int, *, source: bytes | None) -> None:
-        self._convicted[peer] = _Conviction(evidence, from_round)
+        self._convicted.pop(peer, None)
+        self._convicted[peer] = _Conviction(evidence, from_round, time.monotonic() + SHUN_S)
         while len(self._convicted) > EVIDENCE_KEPT:
             del self._convicted[next(iter(self._convicted))]
         self._member.shun(peer, from_round)
@@ -143,15 +149,20 @@ class Accusations:
         self._observe(Event("shunned", self._member.round, data))
         self._changed.set()
 
+    def _is_out(self, peer: bytes) -> bool:
+        known = self._convicted.get(peer)
+        return known is not None and time.monotonic() < known.over_s
+
     # -- what this node tells ---------------------------------------------------------------------------------------
 
     def _tell_all(self) -> None:
         """Begin to tell each peer that is there what it has not been told; who went and comes again is told again."""
-        peers = set(self._member.peers()) - self._convicted.keys()
+        out = {peer: conviction for peer, conviction in self._convicted.items() if self._is_out(peer)}
+        peers = set(self._member.peers()) - out.keys()
         for conviction in self._convicted.values():
             conviction.tries = {peer: tries for peer, tries in conviction.tries.items() if peer in peers}
         for peer in peers - self._telling.keys():
-            due = [(who, told) for who, told in self._convicted.items() if told.tries.get(peer, 0) < TRIES_MAX]
+            due = [(who, told) for who, told in out.items() if told.tries.get(peer, 0) < TRIES_MAX]
             if due:
                 task = self._telling[peer] = asyncio.create_task(self._tell(peer, due))
                 task.add_done_callback(partial(self._told, peer))
@@ -203,13 +214,13 @@ class Accusations:
 
     def _answer(self, accuser: bytes, accused: bytes, from_round: int, size: int) -> int:
         member, round_ = self._member, self._member.round
-        deaf = accuser in self._ignored or accuser in self._convicted or self._admitted(accuser)
+        deaf = accuser in self._ignored or self._is_out(accuser) or self._admitted(accuser)
         if not self._checked or deaf or accused == self._network.public or not 0 < size <= self._bytes_max:
             return NO
         if not member.knows(accuser):
             return LATER  # names cost nothing: who has made no round with this node is not heard yet
         known = self._convicted.get(accused)
-        if known is not None:
+        if known is not None and self._is_out(accused):
             if max(from_round, round_) < known.from_round:  # found by two at once: all go by the first
                 known.from_round = max(from_round, round_)
                 member.shun(accused, known.from_round)
@@ -233,6 +244,10 @@ class Accusations:
         return bytes(blob)
 
     async def _judge(self, accuser: bytes, accused: bytes, from_round: int, blob: bytes) -> None:
+        path = self._folder / f"{hashlib.sha256(blob).hexdigest()}.evidence"
+        known = self._convicted.get(accused)
+        if known is not None and known.evidence.name == path.name:
+            return  # the hour for this lie is over
         try:
             verdict = await self._verdict(accused, blob)
         except MalformedMessage as error:
@@ -247,8 +262,7 @@ class Accusations:
             self._ignored[accuser] = None
             if len(self._ignored) > IGNORED_MAX:
                 del self._ignored[next(iter(self._ignored))]
-        elif accused not in self._convicted:  # by this node's own check, meanwhile
-            path = self._folder / f"{hashlib.sha256(blob).hexdigest()}.evidence"
+        elif not self._is_out(accused):  # by this node's own check, meanwhile
             await asyncio.to_thread(keep_newest, path, blob, EVIDENCE_KEPT)
             latest = self._member.round + LEAD_ROUNDS_MAX
             self._convict(accused, path, min(from_round, latest), source=accuser)
