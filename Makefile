@@ -12,7 +12,7 @@ demo: $(STAMP)  ## a swarm on this machine
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 tests/unit tests/property tests/vectors tests/fuzz  # both cores are taken already
-	$(BIN)/pytest -q -n 2 --dist loadfile -m "not full" --reruns 1 tests/integration tests/faults
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not full" --reruns 1 tests/faults tests/integration
 
 faults: $(STAMP)  ## every fault at every step of a round, every lie of a hostile peer, every villain of the demo: about 20 minutes
 	$(BIN)/pytest -q tests/faults

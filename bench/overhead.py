@@ -25,6 +25,7 @@ from ubcp_p2p.keys import NodeKey, verify
 from ubcp_p2p.ledger.entry import ZERO, Voucher, voucher_digest
 from ubcp_p2p.models.cost import cost_of
 from ubcp_p2p.models.recipe import Recipe, run_id
+from ubcp_p2p.peer.paying.bill import Bill
 from ubcp_p2p.peer.paying.report import Report
 from ubcp_p2p.peer.paying.tab import Tab, Terms
 from ubcp_p2p.peer.paying.wire import Promise, Statement, What, answer, question
@@ -77,9 +78,9 @@ def metering(recipe: Recipe, count: int) -> dict[str, Any]:
 
             def bill(certificate: Certificate = certificate) -> None:
                 draws_of(certificate, recipe)
-                data = certificate.to_bytes()
+                data = Bill(certificate).to_bytes()
                 sent = encode(question(What.BILL, REQUEST, data))
-                heard = Certificate.from_bytes(data, run, members_max=PEERS)
+                heard = Bill.from_bytes(data, run, members_max=PEERS).certificate
                 tab.meter(me, heard, leased, draws_of(heard, recipe).get(me), 0)
                 tab.promise(me, tab.due(me, 10**9, 10**6, 100), ZERO)
                 atomic_write(Path(folder) / "tab", tab.to_bytes())

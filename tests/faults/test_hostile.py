@@ -13,7 +13,7 @@ from tests.faults.conftest import OPTIONS, RECIPE
 from tests.faults.test_kill import DEADLINE_S
 from tests.support.swarm import STEP_S, Peer, Swarm, assert_agreed, run_id, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(180)]
 
 CHANCE_LOSS = math.log(10)  # ten classes
 ROUNDS = 8  # enough for each of three to lead at least once, nearly always

@@ -18,7 +18,7 @@ from ubcp_p2p.swarm.matchmaking import ANSWER_S
 from ubcp_p2p.swarm.membership import SILENCE_MAX_S
 from ubcp_p2p.swarm.run import MATCH_S
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(180)]
 
 DEADLINE_S = MATCH_S + ANSWER_S + 2 * SILENCE_MAX_S
 PLACES = ["matchmaking", "exchange", "outer step", "vote", "checkpoint", "writing"]

@@ -20,7 +20,7 @@ import pytest
 
 from ubcp_p2p.peer.demo.villain import VILLAINS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(300)]
 
 KEYS = {
     "peers", "rounds", "loss_first", "loss_last", "loss_alone", "replicas_identical", "late_joiner_round",

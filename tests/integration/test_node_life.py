@@ -23,13 +23,20 @@ from tests.support.swarm import ROOT, STEP_S, Peer, Swarm, tiny, together
 from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.peer.profile import read_holder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(120)]
 
 
 @pytest.fixture
 def swarm() -> Iterator[Swarm]:
     """A bootstrap node; tests add what they need. At the end nothing may be left."""
     with Swarm(faulty=False) as made:
+        yield made
+
+
+@pytest.fixture
+def alone() -> Iterator[Swarm]:
+    """As `swarm`, without the bootstrap node: for what a node does by itself."""
+    with Swarm(bootstrap=False, faulty=False) as made:
         yield made
 
 
@@ -71,24 +78,24 @@ def test_status_answers_while_the_node_is_loading(swarm: Swarm, figure: Callable
     assert "reachable" in ubcp(peer, "status").stdout
 
 
-def test_a_second_node_on_one_profile_is_refused(swarm: Swarm) -> None:
-    peer = swarm.add("a").start(swarm.seeds)
+def test_a_second_node_on_one_profile_is_refused(alone: Swarm) -> None:
+    peer = alone.add("a").start()
     refused(ubcp(peer, "up"), 3, f"process {peer.pid}", "ubcp stop")
     assert peer.status()["stage"] == "up"
 
 
-def test_a_port_in_use_is_one_clear_error(swarm: Swarm) -> None:
+def test_a_port_in_use_is_one_clear_error(alone: Swarm) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        peer = Peer(swarm.home, "a", faulty=False).init(port=taken.getsockname()[1])
+        peer = Peer(alone.home, "a", faulty=False).init(port=taken.getsockname()[1])
         refused(ubcp(peer, "up"), 3, "the port is in use", "network.listen")
         refused(ubcp(peer, "up", "--detach"), 3, "the port is in use", "network.listen")
         refused(ubcp(peer, "status"), 2, "no node is running", "ubcp up")
 
 
-def test_an_address_of_another_machine_is_told_from_a_taken_port(swarm: Swarm) -> None:
-    peer = Peer(swarm.home, "a", faulty=False).init()
+def test_an_address_of_another_machine_is_told_from_a_taken_port(alone: Swarm) -> None:
+    peer = Peer(alone.home, "a", faulty=False).init()
     text = peer.profile.config_file.read_text()
     peer.profile.config_file.write_text(text.replace("/ip4/127.0.0.1/tcp/", "/ip4/192.0.2.1/tcp/"))
     refused(ubcp(peer, "up"), 3, "does not have the address", "network.listen")
@@ -108,8 +115,8 @@ def test_what_is_wrong_is_said_and_loses_nothing(swarm: Swarm, tmp_path: Path) -
     assert peer.status()["runs"] == []
 
 
-def test_status_says_what_keeps_the_trainer_in(swarm: Swarm, tmp_path: Path) -> None:
-    peer = swarm.add("a").start(swarm.seeds)
+def test_status_says_what_keeps_the_trainer_in(alone: Swarm, tmp_path: Path) -> None:
+    peer = alone.add("a").start()
     stray = tmp_path / "stray.toml"
     base = load_recipe("fashion-cnn")
     stray.write_text(base.model_copy(update={"data": base.data.model_copy(update={"path": "/root"})}).to_toml())
@@ -123,10 +130,11 @@ def test_status_says_what_keeps_the_trainer_in(swarm: Swarm, tmp_path: Path) -> 
     assert all(layer["name"] in told for layer in layers)
 
 
-def test_peers_with_another_recipe_are_named(swarm: Swarm) -> None:
-    a, b = swarm.add("a").start(swarm.seeds), swarm.add("b").start(swarm.seeds)
+def test_peers_with_another_recipe_are_named(alone: Swarm) -> None:
+    a = alone.add("a").start()
+    b = alone.add("b").start(a.own())
     a.train(tiny(100_000)).wait("committed")
-    recipe = swarm.home / "other.toml"
+    recipe = alone.home / "other.toml"
     recipe.write_text(tiny(7).to_toml())
     until(lambda: bool(b.call("runs")["claimed"]), STEP_S, "b has heard of the run")
     refused(ubcp(b, "train", str(recipe), "--run", "run"), 2, "another recipe", "--new")
@@ -175,7 +183,7 @@ def test_peers_with_other_data_are_named(swarm: Swarm, tmp_path: Path) -> None:
     b.train(ours, new=True).wait("joined", after=before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
 def test_a_signal_ends_it_in_order(swarm: Swarm, number: signal.Signals) -> None:
     peer = swarm.add("a").start(swarm.seeds)
     peer.train(tiny(100_000)).wait("committed")
@@ -186,8 +194,8 @@ def test_a_signal_ends_it_in_order(swarm: Swarm, number: signal.Signals) -> None
     assert list(peer.profile.runs.rglob("*.safetensors")), "no checkpoint was kept"
 
 
-def test_stop_returns_when_the_node_has_ended(swarm: Swarm) -> None:
-    peer = swarm.add("a").start(swarm.seeds)
+def test_stop_returns_when_the_node_has_ended(alone: Swarm) -> None:
+    peer = alone.add("a").start()
     done = ubcp(peer, "stop", "--json")
     assert json.loads(done.stdout) == {"stopped": True, "pid": peer.pid}
     assert peer.process is not None
@@ -195,15 +203,15 @@ def test_stop_returns_when_the_node_has_ended(swarm: Swarm) -> None:
     assert peer.left_behind() == []
 
 
-def test_kill_9_leaves_nothing_and_the_run_goes_on_where_it_was(swarm: Swarm) -> None:
-    peer = swarm.add("a").start(swarm.seeds)
+def test_kill_9_leaves_nothing_and_the_run_goes_on_where_it_was(alone: Swarm) -> None:
+    peer = alone.add("a").start()
     peer.train(tiny(100_000), checkpoint_every_s=0.0)
     saved = peer.wait("checkpointed", where=lambda e: e["round"] >= 3)
     assert len(family(peer.mark)) == 4, "node, p2pd, trainer, sweeper"
     peer.kill()
     assert peer.left_behind() == []
     before = peer.mark_now()
-    peer.start(swarm.seeds).train(tiny(100_000))
+    peer.start().train(tiny(100_000))
     first = peer.wait("committed", after=before)
     assert first["round"] > saved["round"]
 
@@ -233,19 +241,19 @@ def test_after_kill_9_up_alone_goes_on_with_the_run_to_its_end(swarm: Swarm) -> 
     assert peer.status()["runs"] == []  # it is done
 
 
-def test_no_resume_and_leave(swarm: Swarm) -> None:
-    peer = swarm.add("a").start(swarm.seeds)
+def test_no_resume_and_leave(alone: Swarm) -> None:
+    peer = alone.add("a").start()
     peer.train(tiny(100_000))
     peer.stop()
-    peer.start(swarm.seeds, "--no-resume")
+    peer.start((), "--no-resume")
     peer.call("runs")
     assert peer.status()["runs"] == []
     peer.stop()
-    peer.start(swarm.seeds)
+    peer.start()
     until(lambda: bool(peer.status()["runs"]), STEP_S, "the run is back")
     assert ubcp(peer, "leave", "run").returncode == 0
     peer.stop()
-    peer.start(swarm.seeds)
+    peer.start()
     peer.call("runs")
     assert peer.status()["runs"] == []
 

@@ -22,6 +22,13 @@ def swarm() -> Iterator[Swarm]:
         yield made
 
 
+@pytest.fixture
+def alone() -> Iterator[Swarm]:
+    """No bootstrap node: for what a node decides by itself."""
+    with Swarm(bootstrap=False, faulty=False) as made:
+        yield made
+
+
 def pair(swarm: Swarm) -> tuple[Peer, Peer]:
     """Two peers that train together."""
     a, b = (swarm.add(name).start(swarm.seeds) for name in "ab")
@@ -99,8 +106,8 @@ def test_a_pause_holds_over_restarts_and_ends_by_itself(swarm: Swarm) -> None:
     refused(ubcp(swarm["seed"], "pause"), 2, "seed node")
 
 
-def test_a_paused_run_can_be_left(swarm: Swarm) -> None:
-    peer = swarm.add("a").start(swarm.seeds)
+def test_a_paused_run_can_be_left(alone: Swarm) -> None:
+    peer = alone.add("a").start()
     peer.call("pause")
     peer.train(tiny(100_000)).wait("paused")
     assert ubcp(peer, "leave", "run").returncode == 0
@@ -133,10 +140,9 @@ def test_a_laptop_that_is_unplugged_gives_what_it_has_and_comes_back(swarm: Swar
     assert peer.wait("joining", after=before)["round"] == 1
 
 
-def test_a_cap_that_cannot_be_kept_and_a_grid_that_is_too_dirty(swarm: Swarm) -> None:
+def test_a_cap_that_cannot_be_kept_and_a_grid_that_is_too_dirty(alone: Swarm) -> None:
     config = '[owner]\npower_w_max = 100\ncarbon_g_max = 10\nrefuse_runs = ["ours"]\n[carbon]\ncountry = "SE"\n'
-    peer = swarm.add("a", more=config, faulty=True)
-    peer.start(swarm.seeds)
+    peer = alone.add("a", more=config, faulty=True).start()
     empty = peer.home / "empty"
     empty.mkdir()
     peer.call("sense", root=str(empty))

@@ -17,7 +17,7 @@ import pytest
 from tests.support.processes import until
 from tests.support.swarm import STEP_S, Peer, Swarm, assert_agreed, tiny, together
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(180)]
 
 # Bytes, between the medians of rounds 15–25 and 40–50. p2pd's Go heap settles in its first 75 rounds (81 → 89 MB, and
 # 92 MB at round 1,000; measured), the others were flat within 1 MB over 1,000 rounds.

@@ -51,12 +51,16 @@ def family_ended(mark: str, timeout_s: float) -> dict[int, str]:
 
 
 def until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Poll a condition that has no event of its own; fails naming `what` when the time is up."""
-    deadline_s = time.monotonic() + timeout_s
+    """Poll a condition that has no event of its own; fails naming `what` when the time is up.
+
+    Ever less often: to ask a node keeps it from what is waited for, and a core that others need.
+    """
+    began_s = time.monotonic()
     pause = select.poll()  # of nothing: waits its timeout
     while not condition():
-        assert time.monotonic() < deadline_s, f"{what}: not within {timeout_s:.0f} s"
-        pause.poll(20)
+        waited_s = time.monotonic() - began_s
+        assert waited_s < timeout_s, f"{what}: not within {timeout_s:.0f} s"
+        pause.poll(20 + min(180, int(50 * waited_s)))
 
 
 def memfds(pid: int) -> int:

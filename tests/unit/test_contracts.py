@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,13 +83,29 @@ def _lint(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """The package and its contracts, in a place of their own."""
-    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package and its contracts, in a place of their own. Whoever changes a file there puts it back."""
+    place = tmp_path_factory.mktemp("copy")
+    shutil.copy(REPOSITORY / "pyproject.toml", place)
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(REPOSITORY / "ubcp_p2p", tmp_path / "ubcp_p2p", ignore=ignored)
-    return tmp_path
+    shutil.copytree(REPOSITORY / "ubcp_p2p", place / "ubcp_p2p", ignore=ignored)
+    return place
+
+
+@contextmanager
+def planted(path: Path, code: str) -> Iterator[None]:
+    """The file with `code` at its end, or a new file with it."""
+    before = path.read_bytes() if path.exists() else None
+    with path.open("a") as module:
+        module.write(f"\n{code}\n")
+    try:
+        yield
+    finally:
+        if before is None:
+            path.unlink()
+        else:
+            path.write_bytes(before)
 
 
 @pytest.mark.slow
@@ -101,9 +119,8 @@ def test_the_tree_keeps_all_contracts() -> None:
 @pytest.mark.parametrize(("contract", "file", "code"), VIOLATIONS)
 def test_a_planted_violation_is_seen(copy: Path, contract: str, file: str, code: str) -> None:
     path = copy / "ubcp_p2p" / file
-    with path.open("a") as module:
-        module.write(f"\n{code}\n")
-    result = _lint(copy, "--contract", contract)
+    with planted(path, code):
+        result = _lint(copy, "--contract", contract)
     assert result.returncode == 1, result.stdout
     assert "BROKEN" in result.stdout
     assert path.stem in result.stdout

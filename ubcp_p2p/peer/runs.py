@@ -26,6 +26,7 @@ from ubcp_p2p.peer.seats import allocated
 from ubcp_p2p.swarm import directory
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.admission import OPEN
+from ubcp_p2p.swarm.events import Committed
 from ubcp_p2p.swarm.membership import Phase
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.quorum import Certificate
@@ -72,6 +73,7 @@ class Runs:
         self._runs: dict[str, Run] = {}
         self.doorkeeper: Doorkeeper | None = None  # of a node in a community
         self.listeners: list[Callable[[Run, Event], None]] = []  # hear each event of each run
+        self.committed: list[Callable[[Run, Committed], None]] = []  # hear of each round that this node was in
         self.checks = Checks(network)
         self._changed = asyncio.Event()
 
@@ -327,7 +329,13 @@ class Runs:
         )
         run.stage = "running"
         self._changed.set()
-        member.on_commit = checker.on_commit
+
+        def on_commit(committed: Committed) -> None:
+            checker.on_commit(committed)
+            for listener in self.committed:
+                listener(run, committed)
+
+        member.on_commit = on_commit
         checking = asyncio.create_task(checker.serve())
         taking_part = asyncio.create_task(member.run())
         in_order = True

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.swarm.admission import OPEN, Admission
-from ubcp_p2p.swarm.quorum import Certificate
+from ubcp_p2p.swarm.quorum import Card, Certificate
 from ubcp_p2p.swarm.seating import ChooseSeats, drawn
 
 
@@ -55,6 +56,18 @@ class Committed:
     certificate: Certificate
     base: Certificate | None
     cards: tuple[bytes, ...]
+
+    def card_of(self, peer: bytes) -> Card | None:
+        """The card that gave `peer` its seat; None where it is not among those that were gathered."""
+        seat = next((seat for seat in self.certificate.group.members if seat.peer == peer), None)
+        for data in self.cards:
+            try:
+                card = Card.from_bytes(data)
+            except MalformedMessage:
+                continue
+            if seat is not None and (card.peer, card.offer_hash, card.trail) == (seat.peer, seat.offer, seat.trail):
+                return card
+        return None
 
 
 Observer = Callable[[Event], None]

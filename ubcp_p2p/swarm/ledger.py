@@ -294,6 +294,7 @@ class LiveLedger:
             self._observe(LedgerEvent("added", {"entries": taken.added}))
             if any(signed.entry.author == self._network.public for signed in taken.added):
                 self._unconfirmed.set()
+                self._met.set()  # what `_confirm` found lacking: a pull that went on meanwhile has brought it
         if taken.charters:  # one may have dropped entries of our own, or brought them back
             self._unconfirmed.set()
 
@@ -350,12 +351,12 @@ class LiveLedger:
             senders, self._gap_from = self._gap_from, set()
             connected = self._network.connected
             among = self._reconciler.idle(senders & connected) or self._reconciler.idle(connected)
+            busy = set() if among else self._reconciler.busy(senders)  # as of now: the pull may end in the pause
             for peer in among[:1]:
                 await self._pull(peer)
             await asyncio.sleep(GAP_S)
-            if not among:
-                for sender in self._reconciler.busy(senders):
-                    self._wants(sender)  # the pull that goes on may be past what is missing: once more after it
+            for sender in busy:
+                self._wants(sender)  # the pull that goes on may be past what is missing: once more after it
 
     # -- own chain ------------------------------------------------------------------------------------------------
 

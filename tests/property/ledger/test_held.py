@@ -123,7 +123,7 @@ class Market:
         return assemble(ledger, activity, slice_, offer)
 
 
-@settings(max_examples=4 * settings().max_examples)
+@settings(max_examples=2 * settings().max_examples)
 @given(SEEDS)
 def test_no_honest_node_is_named(seed: int) -> None:
     market = Market(random.Random(seed))

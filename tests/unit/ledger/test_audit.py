@@ -327,10 +327,12 @@ def test_a_charter_that_does_not_hold(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_several_cores_find_the_same(tmp_path: Path) -> None:
+def test_several_cores_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = BATCH // 4  # as many batches, of a smaller ledger
+    monkeypatch.setattr("ubcp_p2p.ledger.auditor.BATCH", batch)
     for name in ("signature-voucher", "unknown-reference", "fork"):
         file = tmp_path / name
-        write_synthetic(file, accounts=6, entries=6 * BATCH, seed=9, fraud=FRAUDS[name])
+        write_synthetic(file, accounts=6, entries=6 * batch, seed=9, fraud=FRAUDS[name])
         one, three = run(file, jobs=1), run(file, jobs=3)
         assert (one.faults, one.roots, one.counts) == (three.faults, three.roots, three.counts)
 

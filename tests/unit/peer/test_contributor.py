@@ -14,18 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.swarm.made import KEYS, Wires, certificate, digest
+from tests.unit.swarm.made import KEYS, Wires, card, certificate, digest
 from ubcp_p2p.codec import MalformedMessage, Value, decode, encode
-from ubcp_p2p.errors import UbcpError
+from ubcp_p2p.errors import LocalIOError, UbcpError
 from ubcp_p2p.ledger.activity import Asked
 from ubcp_p2p.ledger.chain import NodeChain
 from ubcp_p2p.ledger.entry import ZERO, Request, Voucher, voucher_digest
 from ubcp_p2p.ledger.state import AllotFact, RequestFact
 from ubcp_p2p.models.cost import UNIT_FLOP, cost_of
-from ubcp_p2p.models.recipe import load_recipe
-from ubcp_p2p.peer.paying.contributor import ALLOT_S, BILLS_MAX, DRAWN_ROUNDS, DRAWN_S, Contributor, Job
-from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore
+from ubcp_p2p.models.recipe import load_recipe, run_id
+from ubcp_p2p.peer.paying.bill import Bill
+from ubcp_p2p.peer.paying.contributor import Contributor
+from ubcp_p2p.peer.paying.owed import ALLOT_S, BILLS_MAX, PAUSE_S, PAUSE_S_MAX
+from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore, NotYet
 from ubcp_p2p.peer.paying.wire import PROTOCOL, Promise, Statement, What, answer, answered, asked, question, refusal
+from ubcp_p2p.peer.paying.worker import Worker
+from ubcp_p2p.swarm.events import Committed
 from ubcp_p2p.swarm.frames import Stream
 
 ME, PAYMASTER, OTHER = KEYS[:3]
@@ -73,7 +77,10 @@ class Till:
         self.wires = Wires()
         self.stopped: list[str] = []
         self.billed, self.held = 0, 0
-        self.refused: Value | None = None
+        self.refused: Value | None = None  # what is said to bills instead
+        self.refuses: set[bytes] = set()  # these bills alone
+        self.asked: list[bytes] = []
+        self.greetings = 0
         self._pay, self._key = pay, key
         self.books = books()
         ledger: Any = SimpleNamespace(charters=self.books.charters, read=self._read)
@@ -91,9 +98,14 @@ class Till:
         return self
 
     async def _serve(self, stream: Stream) -> None:
-        what, request, _ = asked(await stream.receive(timeout_s=5.0))
+        what, request, payload = asked(await stream.receive(timeout_s=5.0))
         assert request == ASKED.id
-        if what in (What.BILL, What.AGAIN) and self.refused is not None:
+        self.greetings += what is What.HELLO
+        if what is What.BILL:
+            self.asked.append(payload)
+        if payload in self.refuses:
+            await stream.send(refusal(BillRefused("not on the line")), timeout_s=5.0)
+        elif what in (What.BILL, What.AGAIN) and self.refused is not None:
             await stream.send(self.refused, timeout_s=5.0)
         elif what in (What.BILL, What.AGAIN):
             self.billed += what is What.BILL
@@ -103,13 +115,25 @@ class Till:
         else:
             await stream.send(answer(b""), timeout_s=5.0)
 
-    async def rounds(self, count: int) -> None:
+    def trains(self, count: int) -> list[bytes]:
+        """So many rounds are made; their bills."""
+        done = []
         for round_ in range(count):
             made = certificate([ME, OTHER], [ME, OTHER], round_=round_)
             members = tuple(seat._replace(weight=COST.samples_per_round) for seat in made.group.members)
-            self.contributor.on_round([ASKED.id], replace(made, group=replace(made.group, members=members)))
-            (job,) = self.contributor.jobs()
-            await self.contributor._bill(job)
+            whole = replace(made, group=replace(made.group, members=members))
+            self.contributor.on_round([ASKED.id], Committed(whole, None, ()))
+            done.append(Bill(whole).to_bytes())
+        return done
+
+    async def bills(self) -> None:
+        (job,) = self.contributor.jobs()
+        await self.contributor._bill(job)
+
+    async def rounds(self, count: int) -> None:
+        for _ in range(count):
+            self.trains(1)
+            await self.bills()
 
 
 @pytest.mark.asyncio
@@ -231,6 +255,68 @@ async def test_a_paymaster_that_is_away_costs_no_bill_until_the_limit(tmp_path: 
 
 
 @pytest.mark.asyncio
+async def test_a_bill_that_is_refused_costs_no_other(tmp_path: Path) -> None:
+    till = await Till(tmp_path, voucher).open()
+    job = till.contributor.work_for(ASKED, RECIPE)
+    done = till.trains(5)
+    till.refuses = {done[0], done[2]}
+    await till.bills()
+    assert (till.asked, till.billed, list(job.bills)) == (done, 3, [])
+    assert job.credits == 3 * ROUND_FLOP // UNIT_FLOP
+
+
+@pytest.mark.asyncio
+async def test_a_voucher_that_is_none_costs_no_other_bill(tmp_path: Path) -> None:
+    till = await Till(
+        tmp_path, lambda rounds: voucher(rounds, contributor=(OTHER if rounds == 1 else ME).public)
+    ).open()
+    job = till.contributor.work_for(ASKED, RECIPE)
+    done = till.trains(3)
+    await till.bills()
+    assert (till.asked, list(job.bills)) == (done[:1], done[1:])
+    assert "not ours" in job.words
+    await till.bills()
+    assert (till.asked, list(job.bills)) == (done, [])
+
+
+@pytest.mark.asyncio
+async def test_a_question_that_is_refused_costs_no_bill(tmp_path: Path) -> None:
+    """How do I stand? Nothing was billed yet. A round is committed meanwhile."""
+    till = await Till(tmp_path, voucher).open()
+    job = till.contributor.work_for(ASKED, RECIPE)
+    job.held, job.greeted = 1, True
+    done: list[bytes] = []
+
+    async def refuses(stream: Stream) -> None:
+        await stream.receive(timeout_s=5.0)
+        done.extend(till.trains(1))
+        await stream.send(refusal(BillRefused("nothing was billed yet")), timeout_s=5.0)
+
+    await till.wires.node(PAYMASTER).handle(PROTOCOL, refuses)
+    await till.bills()
+    assert list(job.bills) == done != []
+
+
+@pytest.mark.asyncio
+async def test_not_now_is_asked_again_and_more_and_more_seldom(tmp_path: Path) -> None:
+    till = await Till(tmp_path, voucher).open()
+    job = till.contributor.work_for(ASKED, RECIPE)
+    till.refused = refusal(NotYet("no lease of this node on that request holds now"))
+    done = till.trains(2)
+    for _ in range(2):
+        await till.bills()  # the second time it is too early
+    assert (till.asked, list(job.bills)) == (done[:1], done)
+    assert "no lease" in job.words
+    job.not_before_s, till.refused = 0.0, None
+    await till.bills()
+    assert (till.asked, till.greetings, list(job.bills)) == ([done[0], *done], 2, [])
+    assert job.pause_s == PAUSE_S
+    for _ in range(20):
+        job.put_off(100.0)
+    assert (job.pause_s, job.not_before_s) == (PAUSE_S_MAX, 100.0 + PAUSE_S_MAX)
+
+
+@pytest.mark.asyncio
 async def test_rounds_that_wait_for_their_checks_are_not_counted_against_the_payer(tmp_path: Path) -> None:
     till = await Till(tmp_path, lambda rounds: voucher(rounds, paid=0)).open()
     till.held = 128
@@ -253,14 +339,20 @@ async def test_who_says_to_hold_rounds_that_were_not_drawn_is_not_believed(tmp_p
     assert "not in the paymaster's voucher" in till.stopped[0]
 
 
-def test_held_rounds_may_be_young_or_few() -> None:
-    job = Job(ASKED, ALL_CHECKED, COST, held=100)
-    job.drawn.extend((float(second), 1) for second in range(60))
-    assert job.waiting(59.0) == 60
-    assert job.waiting(DRAWN_S + 29.5) == 30
-    assert job.waiting(DRAWN_S + 1000.0) == DRAWN_ROUNDS
-    job.held = 3
-    assert job.waiting(0.0) == 3
+def test_every_round_that_the_node_was_in_is_billed_and_a_drawn_one_with_its_card(tmp_path: Path) -> None:
+    """Also one whose end it has missed: nobody says "committed" of that."""
+    contributor = Till(tmp_path, voucher).contributor
+    runs: Any = SimpleNamespace(committed=[])
+    worker = Worker(runs, contributor)
+    worker._held = {ASKED.id: ASKED}
+    run = run_id(BODY.run, BODY.recipe)
+    job = contributor.work_for(ASKED, ALL_CHECKED)
+    made = certificate([ME, OTHER], [ME, OTHER])
+    cards = tuple(card(key).to_bytes() for key in (OTHER, ME))
+    for hear in runs.committed:
+        hear(SimpleNamespace(run_id=run), Committed(made, None, cards))
+        hear(SimpleNamespace(run_id=digest("another run")), Committed(made, None, cards))
+    assert list(job.bills) == [Bill(made, card(ME)).to_bytes()]
 
 
 @pytest.mark.asyncio
@@ -268,7 +360,7 @@ async def test_a_contributor_that_is_barred_stops_at_once(tmp_path: Path) -> Non
     till = await Till(tmp_path, voucher).open()
     job = till.contributor.work_for(ASKED, RECIPE)
     await till.rounds(2)
-    till.refused = refusal("round 1 was no honest work", final=True)
+    till.refused = refusal(NothingMore("round 1 was no honest work"))
     await till.rounds(1)
     assert "no honest work" in till.stopped[0]
     assert (len(job.bills), job.credits) == (0, 2 * ROUND_FLOP // UNIT_FLOP)
@@ -290,9 +382,17 @@ def test_messages_come_back() -> None:
     assert asked(over(question(What.BILL, ASKED.id, b"x"))) == (What.BILL, ASKED.id, b"x")
     assert answered(over(answer(b"y"))) == b"y"
     with pytest.raises(BillRefused, match="says: no"):
-        answered(over(refusal("no")))
+        answered(over(refusal(BillRefused("no"))))
     with pytest.raises(NothingMore, match="says: no"):
-        answered(over(refusal("no", final=True)))
+        answered(over(refusal(NothingMore("no"))))
+    for error in (NotYet("later"), LocalIOError("later", hint="")):  # a full disk is no fault of the bill
+        with pytest.raises(NotYet, match="says: later"):
+            answered(over(refusal(error)))
+    with pytest.raises(BillRefused) as refused:
+        answered(over(refusal(MalformedMessage("no certificate"))))
+    assert type(refused.value) is BillRefused
+    with pytest.raises(MalformedMessage):
+        answered(over([4, "no"]))
     with pytest.raises(MalformedMessage):
         asked(over([4, ASKED.id, b""]))
     made = voucher(5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,8 @@ from ubcp_p2p.ledger.entry import ZERO, Request
 from ubcp_p2p.models.recipe import load_recipe, run_id
 from ubcp_p2p.peer.checking.values import Checked
 from ubcp_p2p.peer.paying import settling
+from ubcp_p2p.peer.paying.bill import Bill
+from ubcp_p2p.peer.paying.cabinet import Cabinet, Place
 from ubcp_p2p.peer.paying.holding import REPORT_S_MAX
 from ubcp_p2p.peer.paying.job import Job
 from ubcp_p2p.peer.paying.report import Report
@@ -75,16 +78,27 @@ class Office:
         drawn = Draw(A.public, validator, (0,))
         leased = frozenset(key.public for key in (A, B, C))
         tab.meter(A.public, self.certificate, leased, drawn, self.now_s)
-        self.job = Job(terms, RECIPE, tab, {}, 100)
+        self.job = Job(terms, RECIPE, tab, {}, 100, "plays")
+        self.cabinet = Cabinet(folder / "desk")
+        self.cabinet.put_bill(self.place, Bill(self.certificate, self.card).to_bytes())
         self.kept = tab.to_bytes()
+        self.owed, self.opening = asyncio.Event(), asyncio.Event()  # B is; both were asked to open
+        self.asked: set[bytes] = set()
+        self.gate: asyncio.Event | None = None  # what a judge waits for
+        self.judging = self.judging_most = 0
         ledger: Any = SimpleNamespace(keep=self._keep_blob)
         node: Any = self.wires.node(PAYMASTER)
-        self.settler = Settler(node, ledger, self, folder / "desk", self._settled, clock=lambda: self.now_s)  # type: ignore[arg-type]
+        self.settler = Settler(node, ledger, self, self.cabinet, self._settled, clock=lambda: self.now_s)  # type: ignore[arg-type]
         self.said: list[bytes] = []
 
     async def judge(self, *arguments: object) -> Verdict:
         """As Verifier.judge."""
         self.judged += 1
+        self.judging += 1
+        self.judging_most = max(self.judging, self.judging_most)
+        if self.gate is not None:
+            await self.gate.wait()
+        self.judging -= 1
         if self.verdict is None:
             raise CannotJudge("no data")
         return self.verdict
@@ -95,6 +109,23 @@ class Office:
 
     async def _settled(self, job: Job, node: bytes) -> None:
         self.kept = job.tab.to_bytes()
+        if node == B.public:
+            self.owed.set()
+
+    place = Place(ASKED.id, A.public, 0)
+
+    def files(self) -> set[str]:
+        """The kinds of files that are kept."""
+        return {path.suffix for path in (self.folder / "desk").iterdir()}
+
+    def also_b(self) -> None:
+        """A round of B is on hold, too."""
+        card = Card(RUN, 0, digest("base"), B.public, BATCH, digest("offer"), 10, digest("trail")).signed(B)
+        place = Place(ASKED.id, B.public, 0)
+        self.cabinet.put_bill(place, Bill(self.certificate, card).to_bytes())
+        leased = frozenset(key.public for key in (A, B, C))
+        self.job.tab.welcome(B.public, digest("opening of B"), "cpu", 0)
+        self.job.tab.meter(B.public, self.certificate, leased, Draw(B.public, None, (0,)), self.now_s)
 
     async def open(self) -> Office:
         await self.wires.node(PAYMASTER).handle(PROTOCOL, self._serve)
@@ -108,7 +139,7 @@ class Office:
         except NetworkError:
             raise
         except UbcpError as error:
-            await stream.send(refusal(error.message), timeout_s=ANSWER_S)
+            await stream.send(refusal(error), timeout_s=ANSWER_S)
 
     async def report(self, verdict: Verdict, blob: bytes | None = None, *, who: Any = B) -> None:
         """A validator's report, as its Reporter sends it. Raises what the validator is told."""
@@ -125,14 +156,19 @@ class Office:
         for (node, _), hold in list(self.job.tab.holds.items()):
             await self.settler._settle(self.job, node, hold, ending=ending)
 
-    async def opens(self, data: bytes = b"an opening") -> None:
+    async def opens(self, data: bytes = b"an opening", *, who: Any = A, after: asyncio.Event | None = None) -> None:
         """A opens its trail to whoever asks."""
 
         async def opened(trail: bytes, stretch: int, whole: bool) -> bytes:
             assert whole
+            self.asked.add(who.public)
+            if len(self.asked) == 2:
+                self.opening.set()
+            if after is not None:
+                await after.wait()
             return data
 
-        node: Any = self.wires.node(A)
+        node: Any = self.wires.node(who)
         await Openings(node, RUN, shape_of(RECIPE).bytes_max(), opened, lambda *asked_: True).open()
 
     def state(self) -> tuple[str, int]:
@@ -160,7 +196,7 @@ async def test_an_honest_report_frees_the_round_and_is_taken_once(tmp_path: Path
     await office.report(HONEST)
     assert office.state() == ("owed", 1)
     await office.report(HONEST)
-    assert (office.state(), office.judged) == (("owed", 1), 0)
+    assert (office.state(), office.judged, office.files()) == (("owed", 1), 0, set())
 
 
 @pytest.mark.asyncio
@@ -201,7 +237,7 @@ async def test_evidence_that_does_not_hold_costs_a_delay(tmp_path: Path, blob: b
     await office.report(LIE, blob or Evidence("plays", other, None, b"").to_bytes())
     await office.look()
     assert office.state() == ("OWN_LOOK", 0)
-    assert list((tmp_path / "desk").iterdir()) == []
+    assert office.files() == {".bill"}
     office.verdict = HONEST
     await office.look()
     assert (office.state(), office.blobs) == (("owed", 1), [])
@@ -213,7 +249,38 @@ async def test_a_validator_that_accuses_falsely_again_and_again_is_asked_for_no_
     office.job.false_reports[B.public] = FALSE_REPORTS_MAX
     await office.report(LIE, b"junk")
     assert office.state() == ("OWN_LOOK", 0)
-    assert not (tmp_path / "desk").exists()
+    assert office.files() == {".bill"}
+
+
+@pytest.mark.asyncio
+async def test_evidence_that_was_found_to_convict_just_before_a_restart_convicts(tmp_path: Path) -> None:
+    office = await Office(tmp_path, weight=BATCH + 1).open()
+    blob = office.lie()
+    await office.report(Verdict(Finding.COUNT, 0, "17 samples"), blob)
+    office.cabinet.keep(office.place, hashlib.sha256(blob).digest())
+    await office.look()
+    assert office.state() == ("barred", 0)
+    assert office.cabinet.kept(hashlib.sha256(blob).digest()).read_bytes() == blob
+
+
+@pytest.mark.asyncio
+async def test_evidence_that_is_gone_is_not_held_against_its_validator(tmp_path: Path) -> None:
+    office = await Office(tmp_path).open()
+    await office.report(LIE, b"junk")
+    office.cabinet.drop_coming(office.place)
+    await office.look()
+    assert (office.state(), office.job.false_reports) == (("OWN_LOOK", 0), {})
+
+
+@pytest.mark.asyncio
+async def test_evidence_of_a_round_that_was_settled_otherwise_is_deleted(tmp_path: Path) -> None:
+    office = await Office(tmp_path).open()
+    await office.opens()
+    office.verdict = HONEST
+    await office.report(LIE, b"junk")
+    hold = office.job.tab.holds[A.public, 0]
+    await office.settler._look(office.job, A.public, hold)
+    assert (office.state(), office.files()) == (("owed", 1), set())
 
 
 @pytest.mark.asyncio
@@ -249,6 +316,31 @@ async def test_a_report_that_nothing_was_opened_makes_the_paymaster_look(
     assert office.state() == ("OWN_LOOK", 0)
     await office.look()
     assert (office.state(), office.judged) == (becomes, int(opens))
+    assert office.files() == ({".evidence"} if becomes[0] == "barred" else set())
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("weight", [BATCH, BATCH + 1], ids=["its work", "its card alone"])
+async def test_what_a_paymaster_finds_by_its_own_look_convinces_others(tmp_path: Path, weight: int) -> None:
+    office = Office(tmp_path, validator=None, weight=weight)
+    await office.opens(b"an opening")
+    office.verdict = LIE
+    await office.look()
+    assert (office.state(), office.judged) == (("barred", 0), int(weight == BATCH))
+    (blob,) = office.blobs
+    proof = office.job.tab.accounts[A.public].proof
+    assert office.cabinet.kept(proof).read_bytes() == blob
+    evidence = Evidence.from_bytes(blob, RECIPE, shape_of(RECIPE))
+    assert (evidence.card, evidence.opening) == (office.card, b"an opening" if weight == BATCH else b"")
+
+
+@pytest.mark.asyncio
+async def test_a_round_whose_bill_is_gone_is_paid_and_it_is_said(tmp_path: Path) -> None:
+    office = Office(tmp_path, validator=None)
+    office.cabinet.drop(office.place)
+    await office.look()
+    assert (office.state(), office.judged) == (("owed", 1), 0)
+    assert "not on this disk" in office.job.tab.accounts[A.public].words
 
 
 @pytest.mark.asyncio

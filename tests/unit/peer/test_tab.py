@@ -241,6 +241,16 @@ def test_so_many_contributors_and_rounds_are_kept_and_no_more() -> None:
     assert len(tab.places) == ROUNDS_KEPT
 
 
+def test_the_round_before_is_the_one_that_was_paid() -> None:
+    tab = opened()
+    other = certificate([A, B], [A, B], round_=0, base=state(0), state=state(1))
+    for base in (None, done(0), other):
+        assert tab.is_on_line(base)  # nobody has billed it here
+    tab.meter(A.public, done(0), LEASED)
+    assert tab.is_on_line(None) and tab.is_on_line(done(0)) and tab.is_on_line(done(1))
+    assert not tab.is_on_line(other)
+
+
 openings = st.sampled_from([bytes([n]) * 32 for n in range(6)])
 
 

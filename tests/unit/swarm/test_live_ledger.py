@@ -211,8 +211,11 @@ async def test_alone_a_node_that_is_not_new_keeps_drafts(running: Running) -> No
 
 
 @pytest.mark.asyncio
-async def test_a_chain_that_a_charter_has_ended_is_told_and_taken_up_again(tmp_path: Path) -> None:
+async def test_a_chain_that_a_charter_has_ended_is_told_and_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The node's ALLOT hangs on a REQUEST that version 2 refuses and version 3 lets stand."""
+    monkeypatch.setattr(ledger_module, "CONFIRM_EVERY_S", 0.1)
     world = World(6)
     ann, ben = world.account("ann"), world.account("ben")
     charters = fresh_charters(world)
@@ -235,6 +238,40 @@ async def test_a_chain_that_a_charter_has_ended_is_told_and_taken_up_again(tmp_p
             while not (writing := (await running.live.status())["writing"])["words"].startswith(words):
                 pass
         assert writing["standing"] == standing
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+
+
+@pytest.mark.asyncio
+async def test_own_entries_that_another_pull_brings_are_confirmed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a restored backup: what a peer shows is not here, and the pull that brings it has begun before."""
+    monkeypatch.setattr(ledger_module, "CONFIRM_EVERY_S", 60.0)
+    world = World(9)
+    running = Running(tmp_path / "store", world)
+    ann, node = world.account("ann"), Author(world.charters.network, running.air.key)
+    assert ann.head is not None
+    world.write(node, OpenNode(ann.head), [ann.key])
+    assert node.head is not None
+    shown, goes_on = {PEER: [node.head]}, asyncio.Event()
+
+    async def heads(author: bytes) -> dict[bytes, list[Position]]:
+        return dict(shown)
+
+    async def pull(peer: bytes) -> None:
+        goes_on.set()
+
+    await running.live.open()
+    monkeypatch.setattr(running.live._reconciler, "heads", heads)
+    monkeypatch.setattr(running.live._reconciler, "pull", pull)
+    serving = asyncio.create_task(running.live.serve())
+    async with asyncio.timeout(10.0):
+        await goes_on.wait()
+        await running.live.submit([signed.to_bytes() for signed in world.entries])
+        while (await running.live.status())["writing"]["standing"] != "confirmed":
+            pass
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await serving
@@ -278,6 +315,7 @@ class Pulls:
 async def test_what_is_missing_during_a_pull_is_pulled_after_it(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ledger_module, "AGAIN_S", 60.0)  # so that this is no reason
     pulls = Pulls(running, monkeypatch)
     await pulls.until(1)  # it has just connected
     running.hear(len(running.world.entries) - 1)  # refers to what is not here

@@ -109,7 +109,9 @@ class Checker:
     async def _check(self, task: _Task) -> None:
         committed, peer = task.committed, task.draw.peer
         group, base = committed.certificate.group, committed.base
-        card = _card_in(committed, peer)
+        card = committed.card_of(peer)
+        if card is None:
+            raise TrainingError("the card of the checked peer is not here")
         if base is None and group.round:
             self._say("check dropped", group.round, peer=peer.hex(), words="no certificate of the state before")
             return
@@ -164,16 +166,3 @@ class Checker:
 
     def _say(self, kind: str, round_: int, **data: object) -> None:
         self._observe(Event(kind, round_, data))
-
-
-def _card_in(committed: Committed, peer: bytes) -> Card:
-    """The card that gave `peer` its seat. Raises TrainingError where it is not among those that were gathered."""
-    seat = next(seat for seat in committed.certificate.group.members if seat.peer == peer)
-    for data in committed.cards:
-        try:
-            card = Card.from_bytes(data)
-        except MalformedMessage:
-            continue
-        if (card.peer, card.offer_hash, card.trail) == (seat.peer, seat.offer, seat.trail):
-            return card
-    raise TrainingError("the card of the checked peer is not here")

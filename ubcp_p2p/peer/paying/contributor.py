@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,10 +21,11 @@ from ubcp_p2p.ledger.activity import Asked
 from ubcp_p2p.ledger.entry import Receipt, voucher_digest
 from ubcp_p2p.ledger.faults import LedgerError, Pending
 from ubcp_p2p.ledger.redeeming import check_redeemable
-from ubcp_p2p.models.cost import UNIT_FLOP, Cost, cost_of
+from ubcp_p2p.models.cost import UNIT_FLOP, cost_of
 from ubcp_p2p.models.recipe import Recipe
-from ubcp_p2p.peer.paying.holding import HOLDS_PER_NODE_MAX
-from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore
+from ubcp_p2p.peer.paying.bill import bill_of
+from ubcp_p2p.peer.paying.owed import OWED_BYTES_MAX, PAUSE_S, Owed
+from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore, NotYet
 from ubcp_p2p.peer.paying.wire import (
     ANSWER_S,
     MESSAGE_BYTES_MAX,
@@ -38,7 +37,7 @@ from ubcp_p2p.peer.paying.wire import (
     question,
 )
 from ubcp_p2p.swarm.addresses import short
-from ubcp_p2p.swarm.quorum import Certificate
+from ubcp_p2p.swarm.events import Committed
 from ubcp_p2p.verification.draw import draws_of
 
 if TYPE_CHECKING:
@@ -47,65 +46,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BILLS_MAX: Final = 64
 PROMISE_BYTES_MAX: Final = 1024
 LOOK_S: Final = 1.0
-# What a paymaster may hold back for checks, and is not counted against it: so many drawn rounds, and all this young.
-DRAWN_ROUNDS: Final = 16
-DRAWN_S: Final = 120.0
 AGAIN_S: Final = 2.0
-ALLOT_S: Final = 10.0  # so long an ALLOT may be on its way: gossip is no slower, and a pull follows what it loses
 BILLING_MAX: Final = 64  # paymasters that are asked at one time
-
-
-@dataclass
-class Job:
-    """A REQUEST that this node works for. done: FLOP, what was promised before included. bills: the oldest first.
-
-    held: rounds that the paymaster says to wait for a check; drawn: (monotonic seconds, FLOP) of those that may.
-    paid: µcredits of the newest voucher that a RECEIPT could hold; a later one may wait for its ALLOT. late_s: since
-    when more than the limit is unpaid.
-    """
-
-    asked: Asked
-    recipe: Recipe
-    cost: Cost
-    promise: Promise | None = None
-    done: int = 0
-    rounds: int = 0
-    greeted: bool = False
-    paid: int = 0
-    late_s: float | None = None
-    receipted: int = 0  # µcredits of the last RECEIPT
-    words: str = ""
-    held: int = 0
-    stated_s: float = 0.0
-    drawn: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=HOLDS_PER_NODE_MAX))
-    bills: deque[bytes] = field(default_factory=lambda: deque(maxlen=BILLS_MAX))
-
-    @property
-    def credits(self) -> int:
-        return self.promise.voucher.credits if self.promise is not None else 0
-
-    def waiting(self, now_s: float) -> int:
-        """FLOP that the paymaster may hold back: of rounds that were drawn, and that it says to wait for checks."""
-        newest = list(reversed(self.drawn))[: self.held]
-        return sum(flop for place, (at_s, flop) in enumerate(newest) if place < DRAWN_ROUNDS or now_s - at_s < DRAWN_S)
-
-    def unpaid_rounds(self, now_s: float) -> int:
-        """So many rounds' work is not in a voucher that is worth something, rounded up, but for what may wait and the
-        part of a unit that no voucher can hold."""
-        missing = self.done - self.waiting(now_s) - (self.paid + 1) * UNIT_FLOP
-        return -(-max(0, missing) // (self.cost.flop_per_sample * self.cost.samples_per_round))
-
-    def is_overdue(self, now_s: float, rounds_max: int) -> bool:
-        """Whether more is unpaid than may be; a voucher whose ALLOT is on its way has some seconds from then on."""
-        if self.unpaid_rounds(now_s) <= rounds_max:
-            self.late_s = None
-            return False
-        if self.late_s is None:
-            self.late_s = now_s
-        return self.credits <= self.paid or now_s - self.late_s >= ALLOT_S
 
 
 class Contributor:
@@ -120,7 +64,7 @@ class Contributor:
     ) -> None:  # fmt: skip
         self._network, self._ledger, self._folder, self._device = network, ledger, folder, device
         self._rounds_unpaid_max, self._stop, self._clock = rounds_unpaid_max, stop, clock
-        self._jobs: dict[bytes, Job] = {}
+        self._jobs: dict[bytes, Owed] = {}
         self._news = asyncio.Event()
 
     async def recipe_of(self, asked: Asked) -> Recipe:
@@ -132,29 +76,29 @@ class Contributor:
             )
         return Recipe.from_bytes(data, f"the recipe of the run {asked.body.run!r}")
 
-    def work_for(self, asked: Asked, recipe: Recipe) -> Job:
-        """Bill for this REQUEST from now on; a voucher from before a restart counts, and what is unpaid since then."""
+    def work_for(self, asked: Asked, recipe: Recipe) -> Owed:
+        """Bill for this REQUEST from now on; what was promised and what was owed before a restart count."""
         job = self._jobs.get(asked.id)
         if job is None:
-            job = self._jobs[asked.id] = Job(asked, recipe, cost_of(recipe), self._kept(asked))
+            job = self._jobs[asked.id] = Owed(asked, recipe, cost_of(recipe), self._kept(asked))
             job.done = job.credits * UNIT_FLOP
+            self._recall(job)
         self._news.set()
         return job
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[Owed]:
         return list(self._jobs.values())
 
-    def on_round(self, requests: list[bytes], certificate: Certificate) -> None:
+    def on_round(self, requests: list[bytes], committed: Committed) -> None:
         """A round was committed: billed to one of the REQUESTs that pay for the run, in turn."""
+        certificate = committed.certificate
         jobs = [self._jobs[id_] for id_ in sorted(requests) if id_ in self._jobs]
         weight = next((seat.weight for seat in certificate.group.members if seat.peer == self._network.public), 0)
         if jobs and weight:
             job = jobs[certificate.round % len(jobs)]
-            job.bills.append(certificate.to_bytes())
-            job.done += weight * job.cost.flop_per_sample
-            if self._network.public in draws_of(certificate, job.recipe):
-                job.drawn.append((time.monotonic(), weight * job.cost.flop_per_sample))
-            job.rounds += 1
+            drawn = self._network.public in draws_of(certificate, job.recipe)
+            bill = bill_of(committed, self._network.public, drawn=drawn).to_bytes()
+            job.work(bill, weight * job.cost.flop_per_sample, time.monotonic(), drawn=drawn)
             self._news.set()
 
     async def serve(self) -> None:
@@ -180,28 +124,24 @@ class Contributor:
                 except TimeoutError:
                     pass
 
-    async def _bill(self, job: Job) -> None:
+    async def _bill(self, job: Owed) -> None:
+        if job.unkept:
+            await self._keep(job)
+        if job.stopped:
+            return
         try:
-            if job.promise is not None and job.paid < job.credits:  # it was kept: it counts once its ALLOT is here
-                job.paid = max(job.paid, await self._worth(job.promise))
-            if not job.greeted:
-                await self._ask(job.asked, What.HELLO, self._device.encode())
-                job.greeted = True
-            while job.bills:
-                statement = Statement.of(await self._ask(job.asked, What.BILL, job.bills[0]))
-                job.bills.popleft()
-                await self._take(job, statement)
-            if job.held and time.monotonic() - job.stated_s >= AGAIN_S:
-                await self._take(job, Statement.of(await self._ask(job.asked, What.AGAIN, b"")))
+            if time.monotonic() >= job.not_before_s:
+                await self._ask_for_pay(job)
         except NothingMore as error:
             log.warning("%s: %s; no more is done for it", job.asked.body.run, error.message)
-            job.words, job.done, job.held = error.message, job.paid * UNIT_FLOP, 0
-            job.bills.clear()
-            await self._stop(job.asked, error.message)
-        except BillRefused as error:
             job.words = error.message
-            if job.greeted and job.bills:
-                job.bills.popleft()  # it will not be paid, however often it is asked
+            job.write_off()
+            await self._keep(job)
+            await self._stop(job.asked, error.message)
+            return
+        except NotYet as error:
+            job.words, job.greeted = error.message, False  # it may have lost its tab
+            job.put_off(time.monotonic())
         except UbcpError as error:
             job.words = error.message
         now_s = time.monotonic()
@@ -212,11 +152,33 @@ class Contributor:
                 f"{': ' + job.words if job.words else ''}; no more is done for it"
             )
             log.warning("%s: %s", job.asked.body.run, why)
-            job.words, job.done = why, job.paid * UNIT_FLOP
-            job.bills.clear()
+            job.words, job.stopped = why, True
             await self._stop(job.asked, why)
 
-    async def _take(self, job: Job, statement: Statement) -> None:
+    async def _ask_for_pay(self, job: Owed) -> None:
+        """Raises NothingMore, NotYet, and other UbcpErrors where the same is to be asked again soon."""
+        if job.promise is not None and job.paid < job.credits:  # it was kept: it counts once its ALLOT is here
+            job.paid = max(job.paid, await self._worth(job.promise))
+        if not job.greeted:
+            await self._ask(job.asked, What.HELLO, self._device.encode())
+            job.greeted = True
+        while job.bills:
+            bill = job.bills[0]
+            try:
+                statement = Statement.of(await self._ask(job.asked, What.BILL, bill))
+            except (NothingMore, NotYet):
+                raise
+            except BillRefused as error:  # this one is not paid, however often it is asked; the next one may be
+                job.words = error.message
+                job.settle(bill)
+                continue
+            job.settle(bill)
+            await self._take(job, statement)
+        if job.held and time.monotonic() - job.stated_s >= AGAIN_S:
+            await self._take(job, Statement.of(await self._ask(job.asked, What.AGAIN, b"")))
+        job.pause_s = PAUSE_S
+
+    async def _take(self, job: Owed, statement: Statement) -> None:
         """Keep a voucher that is ours, well signed, worth something, and not less than before. Raises BillRefused."""
         promise = statement.promise
         voucher, body = promise.voucher, job.asked.body
@@ -249,7 +211,7 @@ class Contributor:
             raise BillRefused(f"the paymaster sent a voucher that is worth nothing: {error.message}") from None
         return promise.voucher.credits
 
-    async def _write_receipt(self, job: Job, slice_: int) -> None:
+    async def _write_receipt(self, job: Owed, slice_: int) -> None:
         if job.promise is None or job.credits <= job.receipted:
             return
         try:
@@ -266,8 +228,27 @@ class Contributor:
             await stream.send(question(what, asked.id, payload), timeout_s=ANSWER_S, bytes_max=MESSAGE_BYTES_MAX)
             return answered(await stream.receive(timeout_s=ANSWER_S, bytes_max=MESSAGE_BYTES_MAX))
 
-    def _path(self, request: bytes) -> Path:
-        return self._folder / f"{request.hex()}.voucher"
+    def _path(self, request: bytes, kind: str = "voucher") -> Path:
+        return self._folder / f"{request.hex()}.{kind}"
+
+    async def _keep(self, job: Owed) -> None:
+        """What is owed is on the disk before the paymaster is asked for it; a disk that is full stops no work."""
+        job.unkept = False
+        data = job.to_bytes(time.monotonic(), self._clock())
+        try:
+            await asyncio.to_thread(atomic_write, self._path(job.asked.id, "owed"), data)
+        except UbcpError as error:
+            job.unkept, job.words = True, error.message
+            log.warning("what %s owes is not kept: %s", job.asked.body.run, error.message)
+
+    def _recall(self, job: Owed) -> None:
+        path = self._path(job.asked.id, "owed")
+        if not path.exists():
+            return
+        try:
+            job.recall(read_limited(path, bytes_max=OWED_BYTES_MAX), time.monotonic(), self._clock())
+        except UbcpError as error:
+            log.warning("what was owed for %s cannot be read: %s", job.asked.body.run, error.message)
 
     def _kept(self, asked: Asked) -> Promise | None:
         path = self._path(asked.id)

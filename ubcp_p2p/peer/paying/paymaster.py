@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ubcp_p2p.codec import Value
 from ubcp_p2p.errors import NetworkError, UbcpError
-from ubcp_p2p.files import atomic_write, read_limited
 from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.ledger.chain import NodeChain
-from ubcp_p2p.ledger.entry import TEXT_BYTES_MAX, Allot, Close, Request, Voucher, voucher_digest
+from ubcp_p2p.ledger.entry import TEXT_BYTES_MAX, Allot, Voucher, voucher_digest
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.ledger.store import Store
-from ubcp_p2p.models.cost import cost_of
-from ubcp_p2p.models.recipe import Recipe, run_id
-from ubcp_p2p.models.unchecked import unchecked
 from ubcp_p2p.peer.config import TrainingConfig
+from ubcp_p2p.peer.paying.bill import Bill
+from ubcp_p2p.peer.paying.cabinet import Cabinet, Place
+from ubcp_p2p.peer.paying.closing import Closer
 from ubcp_p2p.peer.paying.job import Job
+from ubcp_p2p.peer.paying.jobs import Jobs
 from ubcp_p2p.peer.paying.leased import leased_of
 from ubcp_p2p.peer.paying.settling import Settler
-from ubcp_p2p.peer.paying.share import capped, limit_of, share_of
-from ubcp_p2p.peer.paying.tab import TAB_BYTES_MAX, BillRefused, NothingMore, Tab, Terms, allotment
+from ubcp_p2p.peer.paying.share import capped, limit_of
+from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore, NotYet, allotment
 from ubcp_p2p.peer.paying.verifier import Verifier
 from ubcp_p2p.peer.paying.wire import (
     ANSWER_S,
@@ -46,7 +46,6 @@ from ubcp_p2p.peer.paying.wire import (
 )
 from ubcp_p2p.peer.serving.book import Book
 from ubcp_p2p.swarm.addresses import short
-from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.verification.draw import draws_of
 
 if TYPE_CHECKING:
@@ -56,7 +55,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-JOBS_MAX: Final = 256
 CLOSE_EVERY_S: Final = 30.0
 
 
@@ -85,27 +83,35 @@ class Paymaster:
         *, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self._network, self._ledger, self._key, self._folder, self._clock = network, ledger, key, folder, clock
-        self._jobs: dict[bytes, Job] = {}
+        self._jobs = Jobs(ledger, key.public, folder)
+        self._closer = Closer(ledger, key.public, self._jobs, clock=clock)
         self._book = Book(key.public)
-        self._loading = asyncio.Lock()
         verifier = Verifier(network, training, folder / "verifying")
-        self._settler = Settler(network, ledger, verifier, folder / "evidence", self._settled, clock=clock)
+        self._cabinet = Cabinet(folder / "evidence")
+        self._settler = Settler(network, ledger, verifier, self._cabinet, self._settled, clock=clock)
 
     async def serve(self) -> None:
         """Answer contributors until cancelled; settle what waits for checks, and close what is over."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await asyncio.to_thread(self._sweep)
         await self._network.handle(PROTOCOL, self._serve)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._settler.serve(lambda: self._jobs.values(), self._slice))
+                tasks.create_task(self._settler.serve(self._jobs.all, self._slice))
                 tasks.create_task(self._keep_closing())
         finally:
             await self._network.unhandle(PROTOCOL)
+            await self._jobs.close()
+
+    def _sweep(self) -> None:
+        """Drop what was coming when the node ended, and what no round waits for any more."""
+        held = self._jobs.on_disk()
+        self._cabinet.sweep([Place(request, *key) for request, tab in held for key in tab.holds])
 
     async def _keep_closing(self) -> None:
         while True:
             try:
-                await self._close_what_is_over()
+                await self._closer.look()
             except UbcpError as error:
                 log.warning("no request is closed now: %s", error.message)
             await asyncio.sleep(CLOSE_EVERY_S)
@@ -120,7 +126,7 @@ class Paymaster:
             return []
         rows = []
         for node, account in sorted(job.tab.accounts.items()):
-            proof = self._folder / "evidence" / f"{account.proof.hex()}.evidence"
+            proof = self._cabinet.kept(account.proof)
             rows.append(
                 {
                     "node": node.hex(), "waiting": len(job.tab.held(node)), "withheld": account.withheld,
@@ -139,24 +145,26 @@ class Paymaster:
         what, request, payload = asked(await stream.receive(timeout_s=ANSWER_S, bytes_max=MESSAGE_BYTES_MAX))
         try:
             if what is What.REPORT:
-                await self._settler.hear(await self._job(request), stream, payload)
+                async with self._jobs.using(request) as job:
+                    await self._settler.hear(job, stream, payload)
                 return
             said = answer(await self._answer(stream.peer, what, request, payload))
         except NetworkError:
             raise
         except UbcpError as error:
             log.info("%s is refused (%s): %s", short(stream.peer), what.name.lower(), error.message)
-            said = refusal(error.message, final=isinstance(error, NothingMore))
+            said = refusal(error)
         await stream.send(said, timeout_s=ANSWER_S, bytes_max=MESSAGE_BYTES_MAX)
 
     async def _answer(self, peer: bytes, what: What, request: bytes, payload: bytes) -> Value:
-        job = await self._job(request)
-        async with job.lock:
+        async with self._jobs.using(request) as job, job.lock:
+            if what is What.AGAIN:
+                return (await self._say_again(job, peer)).to_value()
+            if job.closed:
+                raise NothingMore("this request is closed")
             if what is What.HELLO:
                 await self._welcome(job, peer, payload)
                 return b""
-            if what is What.AGAIN:
-                return (await self._say_again(job, peer)).to_value()
             return (await self._pay(job, peer, payload)).to_value()
 
     async def _welcome(self, job: Job, peer: bytes, payload: bytes) -> None:
@@ -169,33 +177,33 @@ class Paymaster:
             raise BillRefused(f"the charter has no device class {device!r}")
         job.tab.welcome(peer, known.opening, device, int(self._clock()))
         await self._allot(job, known, 0)
-        await self._keep(job)
+        await self._jobs.keep(job)
 
     async def _pay(self, job: Job, peer: bytes, payload: bytes) -> Statement:
-        """Meter one round, and sign all that is owed by then."""
-        certificate = await asyncio.to_thread(
-            Certificate.from_bytes, payload, job.terms.run_id, members_max=job.terms.peers_max
-        )
+        """Meter one round, and sign all that is owed by then. The newest bill may come again: its answer was lost."""
         account = job.tab.accounts.get(peer)
         if account is None:
-            raise BillRefused("a bill before the first word")
+            raise NotYet("a bill before the first word")
+        bill = await asyncio.to_thread(Bill.from_bytes, payload, job.terms.run_id, members_max=job.terms.peers_max)
+        certificate, round_ = bill.certificate, bill.certificate.group.round
         known = await self._known(job, peer, account.device)
         limit = limit_of(job.terms, job.amounts(), known.opening, known.kin)
-        if (words := capped(job.terms, limit, account.units)) is not None:
-            raise NothingMore(words)
         now_s = int(self._clock())
         drawn = draws_of(certificate, job.recipe).get(peer)
-        job.tab.meter(peer, certificate, known.leased, drawn, now_s)
-        job.note_group(certificate.group.round, certificate.group.peers)
-        evidence = hashlib.sha256(account.evidence + hashlib.sha256(payload).digest()).digest()
-        allotted = job.allots[account.opening][1]
-        due = job.tab.due(peer, allotted, known.peak, now_s)
-        if due.wanted > allotted:
-            await self._allot(job, known, due.wanted)
-            due = job.tab.due(peer, job.allots[account.opening][1], known.peak, now_s)
-        job.tab.promise(peer, due, evidence)
+        if drawn is not None and (bill.card is None or bill.card.peer != peer or not job.tab.is_on_line(bill.base)):
+            raise BillRefused(f"a check of round {round_} is drawn, and the bill does not have the card and the base")
+        if account.barred or not job.tab.is_newest_of(peer, certificate):
+            if (words := capped(job.terms, limit, account.units)) is not None:
+                raise NothingMore(words)
+            job.tab.meter(peer, certificate, known.leased, drawn, now_s)
+            said = hashlib.sha256(certificate.to_bytes()).digest()
+            account.evidence = hashlib.sha256(account.evidence + said).digest()
+        if (peer, round_) in job.tab.holds:
+            await asyncio.to_thread(self._cabinet.put_bill, Place(job.request, peer, round_), payload)
+        await self._allot(job, known, job.tab.due(peer, 0, known.peak, now_s).wanted)
+        job.tab.promise(peer, job.tab.due(peer, job.allots[account.opening][1], known.peak, now_s), account.evidence)
         account.words = capped(job.terms, limit, account.units) or account.words
-        await self._keep(job)
+        await self._jobs.keep(job)
         return self._statement(job, peer)
 
     async def _say_again(self, job: Job, peer: bytes) -> Statement:
@@ -205,17 +213,19 @@ class Paymaster:
             raise BillRefused("nothing was billed yet")
         if account.barred:
             raise NothingMore(account.barred)
+        if job.unkept:
+            await self._jobs.keep(job)
         return self._statement(job, peer)
 
     async def _settled(self, job: Job, peer: bytes) -> None:
         """Promise what is owed by now, and keep the tab: a CLOSE pays it, whether it is asked for again or not."""
         account = job.tab.accounts[peer]
         allot = job.allots.get(account.opening)
-        if allot is not None and not account.barred:
+        if allot is not None and not account.barred and not job.closed:
             peak = await self._ledger.read(lambda store: self._peak(store, job, peer, account.device))
             if peak:
                 job.tab.promise(peer, job.tab.due(peer, allot[1], peak, int(self._clock())), account.evidence)
-        await self._keep(job)
+        await self._jobs.keep(job)
 
     def _peak(self, store: Store, job: Job, peer: bytes, device: str) -> int:
         """GFLOP/s of a device class; 0 where nothing more may be promised."""
@@ -247,61 +257,13 @@ class Paymaster:
             if not amounts.get(opening):
                 raise BillRefused("all credits of this request are allotted")
             return
-        signed = await self._ledger.write(Allot(job.request, opening, credits_))
+        may_write = await self._ledger.may_write()  # else each bill that comes again would leave a draft
+        signed = await self._ledger.write(Allot(job.request, opening, credits_)) if may_write else None
         if signed is None:
-            raise BillRefused("this node may not sign yet: no peer has said how far it knows its chain; ask again")
+            raise NotYet("this node may not sign yet: no peer has said how far it knows its chain; ask again")
         job.allots[opening] = (signed.entry.id, credits_)
 
-    async def _keep(self, job: Job) -> None:
-        await asyncio.to_thread(atomic_write, self._path(job.request), job.tab.to_bytes())
-
-    def _path(self, request: bytes) -> Path:
-        return self._folder / f"{request.hex()}.tab"
-
     # -- what the ledger says -------------------------------------------------------------------------------------
-
-    async def _job(self, request: bytes) -> Job:
-        """Raises BillRefused for what this node does not pay for."""
-        async with self._loading:
-            job = self._jobs.get(request)
-            if job is None:
-                body = await self._ledger.read(lambda store: self._body(store, request))
-                await self._ledger.find(body.recipe)  # from a peer, where it is not here
-                job = await self._ledger.read(lambda store: self._load(store, request))
-                if len(self._jobs) >= JOBS_MAX:
-                    del self._jobs[next(iter(self._jobs))]
-                self._jobs[request] = job
-        return job
-
-    def _body(self, store: Store, request: bytes) -> Request:
-        fact, signed = store.ledger.requests.get(request), store.entry(request)
-        if fact is None or signed is None or fact.paymaster != self._key.public:
-            raise BillRefused("this node is not the paymaster of such a request")
-        body = signed.entry.body
-        assert isinstance(body, Request)
-        return body
-
-    def _load(self, store: Store, request: bytes) -> Job:
-        body = self._body(store, request)
-        blob = store.blob(body.recipe)
-        if blob is None:
-            raise BillRefused("this node does not have the recipe of that request")
-        recipe = Recipe.from_bytes(blob, "the recipe of a request")
-        cost = cost_of(recipe)
-        terms = Terms(
-            request, run_id(body.run, body.recipe), cost.flop_per_sample, cost.samples_per_round,
-            recipe.rounds.peers_max, recipe.rounds.total, body.credits,
-            share_of(body) if unchecked(recipe) else None,
-        )  # fmt: skip
-        allots: dict[bytes, tuple[bytes, int]] = {}
-        own = (a for a in store.ledger.allots.values() if a.request == request and a.paymaster == self._key.public)
-        for allot in sorted(own, key=lambda allot: allot.seq):
-            allots[allot.contributor] = (allot.id, allot.credits)
-        path = self._path(request)
-        tab = Tab(terms)
-        if path.exists():
-            tab = Tab.from_bytes(read_limited(path, bytes_max=TAB_BYTES_MAX), terms)
-        return Job(terms, recipe, tab, allots, body.expiry)
 
     async def _known(self, job: Job, peer: bytes, device: str) -> _Contributor:
         return await self._ledger.read(lambda store: self._look_up(store, job, peer, device))
@@ -312,7 +274,7 @@ class Paymaster:
         fact, chain = ledger.requests[job.request], ledger.branch_of(peer)
         own = ledger.branch_of(self._key.public)
         if not isinstance(chain, NodeChain) or not isinstance(own, NodeChain):
-            raise BillRefused("the ledger here has no OPEN of this node yet; ask again")
+            raise NotYet("the ledger here has no OPEN of this node yet; ask again")
         frozen = set(ledger.frozen())
         if frozen & {peer, chain.owner, fact.author, self._key.public}:
             raise BillRefused("an account or node of this request is frozen by a fork")
@@ -323,7 +285,7 @@ class Paymaster:
         self._book.read(store, now)
         leased = leased_of(ledger, self._book.activity, job.request, now)
         if peer not in leased.own:
-            raise BillRefused("no lease of this node on that request holds now")
+            raise NotYet("no lease of this node on that request holds now")
         peak = ledger.charter_at(fact.slice).peak_of(device)
         return _Contributor(chain.opening, self._kin(ledger, job, chain.owner), leased.run, peak or 0)
 
@@ -334,45 +296,3 @@ class Paymaster:
             for chain in ledger.chains.get(node, ())
             if isinstance(chain, NodeChain) and chain.owner == owner and chain.opening in job.allots
         )
-
-    # -- the end --------------------------------------------------------------------------------------------------
-
-    async def _close_what_is_over(self) -> None:
-        closes, waiting = await self._ledger.read(self._closes)
-        for request in waiting:
-            await self._job(request)  # so that the settler sees it, after a restart too
-        for body in closes:
-            if await self._ledger.write(body) is not None:
-                log.info("closed the request %s…: %d µcredits go back", body.request.hex()[:16], body.returned)
-                self._jobs.pop(body.request, None)
-
-    def _closes(self, store: Store) -> tuple[list[Close], list[bytes]]:
-        """A CLOSE for each REQUEST whose expiry and grace are over, by the vouchers that this node has signed; and
-        those REQUESTs with rounds that wait for checks: they are settled first."""
-        ledger, now = store.ledger, self._slice()
-        own = ledger.branch_of(self._key.public)
-        if not isinstance(own, NodeChain):
-            return [], []
-        closed = {close.request for close in ledger.closes.values()}
-        found, waiting = [], []
-        for fact in ledger.requests.values():
-            over = now > fact.expiry + ledger.charter_at(fact.slice).grace_slices
-            if fact.paymaster != self._key.public or fact.id in closed or not (over or self._path(fact.id).exists()):
-                continue
-            try:
-                tab = self._load(store, fact.id).tab
-            except UbcpError:
-                tab = None
-            if tab is not None and tab.holds:
-                waiting.append(fact.id)
-                continue
-            if not over:
-                continue
-            promised = {a.opening: a.units for a in tab.accounts.values()} if tab is not None else {}
-            paid, allots = ledger.paid.get(fact.id, {}), own.allots.get(fact.id, {})
-            final = tuple(
-                (opening, min(limit, max(promised.get(opening, 0), paid.get(opening, 0))))
-                for opening, limit in sorted(allots.items())
-            )
-            found.append(Close(fact.id, final, fact.credits - sum(credits_ for _, credits_ in final)))
-        return found, waiting

@@ -7,18 +7,17 @@ of a round is on the disk before it is told.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import NetworkError, TrainingError, UbcpError
-from ubcp_p2p.files import keep_newest, read_limited
 from ubcp_p2p.ledger.export import BLOB_BYTES_MAX
+from ubcp_p2p.peer.paying.bill import Bill
+from ubcp_p2p.peer.paying.cabinet import Cabinet, Place
 from ubcp_p2p.peer.paying.holding import Hold, Stage, is_overdue
 from ubcp_p2p.peer.paying.job import Job
 from ubcp_p2p.peer.paying.report import EVIDENCE_BYTES_MAX, Report
@@ -27,10 +26,10 @@ from ubcp_p2p.peer.paying.verifier import CannotJudge, Verifier
 from ubcp_p2p.peer.paying.wire import ANSWER_S, answer
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.exchange import LINK_BYTES_PER_S_MIN
-from ubcp_p2p.swarm.openings import STALL_S, Openings
+from ubcp_p2p.swarm.openings import Openings
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Claim, Finding, Verdict
-from ubcp_p2p.verification.evidence import EVIDENCE_KEPT, Evidence, bytes_max, claim_of
+from ubcp_p2p.verification.evidence import Evidence, bytes_max, claim_of
 
 if TYPE_CHECKING:
     from ubcp_p2p.swarm.frames import Stream
@@ -40,6 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0
+ASKING_MAX: Final = 4  # contributors that are asked, or whose opening waits to be judged: one has up to 512 MiB
+TASKS_MAX: Final = 256  # contributors with rounds that are settled, or wait for their turn
 ASK_S: Final = 30.0
 ASK_PAUSES_S: Final = (2.0, 5.0)
 FALSE_REPORTS_MAX: Final = 3  # of one validator and REQUEST; its word against others is then no reason to look
@@ -48,17 +49,15 @@ Settled = Callable[[Job, bytes], Awaitable[None]]
 
 
 class Settler:
-    """settled: keeps a job's tab, and promises what is owed to the node now. folder: for evidence.
-
-    clock: Unix seconds.
-    """
+    """settled: keeps a job's tab, and promises what is owed to the node now. clock: Unix seconds."""
 
     def __init__(
-        self, network: Network, ledger: LiveLedger, verifier: Verifier, folder: Path, settled: Settled,
+        self, network: Network, ledger: LiveLedger, verifier: Verifier, cabinet: Cabinet, settled: Settled,
         *, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        self._network, self._ledger, self._verifier, self._folder = network, ledger, verifier, folder
+        self._network, self._ledger, self._verifier, self._cabinet = network, ledger, verifier, cabinet
         self._settled, self._clock = settled, clock
+        self._judging, self._asking = asyncio.Semaphore(1), asyncio.Semaphore(ASKING_MAX)  # a judge is a process
 
     # -- what validators say ----------------------------------------------------------------------------------------
 
@@ -66,23 +65,25 @@ class Settler:
         """One report, and its evidence where it is wanted. Raises BillRefused, MalformedMessage, NetworkError."""
         report = Report.from_bytes(payload, stream.peer)
         key = report.peer, report.round
+        place = Place(job.request, *key)
         async with job.lock:
             wanted = await self._take(job, report, stream.peer)
-        await stream.send(answer(int(wanted)), timeout_s=ANSWER_S)
         if not wanted:
+            await stream.send(answer(0), timeout_s=ANSWER_S)
             return
-        data = bytearray(report.size)
-        with memoryview(data) as view:
-            async with asyncio.timeout(STALL_S + report.size / LINK_BYTES_PER_S_MIN):
-                await stream.receive_block(view, stall_s=STALL_S)
-        if hashlib.sha256(data).digest() != report.evidence:
-            raise MalformedMessage("the evidence does not have the hash that was reported")
-        await asyncio.to_thread(keep_newest, self._path(report.evidence), bytes(data), EVIDENCE_KEPT)
-        async with job.lock:
-            hold = job.tab.holds.get(key)
-            if hold is not None and hold.stage == Stage.REPORT:
-                job.tab.holds[key] = replace(hold, stage=Stage.EVIDENCE, evidence=report.evidence)
-                await self._settled(job, report.peer)
+        with self._cabinet.room(place, stream.peer):
+            try:
+                await stream.send(answer(1), timeout_s=ANSWER_S)
+                await self._cabinet.receive(place, stream, report)
+                async with job.lock:
+                    hold = job.tab.holds.get(key)
+                    if hold is not None and hold.stage == Stage.REPORT:
+                        job.tab.holds[key] = replace(hold, stage=Stage.EVIDENCE, evidence=report.evidence)
+                        await self._settled(job, report.peer)
+            finally:
+                hold = job.tab.holds.get(key)
+                if hold is None or hold.stage != Stage.EVIDENCE:
+                    self._cabinet.drop_coming(place)
         await stream.send(answer(0), timeout_s=ANSWER_S)
 
     async def _take(self, job: Job, report: Report, validator: bytes) -> bool:
@@ -100,98 +101,123 @@ class Settler:
             return False
         if report.finding == Finding.HONEST:
             job.tab.release(report.peer, report.round)
-        elif report.finding != Finding.UNOPENED and job.false_reports.get(validator, 0) < FALSE_REPORTS_MAX:
-            if 0 < report.size <= min(EVIDENCE_BYTES_MAX, bytes_max(shape_of(job.recipe))):
-                return True
-            job.tab.holds[report.peer, report.round] = replace(hold, stage=Stage.OWN_LOOK)
-        else:
-            job.tab.holds[report.peer, report.round] = replace(hold, stage=Stage.OWN_LOOK)
+            await self._settled(job, report.peer)
+            self._cabinet.drop(Place(job.request, report.peer, report.round))
+            return False
+        is_heard = job.false_reports.get(validator, 0) < FALSE_REPORTS_MAX
+        fits = 0 < report.size <= min(EVIDENCE_BYTES_MAX, bytes_max(shape_of(job.recipe)))
+        if report.finding != Finding.UNOPENED and is_heard and fits:
+            return True
+        job.tab.holds[report.peer, report.round] = replace(hold, stage=Stage.OWN_LOOK)
         await self._settled(job, report.peer)
         return False
 
     # -- what is looked at here -------------------------------------------------------------------------------------
 
     async def serve(self, jobs: Callable[[], Iterable[Job]], slice_now: Callable[[], int]) -> None:
-        """Settle what can be settled, one round at a time, until cancelled."""
-        while True:
-            for job in list(jobs()):
-                for key, hold in list(job.tab.holds.items()):
-                    node = key[0]
-                    if job.tab.holds.get(key) != hold:  # settled meanwhile
-                        continue
-                    try:
-                        await self._settle(job, node, hold, ending=slice_now() > job.expiry)
-                    except UbcpError as error:
-                        log.warning("round %d of %s is not settled: %s", hold.round, short(node), error.message)
-                    except Exception:  # a bug: the others are paid
-                        log.exception("round %d of %s is not settled", hold.round, short(node))
-            await asyncio.sleep(LOOK_S)
+        """Settle what can be settled until cancelled: a contributor that is slow delays its own rounds alone."""
+        under_way: dict[tuple[bytes, bytes], asyncio.Task[None]] = {}  # by REQUEST and contributor
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                under_way = {who: task for who, task in under_way.items() if not task.done()}
+                for job in jobs():
+                    ending = slice_now() > job.expiry
+                    due = {node for (node, _), hold in job.tab.holds.items() if self._is_due(job, hold, ending=ending)}
+                    for node in due:
+                        who = job.request, node
+                        if who not in under_way and len(under_way) < TASKS_MAX:
+                            under_way[who] = tasks.create_task(self._settle_all(job, node, ending=ending))
+                await asyncio.sleep(LOOK_S)
+
+    async def _settle_all(self, job: Job, node: bytes, *, ending: bool) -> None:
+        with job.in_use():
+            for hold in job.tab.held(node):
+                if job.tab.holds.get((node, hold.round)) != hold:  # settled meanwhile
+                    continue
+                try:
+                    await self._settle(job, node, hold, ending=ending)
+                except UbcpError as error:
+                    log.warning("round %d of %s is not settled: %s", hold.round, short(node), error.message)
+                except Exception:  # a bug: the others are paid
+                    log.exception("round %d of %s is not settled", hold.round, short(node))
+
+    def _is_due(self, job: Job, hold: Hold, *, ending: bool) -> bool:
+        newest = max(job.tab.places, default=hold.round)
+        return hold.stage != Stage.REPORT or is_overdue(hold, newest, int(self._clock()), ending=ending)
 
     async def _settle(self, job: Job, node: bytes, hold: Hold, *, ending: bool) -> None:
-        newest = max(job.tab.places, default=hold.round)
-        if hold.stage == Stage.EVIDENCE:
-            await self._weigh(job, node, hold)
-        elif hold.stage == Stage.OWN_LOOK or is_overdue(hold, newest, int(self._clock()), ending=ending):
-            await self._look(job, node, hold)
+        if not self._is_due(job, hold, ending=ending):
+            return
+        async with self._judging if hold.stage == Stage.EVIDENCE else self._asking:
+            if job.tab.holds.get((node, hold.round)) != hold:  # settled while it waited for its turn
+                return
+            await (self._weigh if hold.stage == Stage.EVIDENCE else self._look)(job, node, hold)
 
     async def _weigh(self, job: Job, node: bytes, hold: Hold) -> None:
         """A validator's evidence: it convicts, or the validator was wrong."""
-        path = self._path(hold.evidence)
+        place = Place(job.request, node, hold.round)
+        blob = await asyncio.to_thread(self._cabinet.read, place, hold.evidence)
+        if blob is None:
+            await self._look_instead(job, node, hold)
+            return
         try:
-            blob = await asyncio.to_thread(read_limited, path, bytes_max=EVIDENCE_BYTES_MAX)
-            evidence = await asyncio.to_thread(Evidence.from_bytes, blob, job.recipe, shape_of(job.recipe))
-            if (evidence.card.run_id, evidence.card.peer, evidence.card.trail) != (job.terms.run_id, node, hold.trail):
-                raise MalformedMessage("evidence of another card")
-            verdict = claim_of(evidence.card, job.recipe)
-            if isinstance(verdict, Claim):
-                group = job.groups.get(hold.round, ())
-                verdict = await self._verifier.judge(job.recipe, verdict, evidence.members, evidence.opening, group)
+            verdict = await self._verdict_on(job, node, hold, blob)
         except CannotJudge as error:
             await self._decide(job, node, hold, f"it was accused, which cannot be verified here: {error.message}")
             return
-        except (UbcpError, OSError) as error:  # OSError: the file is gone
-            verdict = Verdict(Finding.UNOPENED, 0, str(error))
+        except UbcpError as error:
+            verdict = Verdict(Finding.UNOPENED, 0, error.message)
         if verdict.is_lie:
-            if len(blob) <= BLOB_BYTES_MAX:
-                await self._ledger.keep(blob)
-            await self._bar(job, node, hold, verdict, hold.evidence)
+            await asyncio.to_thread(self._cabinet.keep, place, hold.evidence)
+            await self._convict(job, node, hold, verdict, blob, hold.evidence)
             return
-        await asyncio.to_thread(path.unlink, missing_ok=True)
         log.warning(
             "what %s sent against %s is no evidence: %s", short(hold.validator or b""), short(node), verdict.words
         )
+        if hold.validator is not None:
+            job.false_reports[hold.validator] = job.false_reports.get(hold.validator, 0) + 1
+        await self._look_instead(job, node, hold)
+
+    async def _verdict_on(self, job: Job, node: bytes, hold: Hold, blob: bytes) -> Verdict:
+        """Raises CannotJudge; MalformedMessage where it is no evidence against this round."""
+        evidence = await asyncio.to_thread(Evidence.from_bytes, blob, job.recipe, shape_of(job.recipe))
+        if (evidence.card.run_id, evidence.card.peer, evidence.card.trail) != (job.terms.run_id, node, hold.trail):
+            raise MalformedMessage("evidence of another card")
+        verdict = claim_of(evidence.card, job.recipe)
+        if isinstance(verdict, Claim):
+            bill = await self._bill(job, node, hold)
+            group = bill.certificate.group.peers if bill is not None else ()
+            verdict = await self._verifier.judge(job.recipe, verdict, evidence.members, evidence.opening, group)
+        return verdict
+
+    async def _look_instead(self, job: Job, node: bytes, hold: Hold) -> None:
         async with job.lock:
-            if hold.validator is not None:
-                job.false_reports[hold.validator] = job.false_reports.get(hold.validator, 0) + 1
+            self._cabinet.drop_coming(Place(job.request, node, hold.round))
             if job.tab.holds.get((node, hold.round)) == hold:
                 job.tab.holds[node, hold.round] = replace(hold, stage=Stage.OWN_LOOK)
                 await self._settled(job, node)
 
     async def _look(self, job: Job, node: bytes, hold: Hold) -> None:
         """Ask the contributor itself, as the validator was to."""
-        shape, recipe = shape_of(job.recipe), job.recipe
-        if shape.bytes_max() > EVIDENCE_BYTES_MAX:
+        if shape_of(job.recipe).bytes_max() > EVIDENCE_BYTES_MAX:
             await self._decide(job, node, hold, "its opening is larger than this node takes in")
             return
-        steps, rest = divmod(hold.weight, recipe.inner.batch)
-        claim = Claim(job.terms.run_id, hold.round, node, hold.base_hash, steps, hold.offer, hold.trail)
-        verdict = Verdict(Finding.UNOPENED, 0, "its weight is no whole number of steps")
-        for stretch in hold.stretches if not rest and steps else ():
+        bill = await self._bill(job, node, hold)
+        if bill is None or bill.card is None:
+            await self._decide(job, node, hold, "what it has claimed is not on this disk any more")
+            return
+        evidence = Evidence(job.run, bill.card, bill.base, b"")
+        verdict = claim_of(bill.card, job.recipe)
+        if isinstance(verdict, Claim):
             try:
-                opening = await self._ask(job, node, hold, stretch)
-            except (NetworkError, MalformedMessage) as error:
-                verdict = Verdict(Finding.UNOPENED, 0, f"it did not open stretch {stretch}: {error.message}")
-                break
-            try:
-                members, group = job.groups.get(hold.round - 1), job.groups.get(hold.round, ())
-                verdict = await self._verifier.judge(recipe, claim, members, opening, group)
+                verdict, evidence = await self._walk(job, hold, verdict, evidence, bill.certificate.group.peers)
             except CannotJudge as error:
                 await self._decide(job, node, hold, f"it cannot be checked here: {error.message}")
                 return
-            if verdict.finding != Finding.HONEST:
-                break
         if verdict.is_lie:
-            await self._bar(job, node, hold, verdict, b"")
+            blob = await asyncio.to_thread(evidence.to_bytes)
+            proof = await asyncio.to_thread(self._cabinet.put_own, blob)
+            await self._convict(job, node, hold, verdict, blob, proof)
         elif verdict.finding == Finding.HONEST:
             await self._decide(job, node, hold, "")
         else:
@@ -199,6 +225,29 @@ class Settler:
             async with job.lock:
                 job.tab.withhold(node, hold.round, f"round {hold.round} is not paid: {verdict.words}")
                 await self._settled(job, node)
+                self._cabinet.drop(Place(job.request, node, hold.round))
+
+    async def _walk(
+        self, job: Job, hold: Hold, claim: Claim, evidence: Evidence, group: Collection[bytes]
+    ) -> tuple[Verdict, Evidence]:
+        """The first finding that is not honest, or the last, and the opening that it is of. Raises CannotJudge."""
+        verdict = Verdict(Finding.UNOPENED, 0, "nothing was opened")
+        for stretch in hold.stretches:
+            try:
+                opening = await self._ask(job, claim.peer, hold, stretch)
+            except (NetworkError, MalformedMessage) as error:
+                words = f"it did not open stretch {stretch}: {error.message}"
+                return Verdict(Finding.UNOPENED, 0, words), evidence
+            async with self._judging:
+                verdict = await self._verifier.judge(job.recipe, claim, evidence.members, opening, group)
+            evidence = replace(evidence, opening=opening)
+            if verdict.finding != Finding.HONEST:
+                break
+        return verdict, evidence
+
+    async def _bill(self, job: Job, node: bytes, hold: Hold) -> Bill | None:
+        place, terms = Place(job.request, node, hold.round), job.terms
+        return await asyncio.to_thread(self._cabinet.bill, place, terms.run_id, members_max=terms.peers_max)
 
     async def _ask(self, job: Job, node: bytes, hold: Hold, stretch: int) -> bytes:
         size = shape_of(job.recipe).bytes_max()
@@ -220,17 +269,23 @@ class Settler:
                 log.warning("round %d of %s is paid unchecked: %s", hold.round, short(node), words)
                 job.tab.accounts[node].words = f"round {hold.round}: {words}"[:300]
             await self._settled(job, node)
+            self._cabinet.drop(Place(job.request, node, hold.round))
 
-    async def _bar(self, job: Job, node: bytes, hold: Hold, verdict: Verdict, proof: bytes) -> None:
-        shown = f"; evidence {proof.hex()}" if proof else ""
-        words = f"round {hold.round} was no honest work ({verdict.finding}): {verdict.words[:140]}{shown}"
+    async def _convict(
+        self, job: Job, node: bytes, hold: Hold, verdict: Verdict, blob: bytes, proof: bytes
+    ) -> None:  # fmt: skip
+        """blob: the evidence, which is on the disk; proof: its hash. A small one is a blob of the ledger, too."""
+        if len(blob) <= BLOB_BYTES_MAX:
+            await self._ledger.keep(blob)
+        words = f"round {hold.round} was no honest work ({verdict.finding}): {verdict.words[:140]}"
+        words = f"{words}; evidence {proof.hex()}"
         log.warning("%s is not paid any more: %s", short(node), words)
         async with job.lock:
-            job.tab.bar(node, words, proof or bytes(32))
+            waiting = job.tab.held(node)
+            job.tab.bar(node, words, proof)
             await self._settled(job, node)
-
-    def _path(self, hash_: bytes) -> Path:
-        return self._folder / f"{hash_.hex()}.evidence"
+            for other in waiting:  # now that this is on the disk: a round without its bill would be paid
+                self._cabinet.drop(Place(job.request, node, other.round))
 
 
 async def _no_opening(trail: bytes, stretch: int, whole: bool) -> bytes:

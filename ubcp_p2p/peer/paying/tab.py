@@ -33,6 +33,10 @@ class BillRefused(UbcpError):
     """A bill that is not paid, and why."""
 
 
+class NotYet(BillRefused):
+    """A bill that may be paid when it comes again."""
+
+
 class NothingMore(BillRefused):
     """No bill of this contributor is paid any more."""
 
@@ -130,7 +134,7 @@ class Tab:
         if round_ <= account.last_round:
             raise BillRefused(f"round {round_} was billed before, or a later one was")
         if drawn is not None and (len(self.holds) >= HOLDS_MAX or len(self.held(node)) >= HOLDS_PER_NODE_MAX):
-            raise BillRefused("too many rounds wait for their checks already")
+            raise NotYet("too many rounds wait for their checks already")
         self._require_one_line(certificate)
         flop = min(FLOP_MAX, min(weight, self.terms.weight_max) * self.terms.flop_per_sample)
         account.last_round = round_
@@ -138,6 +142,15 @@ class Tab:
             self.holds[node, round_] = hold_of(certificate, drawn, flop, now_s)
         else:
             self._count(account, flop)
+
+    def is_newest_of(self, node: bytes, certificate: Certificate) -> bool:
+        """Whether this is the round that `node` has billed last, once more."""
+        round_ = certificate.group.round
+        return self.accounts[node].last_round == round_ and self.places.get(round_) == _place_of(certificate)
+
+    def is_on_line(self, base: Certificate | None) -> bool:
+        """Whether it is the round that was paid, if one was: among others the next one's data is cut otherwise."""
+        return base is None or self.places.get(base.group.round) in (None, _place_of(base))
 
     def held(self, node: bytes) -> list[Hold]:
         """The rounds of `node` that wait for a check."""
@@ -170,8 +183,7 @@ class Tab:
 
     def _require_one_line(self, certificate: Certificate) -> None:
         """One group a round, and each round from the one before: a run has one line, and only that is paid."""
-        round_ = certificate.group.round
-        here = (certificate.group.base_hash, certificate.group.digest, certificate.state_hash)
+        round_, here = certificate.group.round, _place_of(certificate)
         known = self.places.get(round_)
         if known is not None and known != here:
             raise BillRefused(f"another group's round {round_} was paid")
@@ -238,6 +250,10 @@ class Tab:
                 raise BillRefused("a tab that holds a round of nobody")
             tab.holds[hash_of(node), hold.round] = hold
         return tab
+
+
+def _place_of(certificate: Certificate) -> tuple[bytes, bytes, bytes]:
+    return certificate.group.base_hash, certificate.group.digest, certificate.state_hash
 
 
 def allotment(terms: Terms, allots: dict[bytes, int], opening: bytes, wanted: int, limit: int = AMOUNT_MAX) -> int:

@@ -6,16 +6,16 @@ The daemon loads no torch, and a paymaster need not be in the run.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ubcp_p2p.errors import NetworkError, UbcpError
-from ubcp_p2p.models.recipe import Recipe
+from ubcp_p2p.models.recipe import IambicData, Recipe
 from ubcp_p2p.peer.config import TrainingConfig
 from ubcp_p2p.swarm import directory
 from ubcp_p2p.training.sandbox.reach import data_folders, within
-from ubcp_p2p.training.verdict import Claim, Verdict
+from ubcp_p2p.training.verdict import Claim, Finding, Verdict
 from ubcp_p2p.verification.judge import judge_apart
 
 if TYPE_CHECKING:
@@ -56,21 +56,45 @@ class Verifier:
             raise CannotJudge(f"it took longer than {JUDGE_S:.0f} s") from None
         except (UbcpError, OSError) as error:
             raise CannotJudge(error.message if isinstance(error, UbcpError) else str(error)) from None
-        if judged.verdict.is_lie:
-            await self._require_same_data(claim.run_id, bytes.fromhex(judged.data_sha256), group)
+        if judged.verdict.is_lie and hangs_on_data(judged.verdict.finding, recipe):
+            await self._require_same_data(claim, bytes.fromhex(judged.data_sha256), group)
         return judged.verdict
 
-    async def _require_same_data(self, run_id: bytes, data_hash: bytes, group: Collection[bytes]) -> None:
-        """On other data honest work looks like a lie. One member that claims other data does not get away with it."""
+    async def _require_same_data(self, claim: Claim, data_hash: bytes, group: Collection[bytes]) -> None:
+        """Raises CannotJudge where what the members claim in the directory does not say that they have these data."""
         try:
             claims = await directory.lookup(self._network)
         except NetworkError:
-            return
+            raise CannotJudge("nobody can be asked now which data the run has") from None
         told = {
             author: entry.data_hash
             for author, entry in claims
-            if author in group and entry.run_id == run_id and entry.data_hash
+            if author in group and entry.run_id == claim.run_id and entry.data_hash
         }
-        same = sum(told_hash == data_hash for told_hash in told.values())
-        if len(told) - same > same:
-            raise CannotJudge(f"{len(told) - same} of the group's members claim other data than this machine has")
+        if words := doubt(told, claim.peer, data_hash):
+            raise CannotJudge(words)
+
+
+def doubt(told: Mapping[bytes, bytes], accused: bytes, data_hash: bytes) -> str:
+    """Why a lie that was found on the data of this hash may be honest work on other data; "" where it is none.
+
+    told: by member of the round's group, the hash of the data that it claims. The accused's own claim of other data
+    frees it of nothing: the others' word decides, also that of one other alone.
+    """
+    if told.get(accused) == data_hash:
+        return ""  # it says itself that it trains on these
+    others = [hash_ for member, hash_ in told.items() if member != accused]
+    if not others:
+        return "no other member of its group says now which data the run has"
+    same = others.count(data_hash)
+    if len(others) - same > same:
+        return f"{len(others) - same} of its group's other members claim other data than this machine has"
+    return ""
+
+
+def hangs_on_data(finding: Finding, recipe: Recipe) -> bool:
+    """Whether honest work on other data could look like this lie. A recipe may name its data by their hash: a machine
+    with others does not even begin."""
+    if finding in (Finding.COUNT, Finding.BASE, Finding.OFFER):  # the card and the trail's ends alone show it
+        return False
+    return not (isinstance(recipe.data, IambicData) and recipe.data.sha256 is not None)

@@ -1,7 +1,8 @@
-"""What contributors and paymasters say to each other: `/ubcp/pay/1`, one question and one answer a stream (pure).
+"""What contributors and paymasters say to each other: `/ubcp/pay/2`, one question and one answer a stream (pure).
 
-A question is [what, REQUEST id, payload]; an answer [1, payload], [0, words], or [2, words]: nothing more is paid. What
-follows the answer to a report is its evidence, if the answer asks for it, and a second answer.
+A question is [what, REQUEST id, payload]; an answer [1, payload], [0, words]: refused, [2, words]: nothing more is paid
+for, or [3, words]: not now, ask again. What follows the answer to a report is its evidence, if the answer asks for it,
+and a second answer.
 """
 
 from __future__ import annotations
@@ -10,22 +11,27 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from ubcp_p2p.codec import MalformedMessage, Value, bytes_of, fields, hash_of, number, signature_of
+from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.ledger.entry import Voucher
 from ubcp_p2p.ledger.faults import LedgerError
 from ubcp_p2p.ledger.parse import parse_voucher
+from ubcp_p2p.peer.paying.bill import BILL_BYTES_MAX
 from ubcp_p2p.peer.paying.holding import HOLDS_PER_NODE_MAX
-from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore
-from ubcp_p2p.swarm.quorum import CERTIFICATE_BYTES_MAX
+from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore, NotYet
 
-PROTOCOL: Final = "/ubcp/pay/1"
+PROTOCOL: Final = "/ubcp/pay/2"
 ANSWER_S: Final = 10.0
 WORDS_MAX: Final = 300
-MESSAGE_BYTES_MAX: Final = CERTIFICATE_BYTES_MAX + 256
+MESSAGE_BYTES_MAX: Final = BILL_BYTES_MAX + 256
+_REFUSED: Final = 0
+_TAKEN: Final = 1
+_NOTHING_MORE: Final = 2
+_NOT_YET: Final = 3
 
 
 class What(IntEnum):
     HELLO = 0  # payload: the device class → nothing: an ALLOT is under way
-    BILL = 1  # payload: a certificate → a Statement
+    BILL = 1  # payload: a Bill → a Statement
     AGAIN = 2  # payload: nothing → a Statement: what checks have released since
     REPORT = 3  # payload: a Report → 1 when its evidence is wanted, else 0
 
@@ -79,18 +85,25 @@ def asked(value: Value) -> tuple[What, bytes, bytes]:
 
 
 def answer(value: Value) -> Value:
-    return [1, value]
+    return [_TAKEN, value]
 
 
-def refusal(words: str, *, final: bool = False) -> Value:
-    return [2 if final else 0, words[:WORDS_MAX]]
+def refusal(error: UbcpError) -> Value:
+    """Why something is refused. What went wrong at the paymaster is no fault of the bill: that may come again."""
+    kind = _NOT_YET
+    if isinstance(error, NothingMore):
+        kind = _NOTHING_MORE
+    elif isinstance(error, BillRefused | MalformedMessage) and not isinstance(error, NotYet):
+        kind = _REFUSED
+    return [kind, error.message[:WORDS_MAX]]
 
 
 def answered(value: Value) -> Value:
-    """The payload of an answer. Raises BillRefused or NothingMore with the paymaster's words, MalformedMessage."""
+    """The payload of an answer. Raises BillRefused, NothingMore or NotYet with its words; MalformedMessage."""
     kind, payload = fields(value, 2)
-    if number(kind, 2) == 1:
+    if number(kind, _NOT_YET) == _TAKEN:
         return payload
     if not isinstance(payload, str):
         raise MalformedMessage("a refusal without words")
-    raise (NothingMore if kind == 2 else BillRefused)(f"the paymaster says: {payload[:WORDS_MAX]}")
+    refused = {_REFUSED: BillRefused, _NOTHING_MORE: NothingMore, _NOT_YET: NotYet}[number(kind)]
+    raise refused(f"the paymaster says: {payload[:WORDS_MAX]}")

@@ -18,7 +18,7 @@ from ubcp_p2p.units import credits_text
 if TYPE_CHECKING:
     from ubcp_p2p.peer.run import Run
     from ubcp_p2p.peer.runs import Runs
-    from ubcp_p2p.swarm.run import Event
+    from ubcp_p2p.swarm.events import Committed
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Worker:
         self._refused: set[bytes] = set()  # REQUESTs whose payer does not pay
         self._held: dict[bytes, Asked] = {}
         self._troubles: dict[bytes, str] = {}
-        runs.listeners.append(self.on_event)
+        runs.committed.append(self.on_commit)
 
     def paid_by(self, run: bytes) -> list[Asked]:
         """The REQUESTs that pay for the run with this id, and that this node has a lease on."""
@@ -55,11 +55,9 @@ class Worker:
         if asked.id in self._begun:
             await self._end(asked.id)
 
-    def on_event(self, run: Run, event: Event) -> None:
-        """Bill each round that this node has made."""
-        certificate = run.member.certificate if run.member is not None else None
-        if event.kind == "committed" and certificate is not None:
-            self._contributor.on_round([asked.id for asked in self.paid_by(run.run_id)], certificate)
+    def on_commit(self, run: Run, committed: Committed) -> None:
+        """Bill each round that this node was in, also one whose end it has missed."""
+        self._contributor.on_round([asked.id for asked in self.paid_by(run.run_id)], committed)
 
     async def _begin(self, asked: Asked) -> None:
         body = asked.body
