@@ -105,20 +105,20 @@ def test_every_route_answers_as_its_schema_says(node: Peer) -> None:
     talk.ask("peers", "/v1/peers")
 
     recipe = tiny(3).to_toml()
-    talk.ask("train", "/v1/runs", {"recipe": recipe, "run": "a/b"})
+    talk.ask("train", "/v1/runs", {"recipe": recipe, "run": "a b"})
     kinds = [
-        event["kind"] for name, event in talk.follow("follow", "/v1/runs/a%2Fb/events", "nothing") if name != "end"
+        event["kind"] for name, event in talk.follow("follow", "/v1/runs/a%20b/events", "nothing") if name != "end"
     ]
     assert kinds.count("committed") == 3 and kinds[-1] == "done"
-    before = talk.follow("events", "/v1/events?run=a%2Fb", "done", **{"Last-Event-ID": "another start"})
+    before = talk.follow("events", "/v1/events?run=a%20b", "done", **{"Last-Event-ID": "another start"})
     assert [event["kind"] for _, event in before if event["kind"] == "committed"] == ["committed"] * 3
     assert {event["topic"] for _, event in before} == {"run"}
-    assert talk.ask("run", "/v1/runs/a%2Fb")["own"][0]["round"] == 3
-    assert "known: a/b" in talk.ask("run", "/v1/runs/nobody's", status=404)["hint"]
-    assert talk.ask("evaluate", "/v1/runs/a%2Fb/evaluation")["n"] > 0
-    talk.ask("sample", "/v1/runs/a%2Fb/sample", {"length": 10}, status=409)  # it writes no text
+    assert talk.ask("run", "/v1/runs/a%20b")["own"][0]["round"] == 3
+    assert "known: a b" in talk.ask("run", "/v1/runs/nobody's", status=404)["hint"]
+    assert talk.ask("evaluate", "/v1/runs/a%20b/evaluation")["n"] > 0
+    talk.ask("sample", "/v1/runs/a%20b/sample", {"length": 10}, status=409)  # it writes no text
     talk.ask("runs", "/v1/runs")
-    assert talk.ask("leave", "/v1/runs/a%2Fb")["stage"] == "left"
+    assert talk.ask("leave", "/v1/runs/a%20b")["stage"] == "left"
     talk.ask("leave", "/v1/runs/other", status=404)
     assert talk.ask("pause", "/v1/pause", {"hours": 2})["causes"] == ["pause"]
     talk.ask("pause", "/v1/pause", {"hours": -1}, status=400)

@@ -1,18 +1,19 @@
-"""Checks that happen by themselves: three real nodes, one of whose trainers lives on its first round's offer."""
+"""Checks that happen by themselves: real nodes, one of whose trainers lives on its first round's offer."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.swarm import ROOT, STEP_S, Peer, Swarm, tiny
+from tests.support.swarm import ROOT, STEP_S, Peer, Swarm, assert_agreed, tiny, together
 from ubcp_p2p.models.recipe import Recipe
+from ubcp_p2p.swarm.standing import LIED
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.verification.evidence import Evidence
 
@@ -85,3 +86,31 @@ def test_a_trainer_that_lives_on_an_old_offer_is_found_and_nobody_else(swarm: Sw
     for peer in honest:
         accused = {event["peer"] for event in checks(peer) if event["finding"] != "honest"}
         assert accused <= {cheat.public.hex()}
+
+
+@pytest.mark.full
+def test_all_honest_members_leave_a_liar_out_from_one_round_on(swarm: Swarm, figure: Callable[[str], None]) -> None:
+    """One has drawn it; the others judge its evidence, and so does who comes later. No round is made twice."""
+    honest = [swarm.add(name) for name in "abd"]
+    cheat, late = swarm.add("c"), swarm.add("e")
+    cheat.program = "tests.support.cheating_node"
+    for peer in (*honest, cheat, late):
+        peer.start(swarm.seeds)
+    for peer in (*honest, cheat):
+        peer.train(RECIPE, peers_min=3)
+    shunned = [peer.wait("shunned") for peer in honest]
+    assert {event["peer"] for event in shunned} == {cheat.public.hex()}
+    first = min(event["from_round"] for event in shunned)
+    assert cheat.wait("refused")["reason"] == LIED
+    marks = swarm.marks()
+    for _ in range(10):
+        together(honest, after=marks)
+        marks = swarm.marks()
+    late.train(RECIPE, peers_min=3)
+    assert late.wait("shunned")["peer"] == cheat.public.hex()
+    together([*honest, late], after=swarm.marks())
+
+    rounds = [event for peer in (*honest, late) for event in peer.committed()]  # each tells the one that it begins
+    assert not any(cheat.public.hex() in event["members"] for event in rounds if event["round"] > first)
+    assert assert_agreed([*honest, late, cheat], dict.fromkeys(swarm.peers, 0)) > 10
+    figure(f"found in round {min(event['round'] for event in shunned)}, left out from round {first} on")

@@ -65,11 +65,15 @@ class Served:
     def address(self) -> Address:
         return Address.load(self.sockets)
 
-    def connect(self) -> socket.socket:
-        """Over loopback."""
+    def connect(self, *, receive_bytes: int = 0) -> socket.socket:
+        """Over loopback. receive_bytes: of the kernel's buffer, where it is not to have as much as it likes."""
         url = self.address.url
         assert url is not None
-        connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=WAIT_S)
+        connection = socket.socket()
+        if receive_bytes:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        connection.settimeout(WAIT_S)
+        connection.connect(("127.0.0.1", int(url.rpartition(":")[2])))
         return connection
 
     def connect_unix(self) -> socket.socket:

@@ -30,12 +30,12 @@ class Scene:
 
     def asks(
         self, author: Author, paymaster: Author, *, units: int = 100 * CREDIT, at: int = 0,
-        peers: tuple[int, int] = (1, 2), deadline: int = 200, purpose: str = "education",
+        peers: tuple[int, int] = (1, 2), deadline: int = 200, purpose: str = "education", run: str = "",
     ) -> Signed:  # fmt: skip
         self.world.now = at
         body = Request(
-            f"run of {author.public.hex()[:4]}", bytes(32), purpose, *peers, units, 1000 * CREDIT, deadline, deadline,
-            URGENCY_MIN, paymaster.public, (), (),
+            run or f"run of {author.public.hex()[:4]}", bytes(32), purpose, *peers, units, 1000 * CREDIT, deadline,
+            deadline, URGENCY_MIN, paymaster.public, (), (),
         )  # fmt: skip
         return self.world.write(author, body)
 

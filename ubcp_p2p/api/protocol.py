@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import h11
 from uvicorn.config import Config
@@ -15,6 +17,8 @@ from uvicorn.server import ServerState
 
 from ubcp_p2p.api.limits import Limits
 from ubcp_p2p.api.problems import MEDIA_TYPE, HttpRefusal, problem
+
+SEND_BYTES: Final = 128 << 10  # of the kernel's buffer; megabytes would hide for long that a slow reader reads
 
 
 class Door:
@@ -55,9 +59,13 @@ class Connection(H11Protocol):
         self._door, self._limits = door, limits
         self._late: asyncio.TimerHandle | None = None
         self._strange: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+        self._unread = 0  # bytes that wait for the caller to read, when last looked at
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # paused while anything waits here
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         self._strange = self.loop.call_later(self._limits.token_s, self._still_strange)
         self._expect()
         gone = self._door.enter(self, self._limits.connections_max)
@@ -80,8 +88,32 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
         _cancel(self._strange)
+        _cancel(self._stall)
         self._door.leave(self)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The caller does not read as fast as it is answered: from now on it has to read something now and then."""
+        super().pause_writing()
+        _cancel(self._stall)
+        self._unread = self.transport.get_write_buffer_size()
+        self._stall = self.loop.call_later(self._limits.stall_s, self._look_for_reader)
+
+    def resume_writing(self) -> None:
+        _cancel(self._stall)
+        super().resume_writing()
+
+    def _look_for_reader(self) -> None:
+        """Hang up on one that has read nothing; `close` would wait until it has read the rest."""
+        unread = self.transport.get_write_buffer_size()
+        if unread >= self._unread:
+            # A reset: else the kernel keeps what it has for it, and tells it nothing.
+            linger = struct.pack("ii", 1, 0)
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.transport.abort()
+            return
+        self._unread = unread
+        self._stall = self.loop.call_later(self._limits.stall_s, self._look_for_reader)
 
     def shutdown(self) -> None:
         with suppress(h11.LocalProtocolError):  # it may have been refused in the middle of something

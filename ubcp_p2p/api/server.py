@@ -94,7 +94,7 @@ class ApiServer:
                 await _refuse(refused)(scope, receive, send)
                 return
             scope["state"]["connection"].shown()
-            # Parts of the path are decoded after it is taken apart: a run's name may have a slash.
+            # Parts of the path are decoded after it is taken apart: a slash in one is no way to another verb.
             await app({**scope, "path": scope["raw_path"].decode("ascii")}, receive, send)
 
         return guarded

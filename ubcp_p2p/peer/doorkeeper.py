@@ -59,12 +59,11 @@ class Door:
 
 
 class Doorkeeper:
-    """`serve` for the life of the daemon. node: this one's key. clock: Unix seconds."""
+    """`serve` for the life of the daemon. book: the node's; node: its key; clock: Unix seconds."""
 
-    def __init__(self, ledger: LiveLedger, node: bytes, *, clock: Callable[[], float] = time.time) -> None:
-        self._ledger, self._node, self._clock = ledger, node, clock
+    def __init__(self, ledger: LiveLedger, book: Book, node: bytes, *, clock: Callable[[], float] = time.time) -> None:
+        self._ledger, self._book, self._node, self._clock = ledger, book, node, clock
         self._doors: dict[bytes, Door] = {}
-        self._book = Book(node)
         self._seen: object = None  # what the rolls were made of
 
     async def open(self, run: bytes, recipe: Recipe) -> Door:

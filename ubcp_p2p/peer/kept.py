@@ -53,11 +53,19 @@ class _Document(BaseModel):
     new: bool
 
 
+def is_name(name: str) -> bool:
+    """Whether a run can be called so. Names go into URLs, and people make files of them: none leads to another folder
+    or is hidden in one."""
+    short = 0 < len(name.encode("utf-8", "surrogatepass")) <= NAME_CHARS_MAX
+    return short and name.isprintable() and "/" not in name and not name.startswith(".")
+
+
 def check_name(name: str) -> None:
     """Raise ConfigError for what cannot be a run's name."""
-    if not name or len(name.encode("utf-8", "surrogatepass")) > NAME_CHARS_MAX or not name.isprintable():
+    if not is_name(name):
         raise ConfigError(
-            f"a run's name has 1 to {NAME_CHARS_MAX} bytes of printable characters, not {name[:80]!r}",
+            f"a run's name has 1 to {NAME_CHARS_MAX} bytes of printable characters, no slash and no leading dot, not "
+            f"{name[:80]!r}",
             hint="give a short word: --run plays",
         )
 
@@ -94,7 +102,7 @@ def kept_runs(folder: Path, count_max: int) -> tuple[list[KeptRun], list[str]]:
 
 
 def _file(folder: Path, name: str) -> Path:
-    return folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"  # a name may hold any character
+    return folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"  # a name may hold what files' may not
 
 
 def _read(path: Path) -> KeptRun:

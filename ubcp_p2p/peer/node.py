@@ -89,17 +89,20 @@ class Node(Parts):
             from ubcp_p2p.peer.asking.desk import Desk
             from ubcp_p2p.peer.lookups import Lookups
             from ubcp_p2p.peer.paying.paymaster import Paymaster
+            from ubcp_p2p.peer.serving.book import Book
 
             self.ledger = ledger
             self.paying = self._make_paying(network, ledger)
             self.serving = self._make_service(ledger)
             self.paymaster = Paymaster(network, ledger, self.key, self.profile.paying, self.config.training)
-            self.desk = Desk(ledger, self.owner.account, self.key.public)
-            self.lookups = Lookups(ledger, self.desk.book, self.owner.account, self.key.public)
+            # One for all: each reads the whole ledger, and keeps its requests in memory.
+            book = self.serving.book if self.serving is not None else Book(self.key.public)
+            self.desk = Desk(ledger, book, self.owner.account, self.key.public)
+            self.lookups = Lookups(ledger, book, self.owner.account, self.key.public)
             if self.runs is not None:
                 from ubcp_p2p.peer.doorkeeper import Doorkeeper
 
-                self.runs.doorkeeper = Doorkeeper(ledger, self.key.public)
+                self.runs.doorkeeper = Doorkeeper(ledger, book, self.key.public)
         self.fetcher = self._make_fetcher(network)
         self.loaded.set()
         serving = asyncio.create_task(network.serve(), name="network")

@@ -306,9 +306,8 @@ class Runs:
             await self._train_with(run, trainer)
 
     async def _train_with(self, run: Run, trainer: TrainerProcess) -> None:
-        recipe, observe = run.recipe, partial(self._hear, run)
+        recipe, observe = run.recipe, partial(self._observe, run)
         door = await self.doorkeeper.open(run.run_id, recipe) if self.doorkeeper is not None else None
-        checker = await self.checks.checker(run.name, recipe, self._folder(run), trainer, observe)
         settings = RunSettings(
             name=run.name,
             run_id=run.run_id,
@@ -325,6 +324,9 @@ class Runs:
         )
         run.member = member = self.member(settings, trainer, observe)
         member.certificate = _restored(trainer, run.run_id, settings.peers_max)
+        checker = await self.checks.checker(
+            run.name, recipe, self._folder(run), trainer, member, settings.admission, observe
+        )
         run.stage = "running"
         self._changed.set()
 
@@ -365,11 +367,6 @@ class Runs:
     def member(self, settings: RunSettings, trainer: TrainerProcess, observe: Observer) -> RunMember:
         """The RunMember of a run; fault tests replace this to inject faults by place and step."""
         return RunMember(self._network, trainer, settings, observe)
-
-    def _hear(self, run: Run, event: Event) -> None:
-        self._observe(run, event)
-        if event.kind == "checked" and event.data["evidence"] is not None and run.member is not None:
-            run.member.shun(bytes.fromhex(event.data["peer"]))
 
     def _observe(self, run: Run, event: Event) -> None:
         run.observe(event)

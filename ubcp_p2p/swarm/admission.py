@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, TypeAlias
 
 from ubcp_p2p.codec import MalformedMessage, Value
@@ -58,6 +58,11 @@ class Admission:
     def to_state(self, peer: bytes) -> str:
         """Why `peer` gets no state from here; "" when it does."""
         return self.meets(peer) or self.reads(peer)
+
+    def but_for(self, why: Verdict) -> Admission:
+        """The same, without those of whom `why` has words: they train no more."""
+        trains = self.trains
+        return replace(self, trains=lambda peer: why(peer) or trains(peer))
 
 
 OPEN: Final = Admission()

@@ -24,7 +24,7 @@ from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.events import Committed, Event, Observer, RunSettings
 from ubcp_p2p.swarm.learner import PATIENCE, PATIENCE_MIN_S, Learner
 from ubcp_p2p.swarm.matchmaking import Matchmaker, NoGroup
-from ubcp_p2p.swarm.membership import BEAT_S, STRIKE_S_MAX, Phase
+from ubcp_p2p.swarm.membership import BEAT_S, Phase
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.quorum import Card, Certificate, form_group
 from ubcp_p2p.swarm.standing import STRIKE_S
@@ -106,11 +106,6 @@ class RunMember(Learner):
         if self._matchmaker is not None:
             with suppress(Exception):  # p2pd may be gone
                 await self._matchmaker.close()
-
-    def shun(self, peer: bytes) -> None:
-        """Make no round with this peer for an hour: it was shown to lie about its work, and its offers are no work."""
-        log.warning("%s was shown to lie about its work; no round is made with it", short(peer))
-        self.view.strike(peer, time.monotonic(), STRIKE_S_MAX)
 
     async def _join(self) -> None:
         """Meet the others and stand where the majority of them stands."""

@@ -10,6 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import NetworkError, StateMismatch
@@ -28,12 +29,16 @@ log = logging.getLogger(__name__)
 STRIKE_S = 30.0  # how long a peer that lied or hung is not waited for
 LIES_KEPT = 1024
 CATCH_UP_TRIES = 3
+SHUN_S = 3600.0
+LIED = "this peer was shown to lie about its work in this run"
 
 
 class Follower(Presence):
     """A peer that stands on a certified state and follows the majority of the live peers (quorum.choose)."""
 
     def __init__(self, network: Network, trainer: Trainer, settings: RunSettings, observe: Observer) -> None:
+        self._shunned: dict[bytes, tuple[int, float]] = {}  # peer → (from this round on, until then)
+        settings = replace(settings, admission=settings.admission.but_for(self._why_shunned))
         ready = trainer.ready
         states = States(
             network, settings.run_id, ready.state_bytes, settings.rounds, settings.peers_max, settings.admission
@@ -83,6 +88,24 @@ class Follower(Presence):
             await self._catch_up()
         await asyncio.sleep(BEAT_S)
         return True
+
+    def shun(self, peer: bytes, from_round: int) -> None:
+        """Let this peer train no more from that round on, for an hour: it was shown to lie about its work.
+
+        By the round, and not at once: members that shun at different moments make different groups.
+        """
+        log.warning("%s was shown to lie about its work; it is out from round %d on", short(peer), from_round)
+        now_s = time.monotonic()
+        self._shunned = {other: until for other, until in self._shunned.items() if until[1] > now_s}
+        self._shunned[peer] = from_round, now_s + SHUN_S
+
+    def _why_shunned(self, peer: bytes) -> str:
+        from_round, until_s = self._shunned.get(peer, (0, 0.0))
+        return LIED if until_s and from_round <= self.round and time.monotonic() < until_s else ""
+
+    def knows(self, peer: bytes) -> bool:
+        """Whether this peer has made a round with `peer`, or taken over one that `peer` was in."""
+        return peer in self._known_peers()
 
     async def _catch_up(self) -> bool:
         """Ask live peers what they stand on and move to the better branch, if there is one; True when moved."""

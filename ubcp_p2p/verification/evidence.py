@@ -1,7 +1,8 @@
 """Evidence: a peer's signed card and an opening of its trail, so that a stranger with the recipe can judge. No torch.
 
-A blob proves a lie only: all that it holds hangs on the signature of the card, so nobody can make evidence against a
-peer that did what it says. That a peer did not open its trail cannot be shown to strangers; they ask it themselves.
+A blob proves a lie only: what it holds hangs on the signature of the card, so nobody can make evidence against a peer
+that did what it says. The certificate alone does not: it is the word of the group that it names. That a peer did not
+open its trail cannot be shown to strangers; they ask it themselves.
 """
 
 from __future__ import annotations
@@ -61,7 +62,11 @@ class Evidence:
 
     @property
     def members(self) -> tuple[bytes, ...] | None:
-        """Whom the round's data is cut among; None in a run's first round, where nothing public says it."""
+        """Whom the round's data is cut among; None in a run's first round, where nothing public says it.
+
+        As the blob has it: anybody can sign for a state in the names of a group that he makes up. Who knows the group
+        that made the state goes by that.
+        """
         return None if self.certificate is None else self.certificate.group.peers
 
 

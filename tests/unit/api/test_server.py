@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import socket
 import stat
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -287,6 +290,84 @@ def test_a_body_without_end_is_cut_off(served: Served, framing: str) -> None:
         with pytest.raises(ConnectionError):
             connection.sendall(piece * 1000)  # 64 MiB: more than all buffers on the way hold
     assert served.ask("POST", "/v1/echo", {"a": 1}).status == 200
+
+
+class Endless(io.RawIOBase):
+    """A file without an end. closed_: it was closed."""
+
+    def __init__(self, closed: threading.Event) -> None:
+        self.closed_ = closed
+
+    def read(self, size: int = -1) -> bytes:
+        return bytes(size)
+
+    def close(self) -> None:
+        self.closed_.set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/v1/runs/x/events", "/v1/ledger/export", "/v1/peers"])
+def test_who_does_not_read_loses_its_place(tmp_path_factory: pytest.TempPathFactory, path: str) -> None:
+    """Events, a file, a long answer: more than all buffers on the way hold."""
+    ended = threading.Event()
+
+    async def follow(request: dict[str, Any], emit: Emit) -> Any:
+        try:
+            while True:
+                await emit({"x": "y" * 10_000})
+        finally:
+            ended.set()
+
+    async def export(request: dict[str, Any], emit: Emit) -> Any:
+        file: Any = Endless(ended)
+        return Attachment(file, 1 << 40)
+
+    async def peers(request: dict[str, Any], emit: Emit) -> Any:
+        ended.set()
+        return {"x": "y" * (32 << 20)}
+
+    limits = replace(LIMITS, stall_s=0.2, followers_max=1, connections_max=1)
+    made = Served(
+        tmp_path_factory.mktemp("profile"), tmp_path_factory.mktemp("s"),
+        {"follow": follow, "ledger-export": export, "peers": peers}, limits,
+    )  # fmt: skip
+    made.start()
+    try:
+        with made.connect(receive_bytes=4096) as reader:
+            reader.sendall(made.head("GET", path))
+            poll = select.poll()
+            poll.register(reader, 0)  # a connection that was reset is told without being read
+            assert poll.poll(20_000)
+            assert ended.wait(10.0)
+            assert made.ask("POST", "/v1/echo", {}).status == 200  # the only place is free
+    finally:
+        made.stop()
+
+
+@pytest.mark.slow
+def test_who_reads_slowly_keeps_its_place(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A little at a time, for longer than one may read nothing; then the rest."""
+    size, stall_s = 8 << 20, 1.0
+
+    async def export(request: dict[str, Any], emit: Emit) -> Any:
+        return Attachment(io.BytesIO(bytes(size)), size)
+
+    made = Served(
+        tmp_path_factory.mktemp("profile"), tmp_path_factory.mktemp("s"), {"ledger-export": export},
+        replace(LIMITS, stall_s=stall_s),
+    )  # fmt: skip
+    made.start()
+    try:
+        with made.connect(receive_bytes=4096) as reader:
+            reader.sendall(made.head("GET", "/v1/ledger/export"))
+            poll, got, until_s = select.poll(), 0, time.monotonic() + 2.5 * stall_s
+            while chunk := reader.recv(32 << 10 if time.monotonic() < until_s else 1 << 20):
+                got += len(chunk)
+                if time.monotonic() < until_s:
+                    poll.poll(20)  # of nothing: until it is over
+            assert got > size
+    finally:
+        made.stop()
 
 
 def test_a_caller_that_hangs_up_ends_its_call(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -30,6 +30,7 @@ from ubcp_p2p.peer.admission import (
     roll_of,
 )
 from ubcp_p2p.peer.doorkeeper import Door, Doorkeeper
+from ubcp_p2p.peer.serving.book import Book
 from ubcp_p2p.swarm.admission import NO_LIMIT
 from ubcp_p2p.units import MICROCREDITS
 
@@ -243,7 +244,7 @@ async def test_the_door_follows_the_ledger_and_the_clock() -> None:
     asked = made.world.write(made.accounts["ann"], replace_request(body, recipe.hash()))
     books: Any = Books(made)
     now = [float(CHARTER.epoch + (SLICE + 1) * CHARTER.slice_s)]
-    keeper = Doorkeeper(books, made.nodes["ben"].public, clock=lambda: now[0])
+    keeper = Doorkeeper(books, Book(made.nodes["ben"].public), made.nodes["ben"].public, clock=lambda: now[0])
     ben, cid = made.nodes["ben"].public, made.nodes["cid"].public
     door = await keeper.open(run_id(body.run, recipe.hash()), recipe)
     assert door.roll is None

@@ -296,7 +296,8 @@ def test_all_of_the_last_slice_lies_before_the_deadline(now: int, hours: int) ->
 @pytest.mark.parametrize(
     "change",
     [
-        {"run": ""}, {"run": "x" * 65}, {"run": "a\nb"}, {"run": 5}, {"budget": 0}, {"budget": 2**53}, {"budget": 1.5},
+        {"run": ""}, {"run": "x" * 65}, {"run": "a\nb"}, {"run": 5}, {"run": "../x"}, {"run": ".x"},
+        {"budget": 0}, {"budget": 2**53}, {"budget": 1.5},
         {"budget": True}, {"urgency": 999}, {"urgency": 2001}, {"peers_min": 0}, {"peers_max": 10**9},
         {"purpose": "x" * 65}, {"purpose": "a\x1b[2J"}, {"deadline": "1" * 65}, {"recipe": "no = 1"},
         {"recipe": RECIPE.to_toml().replace("digits", "mystery")}, {"recipe": "x" * 70_000},
@@ -336,6 +337,14 @@ def test_a_recipe_that_names_a_file_of_this_machine(scene: Scene) -> None:
     assert local.hash() == recipe.hash()
     assert scene.refused(replace(WISH, recipe=local)).reason == "local-path"
     assert scene.judged(replace(WISH, recipe=recipe)).price_min == 240
+
+
+@pytest.mark.parametrize("run", ["../x", "a/b", ".x", "a\x1b[2J", ""])
+def test_a_name_that_was_signed_is_looked_at_too(scene: Scene, run: str) -> None:
+    """A client of the API need not sign what was drafted for it."""
+    known = scene.known()
+    with pytest.raises(ConfigError, match="a run's name has"):
+        judge(draft(WISH, known)._replace(run=run), RECIPE, known)
 
 
 def test_another_recipe_than_the_signed_one(scene: Scene) -> None:

@@ -88,6 +88,13 @@ def test_whoever_is_out_of_standing_is_told_why(scene: Scene) -> None:
     assert frozen is not None and frozen.standing is Reason.FROZEN
 
 
+def test_a_run_whose_name_is_none_gets_no_lease(scene: Scene) -> None:
+    """The ledger takes any text: the next node must not make a folder of it."""
+    for at, (run, reason) in enumerate((("../x", Reason.OWNER_REFUSED), (".x", Reason.OWNER_REFUSED), ("a.x", None))):
+        ask = scene.ask_of(scene.asks(scene.ben, scene.ben_pc, run=run, at=at))
+        assert ask is not None and ask.standing is reason
+
+
 def test_who_is_not_enrolled_any_more_is_refused(scene: Scene) -> None:
     scene.world.now = 1
     eve = scene.world.account("eve", enrol=False)
@@ -194,7 +201,7 @@ def test_a_book_counts_as_new_only_what_comes_while_it_runs(scene: Scene, tmp_pa
         book.read(store, 11)
         new = scene.asks(scene.ben, scene.ben_pc, at=5)
         store.append([new])
-        book.read(store, 20)
+        book.problem(store, 21, scene.offer, ahead=1)  # what the next slice would bring, for who asks in this one
         assert book.first_seen == {new.entry.id: 20}
         assert old.entry.id in book.activity.requests
     with Store.open(tmp_path / "store") as store:  # read again, as after a disk that was full

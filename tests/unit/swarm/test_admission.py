@@ -17,6 +17,7 @@ from tests.unit.swarm.test_states import SIZE, STATE_HASH
 from ubcp_p2p.buffers import SharedBuffer
 from ubcp_p2p.codec import MalformedMessage, Value
 from ubcp_p2p.keys import NodeKey
+from ubcp_p2p.swarm import standing
 from ubcp_p2p.swarm.admission import (
     OPEN,
     PAUSE_S,
@@ -32,6 +33,7 @@ from ubcp_p2p.swarm.admission import (
 )
 from ubcp_p2p.swarm.membership import Beat, Phase, View
 from ubcp_p2p.swarm.quorum import WEIGHT_MAX, form_group
+from ubcp_p2p.swarm.standing import LIED
 from ubcp_p2p.swarm.states import States
 from ubcp_p2p.training.outer import OuterRule, outer_step
 from ubcp_p2p.training.state import FLOAT32_LE
@@ -276,6 +278,28 @@ async def test_who_is_out_by_its_own_word_follows_and_trains_nothing() -> None:
     await swarm.peer(B, 4, certified(4, [B, C]))
     assert await swarm.member._is_shut_out()
     assert swarm.member.round == 4
+    for keeper in swarm.served:
+        keeper.state.close()
+
+
+@pytest.mark.asyncio
+async def test_who_was_shown_to_lie_is_out_from_one_round_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    swarm = Swarm(3, certified(3, [A, B, C]))
+    member = swarm.member
+    member.settings = replace(member.settings, peers_min=2)  # as when its user changes his mind
+    await swarm.peer(B, 3, certified(3, [A, B, C]))
+    await swarm.peer(C, 3, certified(3, [A, B, C]))
+    member.shun(C.public, 4)
+    member.round = 3
+    assert member.settings.admission.to_group(C.public) == ""
+    assert member.peers() == sorted([B.public, C.public])
+    member.round = 4
+    assert member.settings.admission.to_group(C.public) == LIED
+    assert member.settings.admission.to_state(C.public) == ""  # it may follow
+    assert member.peers() == [B.public]
+    monkeypatch.setattr(standing, "SHUN_S", 0.0)
+    member.shun(C.public, 4)  # the hour is over
+    assert member.peers() == sorted([B.public, C.public])
     for keeper in swarm.served:
         keeper.state.close()
 

@@ -45,13 +45,12 @@ AGAIN: Final = "submit it again: nothing was told or reserved"
 
 
 class Desk:
-    """For one account and one node, which is to be the paymaster. clock: Unix seconds."""
+    """For one account and one node, which is to be the paymaster. book: the node's; clock: Unix seconds."""
 
     def __init__(
-        self, ledger: LiveLedger, account: bytes, node: bytes, *, clock: Callable[[], float] = time.time
+        self, ledger: LiveLedger, book: Book, account: bytes, node: bytes, *, clock: Callable[[], float] = time.time
     ) -> None:
-        self._ledger, self._account, self._node, self._clock = ledger, account, node, clock
-        self._book = Book(node)
+        self._ledger, self._book, self._account, self._node, self._clock = ledger, book, account, node, clock
         self.verbs: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]] = {
             "submit-quote": self.quote,
             "submit": self.submit,
@@ -59,11 +58,6 @@ class Desk:
             "close-draft": self.close_draft,
             "close": self.close,
         }
-
-    @property
-    def book(self) -> Book:
-        """The ledger's activity, as read last; for the thread of the store alone."""
-        return self._book
 
     async def quote(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The verb `submit-quote`: what it would cost and whether it can be had, and the draft to sign. Raises Refused,
@@ -244,7 +238,10 @@ class Desk:
     def _problems(self, store: Store, now: int, offered: Supply, considered: Sequence[Asked] = ()) -> list[Problem]:
         """The next slice of the peers that offer most."""
         largest = sorted(offered.budgets.items(), key=lambda each: (-each[1], each[0]))[:ASKED_MAX]
-        return [self._book.problem(store, now + 1, Offer(node, budget, budget), considered) for node, budget in largest]
+        return [
+            self._book.problem(store, now + 1, Offer(node, budget, budget), considered, ahead=1)
+            for node, budget in largest
+        ]
 
     async def _prospect(self, asked: Asked, known: Known) -> Prospect:
         problems = await self._ledger.read(lambda store: self._problems(store, known.now, known.supply, [asked]))

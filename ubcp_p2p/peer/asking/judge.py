@@ -15,6 +15,7 @@ from ubcp_p2p.models.cost import Cost, cost_of
 from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.models.unchecked import unchecked
 from ubcp_p2p.peer.asking.values import Known, Refused, Wish, deadline_slice, moment
+from ubcp_p2p.peer.kept import check_name
 from ubcp_p2p.peer.paying.share import share_of
 from ubcp_p2p.units import credits_text
 
@@ -172,8 +173,9 @@ def _check_peers(recipe: Recipe, peers_min: int, peers_max: int) -> None:
 def _check_name(body: Request, known: Known, again: bool) -> tuple[int, int]:
     """Joint funding is the same name and the same recipe; the same name and another recipe is a clash.
 
-    Returns µcredits that others have left for this run, and from how many accounts.
+    Returns µcredits that others have left for this run, and from how many accounts. Raises Refused, ConfigError.
     """
+    check_name(body.run)  # once more: what was signed need not be what was drafted
     same_name = [(asked, done) for asked, done in known.open if asked.body.run == body.run]
     for asked, _ in same_name:
         if asked.body.recipe != body.recipe:

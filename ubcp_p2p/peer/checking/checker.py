@@ -20,6 +20,7 @@ from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import NetworkError, TrainingError, UbcpError
 from ubcp_p2p.files import keep_newest
 from ubcp_p2p.models.recipe import Recipe
+from ubcp_p2p.peer.checking.accusations import Accusations
 from ubcp_p2p.peer.checking.shown import Shown
 from ubcp_p2p.peer.checking.values import Checked, Clients
 from ubcp_p2p.swarm.addresses import short
@@ -55,12 +56,14 @@ class Checker:
     """`on_commit` hears of rounds, `serve` checks until cancelled.
 
     name: the run's. folder: for evidence. observe: hears of each check, as of what else happens in the run.
+    accusations: pass on what is found.
     """
 
     def __init__(
         self, me: bytes, trainer: TrainerProcess, name: str, recipe: Recipe, shown: Shown, folder: Path,
-        observe: Callable[[Event], None], clients: Callable[[], Clients],
+        observe: Callable[[Event], None], clients: Callable[[], Clients], accusations: Accusations,
     ) -> None:  # fmt: skip
+        self._accusations = accusations
         self._me, self._trainer, self._name, self._recipe = me, trainer, name, recipe
         self._shown, self._folder, self._observe, self._clients = shown, folder, observe, clients
         self._shape = shape_of(recipe)
@@ -72,6 +75,7 @@ class Checker:
         """Show what was drawn of this node's own work; note what it is to check."""
         now_s = time.monotonic()
         self._round_s, self._committed_s = now_s - self._committed_s, now_s
+        self._accusations.on_commit(committed)
         group = committed.certificate.group
         for peer, drawn in draws_of(committed.certificate, self._recipe).items():
             if peer == self._me:
@@ -85,7 +89,12 @@ class Checker:
                     self._say("check dropped", group.round, peer=peer.hex(), words=f"{QUEUE_MAX} others wait already")
 
     async def serve(self) -> None:
-        """Check what is drawn, one at a time."""
+        """Check what is drawn, one at a time, and pass on what is found, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._accusations.serve())
+            tasks.create_task(self._check_drawn())
+
+    async def _check_drawn(self) -> None:
         while True:
             task = await self._queue.get()
             round_, peer = task.committed.certificate.group.round, task.draw.peer
@@ -117,6 +126,8 @@ class Checker:
             distance_ppm=verdict.distance_ppm, stretches=list(task.draw.stretches),
             evidence=None if path is None else str(path),
         )  # fmt: skip
+        if path is not None:
+            self._accusations.convict(peer, path)
         self._clients().report(group.run_id, Checked(committed.certificate, peer, verdict, path))
 
     async def _judge(

@@ -22,9 +22,10 @@ CATCH_UP_SLICES: Final = 4
 
 
 class Book:
-    """What one node goes by. first_seen: in which slice a REQUEST came here, of those that came while a node ran.
+    """What one node goes by, in all its parts: one of them reads an entry, for all.
 
-    Where that is the slice which it says itself, it is not noted.
+    first_seen: in which slice a REQUEST came here, of those that came while a node ran. Where that is the slice which
+    it says itself, it is not noted.
     """
 
     def __init__(self, node: bytes, first_seen: Mapping[bytes, int] = MappingProxyType({})) -> None:
@@ -68,9 +69,14 @@ class Book:
             {body.inputs for body in own if body.slice < oldest} - {b.inputs for b in own if b.slice >= oldest}
         )
 
-    def problem(self, store: Store, slice_: int, offer: Offer, considered: Sequence[Asked] = ()) -> Problem:
-        """The problem of `slice_`, after everything that the store has by now, and with what is `considered`."""
-        self.read(store, slice_)
+    def problem(
+        self, store: Store, slice_: int, offer: Offer, considered: Sequence[Asked] = (), *, ahead: int = 0
+    ) -> Problem:
+        """The problem of `slice_`, after everything that the store has by now, and with what is `considered`.
+
+        ahead: by so many slices; what comes now has come now.
+        """
+        self.read(store, slice_ - ahead)
         authors = {asked.author for asked in self.activity.requests.values() if asked.body.deadline >= slice_}
         owing = {
             author

@@ -36,6 +36,7 @@ from ubcp_p2p.ledger.entry import Request
 from ubcp_p2p.ledger.leases import Lease, Leases, holders
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.models.recipe import run_id
+from ubcp_p2p.peer.kept import is_name
 from ubcp_p2p.peer.serving.rules import rules_of
 from ubcp_p2p.peer.serving.supply import budgets
 from ubcp_p2p.units import AMOUNT_MAX
@@ -232,9 +233,9 @@ def _standing(view: _View, asked: Asked) -> Reason | None:
         return Reason.INDEBTED
     if not view.places[asked.author].enrolled:
         return Reason.NOT_ENROLLED
-    if body.purpose in offer.refuse_purposes or not {body.run, run_id(body.run, body.recipe).hex()}.isdisjoint(
-        offer.refuse_runs
-    ):
+    named = {body.run, run_id(body.run, body.recipe).hex()}
+    # The ledger takes any text for a name: a run that this node could not be in gets no lease of it.
+    if body.purpose in offer.refuse_purposes or not named.isdisjoint(offer.refuse_runs) or not is_name(body.run):
         return Reason.OWNER_REFUSED
     return Reason.TOO_FEW_PEERS if body.peers_min > view.peers else None
 

@@ -129,6 +129,11 @@ class Service:
         for note in self._notes:
             log.warning(note)
 
+    @property
+    def book(self) -> Book:
+        """What this node knows of the ledger's requests; for the thread of the store alone."""
+        return self._book
+
     async def serve(self) -> None:
         """Slice after slice, until cancelled."""
         settle_s = min(float(SETTLE_S), self._charter.slice_s / 4)
