@@ -22,6 +22,7 @@ from ubcp_p2p.peer.config import TrainingConfig
 from ubcp_p2p.peer.paying.bill import Bill
 from ubcp_p2p.peer.paying.paymaster import Paymaster
 from ubcp_p2p.peer.paying.wire import PROTOCOL, Statement, What, answered, question
+from ubcp_p2p.peer.serving.book import Book
 from ubcp_p2p.swarm.quorum import Card, Certificate, vote_digest
 from ubcp_p2p.units import MICROCREDITS
 from ubcp_p2p.verification.draw import draws_of
@@ -107,7 +108,8 @@ class Shop:
         key = self.nodes["ann"].key
         assert isinstance(key, NodeKey)
         network: Any = self.wires.node(key)
-        return Paymaster(network, ledger, key, self.folder / "paying", TrainingConfig(), clock=self.clock)
+        book = Book(key.public)
+        return Paymaster(network, ledger, book, key, self.folder / "paying", TrainingConfig(), clock=self.clock)
 
     def clock(self) -> float:
         return self.world.charter.epoch + self.slice * self.world.charter.slice_s + self.seconds

@@ -32,7 +32,7 @@ def verify(
     from ubcp_p2p.keys import peer_id_of, to_base58
     from ubcp_p2p.models.recipe import load_recipe
     from ubcp_p2p.training.shape import shape_of
-    from ubcp_p2p.training.verdict import Verdict
+    from ubcp_p2p.training.verdict import Finding, Verdict
     from ubcp_p2p.verification.evidence import Evidence, bytes_max, claim_of
     from ubcp_p2p.verification.judge import judge_apart
 
@@ -53,6 +53,9 @@ def verify(
         with tempfile.TemporaryDirectory(prefix="ubcp-verify-") as folder:
             judged = asyncio.run(judge_apart(found, claim, shown.members, shown.opening, Path(folder), device=device))
         verdict, data, notes = judged.verdict, judged.data_name, judged.notes
+        if verdict.finding == Finding.DATA and shown.members is not None:
+            group = ", ".join(to_base58(peer_id_of(member)) for member in shown.members)
+            notes = (*notes, f"a lie only if the state before was made by {group}: that is the word of these alone")
     assert isinstance(verdict, Verdict)
     peer = to_base58(peer_id_of(shown.card.peer))
     if json:

@@ -94,9 +94,9 @@ class Node(Parts):
             self.ledger = ledger
             self.paying = self._make_paying(network, ledger)
             self.serving = self._make_service(ledger)
-            self.paymaster = Paymaster(network, ledger, self.key, self.profile.paying, self.config.training)
             # One for all: each reads the whole ledger, and keeps its requests in memory.
             book = self.serving.book if self.serving is not None else Book(self.key.public)
+            self.paymaster = Paymaster(network, ledger, book, self.key, self.profile.paying, self.config.training)
             self.desk = Desk(ledger, book, self.owner.account, self.key.public)
             self.lookups = Lookups(ledger, book, self.owner.account, self.key.public)
             if self.runs is not None:

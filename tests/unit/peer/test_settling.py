@@ -15,6 +15,7 @@ import pytest
 from tests.unit.swarm.made import KEYS, Wires, certificate, digest
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import NetworkError, UbcpError
+from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.ledger.activity import Asked
 from ubcp_p2p.ledger.entry import ZERO, Request
 from ubcp_p2p.models.recipe import load_recipe, run_id
@@ -49,10 +50,10 @@ SILENT = Verdict(Finding.UNOPENED, 0, "it did not open")
 BATCH = RECIPE.inner.batch
 
 
-def signed(weight: int = BATCH) -> tuple[Card, Certificate]:
-    """A's card of round 0, and the certificate of the group of A, B and C."""
-    card = Card(RUN, 0, digest("base"), A.public, weight, digest("offer"), 10, digest("trail")).signed(A)
-    made = certificate([A, B, C], [A, B], round_=0, base=digest("base"))
+def signed(weight: int = BATCH, round_: int = 0) -> tuple[Card, Certificate]:
+    """A's card of a round, and the certificate of the group of A, B and C."""
+    card = Card(RUN, round_, digest("base"), A.public, weight, digest("offer"), 10, digest("trail")).signed(A)
+    made = certificate([A, B, C], [A, B], round_=round_, base=digest("base"))
     seats = tuple(
         Seat(seat.peer, weight if seat.peer == A.public else BATCH, card.offer_hash, card.trail)
         for seat in made.group.members
@@ -62,12 +63,24 @@ def signed(weight: int = BATCH) -> tuple[Card, Certificate]:
     return card, Certificate(group, made.state_hash, votes)
 
 
+def led_to_base(members: list[NodeKey]) -> Certificate:
+    """That these made round 0, which round 1 began from."""
+    made = certificate(members, [], round_=0, state=digest("base"))
+    group = replace(made.group, run_id=RUN)
+    voted = vote_digest(group.digest, made.state_hash)
+    return Certificate(group, made.state_hash, tuple(sorted((k.public, k.sign("vote", voted)) for k in members)))
+
+
 class Office:
     """A paymaster with one round of A on hold; verdict: what its verifier says of any opening."""
 
-    def __init__(self, folder: Path, *, weight: int = BATCH, validator: bytes | None = B.public) -> None:
-        self.wires, self.folder = Wires(), folder
-        self.card, self.certificate = signed(weight)
+    def __init__(
+        self, folder: Path, *, weight: int = BATCH, validator: bytes | None = B.public, round_: int = 0
+    ) -> None:
+        self.wires, self.folder, self.place = Wires(), folder, Place(ASKED.id, A.public, round_)
+        self.card, self.certificate = signed(weight, round_)
+        base = led_to_base([A, B]) if round_ else None
+        self.members: Any = None  # that a judge was told of last
         self.verdict: Verdict | None = None  # None: it cannot judge
         self.judged = 0
         self.blobs: list[bytes] = []
@@ -80,7 +93,7 @@ class Office:
         tab.meter(A.public, self.certificate, leased, drawn, self.now_s)
         self.job = Job(terms, RECIPE, tab, {}, 100, "plays")
         self.cabinet = Cabinet(folder / "desk")
-        self.cabinet.put_bill(self.place, Bill(self.certificate, self.card).to_bytes())
+        self.cabinet.put_bill(self.place, Bill(self.certificate, self.card, base).to_bytes())
         self.kept = tab.to_bytes()
         self.owed, self.opening = asyncio.Event(), asyncio.Event()  # B is; both were asked to open
         self.asked: set[bytes] = set()
@@ -91,8 +104,9 @@ class Office:
         self.settler = Settler(node, ledger, self, self.cabinet, self._settled, clock=lambda: self.now_s)  # type: ignore[arg-type]
         self.said: list[bytes] = []
 
-    async def judge(self, *arguments: object) -> Verdict:
+    async def judge(self, recipe: object, claim: object, members: object, *others: object) -> Verdict:
         """As Verifier.judge."""
+        self.members = members
         self.judged += 1
         self.judging += 1
         self.judging_most = max(self.judging, self.judging_most)
@@ -111,8 +125,6 @@ class Office:
         self.kept = job.tab.to_bytes()
         if node == B.public:
             self.owed.set()
-
-    place = Place(ASKED.id, A.public, 0)
 
     def files(self) -> set[str]:
         """The kinds of files that are kept."""
@@ -148,7 +160,7 @@ class Office:
         if blob is not None:
             path.write_bytes(blob)
         digest_ = ZERO if blob is None else hashlib.sha256(blob).digest()
-        made = Report(RUN, 0, A.public, verdict.finding, digest_, len(blob or b"")).signed(who)
+        made = Report(RUN, self.card.round, A.public, verdict.finding, digest_, len(blob or b"")).signed(who)
         await reporter._send(ASKED, made, blob or b"")
 
     async def look(self, *, ending: bool = False) -> None:
@@ -226,6 +238,18 @@ async def test_evidence_that_holds_bars_the_contributor(tmp_path: Path) -> None:
     account = office.job.tab.accounts[A.public]
     assert account.proof == hashlib.sha256(blob).digest()
     assert (tmp_path / "desk" / f"{account.proof.hex()}.evidence").read_bytes() == blob
+
+
+@pytest.mark.asyncio
+async def test_a_group_that_a_validator_has_made_up_does_not_say_whom_the_data_is_cut_among(tmp_path: Path) -> None:
+    office = await Office(tmp_path, round_=1).open()
+    made_up = Evidence("plays", office.card, led_to_base([B, C]), b"")
+    assert made_up.members == tuple(sorted((B.public, C.public)))
+    await office.report(LIE, made_up.to_bytes())
+    office.verdict = HONEST
+    await office.look()
+    assert office.judged == 1
+    assert office.members == tuple(sorted((A.public, B.public)))
 
 
 @pytest.mark.asyncio

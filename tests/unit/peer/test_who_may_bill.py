@@ -19,6 +19,7 @@ from ubcp_p2p.ledger.world import DEVICE, PEAK
 from ubcp_p2p.peer.config import TrainingConfig
 from ubcp_p2p.peer.paying.paymaster import Paymaster
 from ubcp_p2p.peer.paying.tab import BillRefused
+from ubcp_p2p.peer.serving.book import Book
 from ubcp_p2p.units import MICROCREDITS
 
 
@@ -32,7 +33,7 @@ class Office:
         charter = made.world.charter
         ledger: Any = SimpleNamespace(charters=made.world.charters)
         self.paymaster = Paymaster(
-            Wires().node(key), ledger, key, folder / "paying", TrainingConfig(),
+            Wires().node(key), ledger, Book(key.public), key, folder / "paying", TrainingConfig(),
             clock=lambda: float(charter.epoch + slice_ * charter.slice_s),
         )  # fmt: skip
 

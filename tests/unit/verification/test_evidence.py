@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.cheats import KEYS, PEERS, Swarm
 from tests.support.trails import card_of, evidence_of
+from ubcp_p2p.cli.verify import verify
 from ubcp_p2p.codec import MalformedMessage, Value, decode, encode
+from ubcp_p2p.keys import peer_id_of, to_base58
 from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Finding, Verdict
@@ -63,13 +68,24 @@ def test_a_first_round_needs_no_certificate() -> None:
     assert verify_evidence(made.to_bytes(), RECIPE).finding == Finding.HONEST
 
 
-def test_data_of_others_is_a_lie(swarm: Swarm) -> None:
-    """The certificate says whom the data is cut among; a card whose trail says otherwise convicts its signer."""
+def test_data_of_others_is_a_lie(swarm: Swarm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The certificate says whom the data is cut among; a card whose trail says otherwise convicts its signer.
+
+    But anybody can make up a group and sign as that, so a stranger is told whose word it is.
+    """
     members = (PEERS[0], PEERS[2])
     work = swarm.works[PEERS[0]]
     trail = replace(work.trail, members=members)
     lied = swarm.work(PEERS[0], trail, work.offer, swarm.loop)
-    assert verify_evidence(evidence_of(swarm, lied, 1).to_bytes(), RECIPE).finding == Finding.DATA
+    made = evidence_of(swarm, lied, 1)
+    assert verify_evidence(made.to_bytes(), RECIPE).finding == Finding.DATA
+    path = tmp_path / "evidence"
+    path.write_bytes(made.to_bytes())
+    with pytest.raises(typer.Exit):
+        verify(path, "digits-tiny", "cpu", json=True)
+    said = json.loads(capsys.readouterr().out)
+    assert said["finding"] == "data"
+    assert all(to_base58(peer_id_of(peer)) in said["notes"][-1] for peer in PEERS)
 
 
 @pytest.mark.parametrize("change", ["name", "offer"])

@@ -73,19 +73,19 @@ class _Contributor:
 
 
 class Paymaster:
-    """`serve` for the life of the daemon. folder: where tabs are kept. training: how work is verified here.
+    """`serve` for the life of the daemon. book: the node's. folder: where tabs are kept.
 
-    clock: Unix seconds.
+    training: how work is verified here. clock: Unix seconds.
     """
 
     def __init__(
-        self, network: Network, ledger: LiveLedger, key: NodeKey, folder: Path, training: TrainingConfig,
-        *, clock: Callable[[], float] = time.time,
+        self, network: Network, ledger: LiveLedger, book: Book, key: NodeKey, folder: Path,
+        training: TrainingConfig, *, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        self._network, self._ledger, self._key, self._folder, self._clock = network, ledger, key, folder, clock
+        self._network, self._ledger, self._book, self._key = network, ledger, book, key
+        self._folder, self._clock = folder, clock
         self._jobs = Jobs(ledger, key.public, folder)
         self._closer = Closer(ledger, key.public, self._jobs, clock=clock)
-        self._book = Book(key.public)
         verifier = Verifier(network, training, folder / "verifying")
         self._cabinet = Cabinet(folder / "evidence")
         self._settler = Settler(network, ledger, verifier, self._cabinet, self._settled, clock=clock)

@@ -187,7 +187,9 @@ class Settler:
         if isinstance(verdict, Claim):
             bill = await self._bill(job, node, hold)
             group = bill.certificate.group.peers if bill is not None else ()
-            verdict = await self._verifier.judge(job.recipe, verdict, evidence.members, evidence.opening, group)
+            # Not what the evidence says of it: its certificate may be of a group that the validator has made up.
+            members = bill.base.group.peers if bill is not None and bill.base is not None else None
+            verdict = await self._verifier.judge(job.recipe, verdict, members, evidence.opening, group)
         return verdict
 
     async def _look_instead(self, job: Job, node: bytes, hold: Hold) -> None:
