@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,16 @@ async def test_a_recipe_that_nobody_has_may_come(opens: Opens) -> None:
         await shop.hello("ben")
     shop.books.store.put_blob(RECIPE.to_bytes())
     await shop.hello("ben")
+
+
+@pytest.mark.asyncio
+async def test_what_comes_as_a_recipe_and_is_none_does_not_stay(opens: Opens) -> None:
+    hash_ = hashlib.sha256(b"no recipe").digest()
+    shop = await opens(named=hash_)
+    shop.books.elsewhere[hash_] = b"no recipe"
+    with pytest.raises(NotYet, match="the recipe of a request"):
+        await shop.hello("ben")
+    assert (shop.books.fetched, shop.books.store.blob(hash_)) == ([hash_], None)
 
 
 @pytest.mark.asyncio

@@ -104,13 +104,25 @@ class Jobs:
                 raise NotYet("this node fetches other recipes now; ask again")
             self._fetches += 1
             try:
-                await self._ledger.find(recipe)
+                await self._fetch(recipe)
             finally:
                 self._fetches -= 1
         job = await self._ledger.read(lambda store: self._read(store, request))
         if len(self._jobs) >= JOBS_MAX:
             self._make_room()
         self._jobs[request] = job
+
+    async def _fetch(self, hash_: bytes) -> None:
+        """Bring a recipe from a peer. Anybody may name any blob in a REQUEST: what is no recipe does not stay, or it
+        would fill the place of what is. Raises UbcpError."""
+        found = await self._ledger.find(hash_)
+        if found is None:
+            return
+        try:
+            Recipe.from_bytes(found, "the recipe of a request")
+        except UbcpError:
+            await self._ledger.forget([hash_])
+            raise
 
     def _make_room(self) -> None:
         """Drop what was not used for the longest time. Raises NotYet where all are needed."""

@@ -106,7 +106,9 @@ class Paymaster:
     def _sweep(self) -> None:
         """Drop what was coming when the node ended, and what no round waits for any more."""
         held = self._jobs.on_disk()
-        self._cabinet.sweep([Place(request, *key) for request, tab in held for key in tab.holds])
+        self._cabinet.sweep(
+            {Place(request, *at): hold.stage for request, tab in held for at, hold in tab.holds.items()}
+        )
 
     async def _keep_closing(self) -> None:
         while True:

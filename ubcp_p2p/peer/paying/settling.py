@@ -7,10 +7,12 @@ of a round is on the disk before it is told.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ubcp_p2p.codec import MalformedMessage
@@ -18,11 +20,11 @@ from ubcp_p2p.errors import NetworkError, TrainingError, UbcpError
 from ubcp_p2p.ledger.export import BLOB_BYTES_MAX
 from ubcp_p2p.peer.paying.bill import Bill
 from ubcp_p2p.peer.paying.cabinet import Cabinet, Place
-from ubcp_p2p.peer.paying.holding import Hold, Stage, is_overdue
+from ubcp_p2p.peer.paying.holding import REPORT_S_MAX, Hold, Stage, is_overdue
 from ubcp_p2p.peer.paying.job import Job
 from ubcp_p2p.peer.paying.report import EVIDENCE_BYTES_MAX, Report
 from ubcp_p2p.peer.paying.tab import BillRefused
-from ubcp_p2p.peer.paying.verifier import CannotJudge, Verifier
+from ubcp_p2p.peer.paying.verifier import CannotJudge, Unsure, Verifier
 from ubcp_p2p.peer.paying.wire import ANSWER_S, answer
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.exchange import LINK_BYTES_PER_S_MIN
@@ -43,6 +45,8 @@ ASKING_MAX: Final = 4  # contributors that are asked, or whose opening waits to 
 TASKS_MAX: Final = 256  # contributors with rounds that are settled, or wait for their turn
 ASK_S: Final = 30.0
 ASK_PAUSES_S: Final = (2.0, 5.0)
+UNSURE_S_MAX: Final = 2 * REPORT_S_MAX  # since the bill: an hour at least after a validator was last waited for
+AGAIN_S: Final = 600.0  # until the directory is asked again: each time the evidence is judged again, for its data
 FALSE_REPORTS_MAX: Final = 3  # of one validator and REQUEST; its word against others is then no reason to look
 
 Settled = Callable[[Job, bytes], Awaitable[None]]
@@ -58,6 +62,7 @@ class Settler:
         self._network, self._ledger, self._verifier, self._cabinet = network, ledger, verifier, cabinet
         self._settled, self._clock = settled, clock
         self._judging, self._asking = asyncio.Semaphore(1), asyncio.Semaphore(ASKING_MAX)  # a judge is a process
+        self._not_before_s: dict[tuple[bytes, bytes], float] = {}  # by REQUEST and contributor: of those put off
 
     # -- what validators say ----------------------------------------------------------------------------------------
 
@@ -120,12 +125,15 @@ class Settler:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 under_way = {who: task for who, task in under_way.items() if not task.done()}
+                now_s = self._clock()
+                self._not_before_s = {who: s for who, s in self._not_before_s.items() if now_s < s <= now_s + AGAIN_S}
                 for job in jobs():
                     ending = slice_now() > job.expiry
                     due = {node for (node, _), hold in job.tab.holds.items() if self._is_due(job, hold, ending=ending)}
                     for node in due:
                         who = job.request, node
-                        if who not in under_way and len(under_way) < TASKS_MAX:
+                        is_free = who not in under_way and who not in self._not_before_s
+                        if is_free and len(under_way) < TASKS_MAX:
                             under_way[who] = tasks.create_task(self._settle_all(job, node, ending=ending))
                 await asyncio.sleep(LOOK_S)
 
@@ -134,6 +142,8 @@ class Settler:
             for hold in job.tab.held(node):
                 if job.tab.holds.get((node, hold.round)) != hold:  # settled meanwhile
                     continue
+                if (job.request, node) in self._not_before_s:  # it would be no different with its other rounds
+                    return
                 try:
                     await self._settle(job, node, hold, ending=ending)
                 except UbcpError as error:
@@ -163,13 +173,13 @@ class Settler:
         try:
             verdict = await self._verdict_on(job, node, hold, blob)
         except CannotJudge as error:
-            await self._decide(job, node, hold, f"it was accused, which cannot be verified here: {error.message}")
+            if not self._put_off(job, node, hold, error):
+                await self._decide(job, node, hold, f"it was accused, which cannot be verified here: {error.message}")
             return
         except UbcpError as error:
             verdict = Verdict(Finding.UNOPENED, 0, error.message)
         if verdict.is_lie:
-            await asyncio.to_thread(self._cabinet.keep, place, hold.evidence)
-            await self._convict(job, node, hold, verdict, blob, hold.evidence)
+            await self._convict(job, node, hold, verdict, blob, own=False)
             return
         log.warning(
             "what %s sent against %s is no evidence: %s", short(hold.validator or b""), short(node), verdict.words
@@ -192,6 +202,14 @@ class Settler:
             verdict = await self._verifier.judge(job.recipe, verdict, members, evidence.opening, group)
         return verdict
 
+    def _put_off(self, job: Job, node: bytes, hold: Hold, why: CannotJudge) -> bool:
+        """Whether to ask later, where that may help. By the bill's time, so a restart begins nothing anew."""
+        if not isinstance(why, Unsure) or self._clock() - hold.since_s >= UNSURE_S_MAX:
+            return False
+        log.warning("round %d of %s waits: %s", hold.round, short(node), why.message)
+        self._not_before_s[job.request, node] = self._clock() + AGAIN_S
+        return True
+
     async def _look_instead(self, job: Job, node: bytes, hold: Hold) -> None:
         async with job.lock:
             self._cabinet.drop_coming(Place(job.request, node, hold.round))
@@ -212,14 +230,16 @@ class Settler:
         verdict = claim_of(bill.card, job.recipe)
         if isinstance(verdict, Claim):
             try:
-                verdict, evidence = await self._walk(job, hold, verdict, evidence, bill.certificate.group.peers)
+                found, evidence = await self._walk(job, hold, verdict, evidence, bill.certificate.group.peers)
             except CannotJudge as error:
                 await self._decide(job, node, hold, f"it cannot be checked here: {error.message}")
                 return
+            if isinstance(found, Unsure):
+                await self._wait_with(job, node, hold, evidence, found)
+                return
+            verdict = found
         if verdict.is_lie:
-            blob = await asyncio.to_thread(evidence.to_bytes)
-            proof = await asyncio.to_thread(self._cabinet.put_own, blob)
-            await self._convict(job, node, hold, verdict, blob, proof)
+            await self._convict(job, node, hold, verdict, await asyncio.to_thread(evidence.to_bytes), own=True)
         elif verdict.finding == Finding.HONEST:
             await self._decide(job, node, hold, "")
         else:
@@ -231,7 +251,7 @@ class Settler:
 
     async def _walk(
         self, job: Job, hold: Hold, claim: Claim, evidence: Evidence, group: Collection[bytes]
-    ) -> tuple[Verdict, Evidence]:
+    ) -> tuple[Verdict | Unsure, Evidence]:
         """The first finding that is not honest, or the last, and the opening that it is of. Raises CannotJudge."""
         verdict = Verdict(Finding.UNOPENED, 0, "nothing was opened")
         for stretch in hold.stretches:
@@ -240,12 +260,30 @@ class Settler:
             except (NetworkError, MalformedMessage) as error:
                 words = f"it did not open stretch {stretch}: {error.message}"
                 return Verdict(Finding.UNOPENED, 0, words), evidence
-            async with self._judging:
-                verdict = await self._verifier.judge(job.recipe, claim, evidence.members, opening, group)
             evidence = replace(evidence, opening=opening)
+            async with self._judging:
+                try:
+                    verdict = await self._verifier.judge(job.recipe, claim, evidence.members, opening, group)
+                except Unsure as error:
+                    return error, evidence
             if verdict.finding != Finding.HONEST:
                 break
         return verdict, evidence
+
+    async def _wait_with(self, job: Job, node: bytes, hold: Hold, evidence: Evidence, why: Unsure) -> None:
+        """Keep what seems to be a lie, as if a validator had sent it: it is judged again, and not asked for again."""
+        if not self._put_off(job, node, hold, why):
+            await self._decide(job, node, hold, f"it cannot be checked here: {why.message}")
+            return
+        blob = await asyncio.to_thread(evidence.to_bytes)
+        async with job.lock:
+            if job.tab.holds.get((node, hold.round)) != hold:  # its validator has sent evidence meanwhile
+                return
+            kept = await asyncio.to_thread(self._cabinet.put_coming, Place(job.request, node, hold.round), blob)
+            # Nobody else's word: no validator is blamed for it.
+            waits = replace(hold, stage=Stage.EVIDENCE, evidence=kept, validator=None)
+            job.tab.holds[node, hold.round] = waits
+            await self._settled(job, node)
 
     async def _bill(self, job: Job, node: bytes, hold: Hold) -> Bill | None:
         place, terms = Place(job.request, node, hold.round), job.terms
@@ -273,12 +311,15 @@ class Settler:
             await self._settled(job, node)
             self._cabinet.drop(Place(job.request, node, hold.round))
 
-    async def _convict(
-        self, job: Job, node: bytes, hold: Hold, verdict: Verdict, blob: bytes, proof: bytes
-    ) -> None:  # fmt: skip
-        """blob: the evidence, which is on the disk; proof: its hash. A small one is a blob of the ledger, too."""
-        if len(blob) <= BLOB_BYTES_MAX:
-            await self._ledger.keep(blob)
+    async def _convict(self, job: Job, node: bytes, hold: Hold, verdict: Verdict, blob: bytes, *, own: bool) -> None:
+        """blob: the evidence, kept before the tab names it; own: made here. A small one is a blob of the ledger, too.
+        A liar is barred none the less where there is no room for it."""
+        cabinet, place = self._cabinet, Place(job.request, node, hold.round)
+        proof = (await asyncio.to_thread(hashlib.sha256, blob)).digest() if own else hold.evidence
+        try:
+            await asyncio.to_thread(partial(cabinet.put_own, blob) if own else partial(cabinet.keep, place, proof))
+        except UbcpError as error:
+            log.warning("evidence against %s is not kept: %s", short(node), error.message)
         words = f"round {hold.round} was no honest work ({verdict.finding}): {verdict.words[:140]}"
         words = f"{words}; evidence {proof.hex()}"
         log.warning("%s is not paid any more: %s", short(node), words)
@@ -288,6 +329,11 @@ class Settler:
             await self._settled(job, node)
             for other in waiting:  # now that this is on the disk: a round without its bill would be paid
                 self._cabinet.drop(Place(job.request, node, other.round))
+        if len(blob) <= BLOB_BYTES_MAX:
+            try:
+                await self._ledger.keep(blob)
+            except UbcpError as error:
+                log.warning("evidence against %s is no blob of the ledger: %s", short(node), error.message)
 
 
 async def _no_opening(trail: bytes, stretch: int, whole: bool) -> bytes:
