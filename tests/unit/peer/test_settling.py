@@ -29,7 +29,7 @@ from ubcp_p2p.peer.paying.job import Job
 from ubcp_p2p.peer.paying.report import Report
 from ubcp_p2p.peer.paying.reporter import Reporter
 from ubcp_p2p.peer.paying.settling import AGAIN_S, FALSE_REPORTS_MAX, UNSURE_S_MAX, Settler
-from ubcp_p2p.peer.paying.tab import BillRefused, Tab, Terms
+from ubcp_p2p.peer.paying.tab import UNOPENED_MAX, BillRefused, Tab, Terms
 from ubcp_p2p.peer.paying.verifier import CannotJudge, Unsure
 from ubcp_p2p.peer.paying.wire import ANSWER_S, PROTOCOL, asked, refusal
 from ubcp_p2p.swarm.frames import Stream
@@ -47,6 +47,7 @@ BODY = Request("plays", RECIPE.hash(), "research", 1, 8, 100, 10**6, 100, 100, 1
 ASKED = Asked(digest("request"), digest("payer"), 1, BODY)
 HONEST = Verdict(Finding.HONEST, 0, "it leads where it is said to lead")
 LIE = Verdict(Finding.STEPS, 10**6, "it leads elsewhere")
+DROWNED = Verdict(Finding.DROWNED, 0, "its gradients do not show")
 SILENT = Verdict(Finding.UNOPENED, 0, "it did not open")
 BATCH = RECIPE.inner.batch
 
@@ -100,6 +101,7 @@ class Office:
         self.kept = tab.to_bytes()
         self.owed, self.settled, self.opening = asyncio.Event(), asyncio.Event(), asyncio.Event()  # B, A; both asked
         self.asked: set[bytes] = set()
+        self.asking = asyncio.Event()  # somebody was asked to open
         self.gate: asyncio.Event | None = None  # what a judge waits for
         self.judging = self.judging_most = 0
         ledger: Any = SimpleNamespace(keep=self._keep_blob)
@@ -187,6 +189,7 @@ class Office:
         async def opened(trail: bytes, stretch: int, whole: bool) -> bytes:
             assert whole
             self.asked.add(who.public)
+            self.asking.set()
             if len(self.asked) == 2:
                 self.opening.set()
             if after is not None:
@@ -369,6 +372,20 @@ async def test_what_a_paymaster_finds_by_its_own_look_convinces_others(tmp_path:
     assert office.cabinet.kept(proof).read_bytes() == blob
     evidence = Evidence.from_bytes(blob, RECIPE, shape_of(RECIPE))
     assert (evidence.card, evidence.opening) == (office.card, b"an opening" if weight == BATCH else b"")
+
+
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize(("verdict", "becomes"), [(SILENT, "barred"), (DROWNED, "withheld")])
+async def test_who_opens_nothing_earns_nothing_more_and_who_drowns_may(
+    tmp_path: Path, verdict: Verdict, becomes: str
+) -> None:
+    office = Office(tmp_path, validator=None)
+    office.job.tab.accounts[A.public].unopened = UNOPENED_MAX - 1
+    await office.opens()
+    office.verdict = verdict
+    await office.look()
+    assert (office.state(), office.files()) == ((becomes, 0), set())
 
 
 @pytest.mark.asyncio

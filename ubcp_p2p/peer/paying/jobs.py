@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -64,6 +64,23 @@ class Jobs:
         self._jobs[request] = self._jobs.pop(request)
         with job.in_use():
             yield job
+
+    @asynccontextmanager
+    async def beside(self, requests: Collection[bytes]) -> AsyncIterator[list[Job]]:
+        """The jobs of those that anybody has billed, which stay in memory meanwhile; one whose tab cannot be read is
+        left out, or it would hold up the others. Raises NotYet where there is no room for them."""
+        async with AsyncExitStack() as stack:
+            found = []
+            for request in sorted(requests):
+                if self._jobs.get(request) is None and not self.path(request).exists():
+                    continue
+                try:
+                    found.append(await stack.enter_async_context(self.using(request)))
+                except NotYet:
+                    raise
+                except UbcpError as error:
+                    log.warning("the tab of the request %s… is not read now: %s", request.hex()[:16], error.message)
+            yield found
 
     async def close(self) -> None:
         """Load nothing more."""
