@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.swarm.made import KEYS, RUN, certificate, digest
+from ubcp_p2p.codec import Value, decode, encode, fields, items
 from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.ledger.entry import CONTRIBUTORS_MAX, ZERO
 from ubcp_p2p.models.cost import UNIT_FLOP
@@ -23,7 +24,16 @@ from ubcp_p2p.peer.paying.holding import (
     hold_of,
     is_overdue,
 )
-from ubcp_p2p.peer.paying.tab import ROUNDS_AWAY, ROUNDS_KEPT, BillRefused, NothingMore, Tab, Terms, allotment
+from ubcp_p2p.peer.paying.tab import (
+    ROUNDS_AWAY,
+    ROUNDS_KEPT,
+    TAB_BYTES_MAX,
+    BillRefused,
+    NothingMore,
+    Tab,
+    Terms,
+    allotment,
+)
 from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.verification.draw import Draw
 
@@ -136,6 +146,19 @@ def test_a_tab_comes_back_from_its_bytes() -> None:
     assert again == tab
     with pytest.raises(BillRefused, match="another request"):
         Tab.from_bytes(tab.to_bytes(), TERMS._replace(request=digest("other")))
+
+
+def test_a_tab_of_an_older_version_is_read() -> None:
+    tab = opened()
+    tab.meter(A.public, done(0), LEASED)
+    request, accounts, places, holds = fields(decode(tab.to_bytes(), bytes_max=TAB_BYTES_MAX), 4)
+    rows = [fields(row, 17) for row in items(accounts, CONTRIBUTORS_MAX)]
+    old: list[Value] = [[*row[:7], *row[8:14], row[16]] for row in rows]
+    for account in tab.accounts.values():
+        account.billed = 0  # which is not known
+    assert Tab.from_bytes(encode([request, old, places, holds]), TERMS) == tab
+    with pytest.raises(UbcpError):
+        Tab.from_bytes(encode([request, [rows[0][:15]], places, holds]), TERMS)
 
 
 DRAWN = Draw(A.public, B.public, (2,))

@@ -276,7 +276,7 @@ class Settler:
             log.warning("round %d of %s is not paid: %s", hold.round, short(node), verdict.words)
             async with job.lock:
                 waited, words = job.tab.held(node), f"round {hold.round} is not paid: {verdict.words}"
-                unopened = verdict.finding == Finding.UNOPENED  # what drowns may be honest: a loss near 0, a restart
+                unopened = verdict.finding == Finding.UNOPENED  # what drowns may be honest, near a loss of 0
                 job.tab.withhold(node, hold.round, words, unopened=unopened, now_s=int(self._clock()))
                 await self._settled(job, node)
                 for over in waited:

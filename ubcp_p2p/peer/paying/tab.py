@@ -261,8 +261,11 @@ class Tab:
             raise BillRefused("the tab of another request")
         tab = cls(terms)
         for row in items(accounts, CONTRIBUTORS_MAX):
+            cells = items(row, 17)
+            if len(cells) == 14:  # of a version that noted neither which rounds were billed nor what was not opened
+                cells = [*cells[:7], b"", *cells[7:13], 0, 0, cells[13]]
             (node, opening, device, since_s, flop, rounds, after, billed, units, seconds, evidence,
-             barred, proof, withheld, unopened, unopened_s, words) = fields(row, 17)  # fmt: skip
+             barred, proof, withheld, unopened, unopened_s, words) = fields(cells, 17)  # fmt: skip
             if not isinstance(device, str) or len(device) > TEXT_BYTES_MAX:
                 raise BillRefused("a tab with a device class that is none")
             if not isinstance(barred, str) or not isinstance(words, str) or max(len(barred), len(words)) > WORDS_MAX:
