@@ -24,7 +24,7 @@ from ubcp_p2p.peer.checking.values import Checked
 from ubcp_p2p.peer.paying import settling
 from ubcp_p2p.peer.paying.bill import Bill
 from ubcp_p2p.peer.paying.cabinet import Cabinet, Place
-from ubcp_p2p.peer.paying.holding import REPORT_S_MAX
+from ubcp_p2p.peer.paying.holding import REPORT_S_MAX, Stage
 from ubcp_p2p.peer.paying.job import Job
 from ubcp_p2p.peer.paying.report import Report
 from ubcp_p2p.peer.paying.reporter import Reporter
@@ -221,10 +221,12 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_an_honest_report_frees_the_round_and_is_taken_once(tmp_path: Path) -> None:
     office = await Office(tmp_path).open()
     assert office.state() == ("REPORT", 0)
+    office.job.tab.accounts[A.public].unopened = UNOPENED_MAX - 1
     await office.report(HONEST)
     assert office.state() == ("owed", 1)
     await office.report(HONEST)
     assert (office.state(), office.judged, office.files()) == (("owed", 1), 0, set())
+    assert office.job.tab.accounts[A.public].unopened == 0
 
 
 @pytest.mark.asyncio
@@ -449,7 +451,10 @@ async def test_who_is_put_off_is_not_settled_again_before_its_time(tmp_path: Pat
     await office.opens()
     await office.opens(who=B)
     office.unsure = True
+    (hold,) = office.job.tab.held(A.public)
+    office.job.tab.holds[A.public, 1] = replace(hold, round=1)  # which would be paid: its bill is not there
     await office.settler._settle_all(office.job, A.public, ending=False)
+    assert [hold.stage for hold in office.job.tab.held(A.public)] == [Stage.EVIDENCE, Stage.OWN_LOOK]
     office.unsure, office.verdict = False, LIE
     office.settled.clear()
     for later_s, done, becomes in (
