@@ -63,7 +63,8 @@ def books() -> Any:
         digest("allot"), ASKED.id, PAYMASTER.public, digest("other"), chain.opening, 10**6, 1, 1
     )  # fmt: skip
     return SimpleNamespace(
-        network=NETWORK, charters=SimpleNamespace(network=NETWORK, first=SimpleNamespace(slice_at=lambda now_s: 1)),
+        network=NETWORK,
+        charters=SimpleNamespace(network=NETWORK, first=SimpleNamespace(slice_at=lambda now_s: 1, period_slices=10)),
         allots={allot.id: allot}, branch_of={ME.public: chain}.get, contains_id=lambda id_: False,
         requests={ASKED.id: RequestFact(ASKED.id, ASKED.author, 1, 10**6, 100, PAYMASTER.public, 0)},
         charter_at=lambda slice_: charter,
@@ -88,7 +89,7 @@ class Till:
         self.contributor = Contributor(node, ledger, folder, "cpu", 3, self._stop)
 
     async def _read(self, function: Callable[[Any], Any]) -> Any:
-        return function(SimpleNamespace(ledger=self.books))
+        return function(SimpleNamespace(ledger=self.books, entry=lambda id_: None))
 
     async def _stop(self, asked_: Asked, why: str) -> None:
         self.stopped.append(why)

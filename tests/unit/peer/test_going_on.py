@@ -1,0 +1,361 @@
+"""A contributor that goes on: after a restart, a full disk, with many REQUESTs. Real streams, store and paymaster."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.support.shop import RECIPE, ROUND_UNITS, Books, Shop
+from tests.unit.peer.test_contributor import ASKED, COST, ME, PAYMASTER, ROUND_FLOP, Till, voucher
+from tests.unit.peer.test_contributor import RECIPE as TILL_RECIPE
+from tests.unit.swarm.made import digest
+from ubcp_p2p.errors import UbcpError
+from ubcp_p2p.keys import NodeKey
+from ubcp_p2p.ledger.activity import Asked
+from ubcp_p2p.ledger.database import StoreError
+from ubcp_p2p.ledger.entry import Body, Receipt, Request
+from ubcp_p2p.ledger.wire import Signed
+from ubcp_p2p.ledger.world import DEVICE
+from ubcp_p2p.ledger.writer import ForkedBackup, Writer, WrongClock
+from ubcp_p2p.peer.node import PayingPart, serve_each
+from ubcp_p2p.peer.paying.contributor import BILLING_MAX, Contributor
+from ubcp_p2p.peer.paying.owed import PAUSE_S, WAIT_S, Owed
+from ubcp_p2p.peer.paying.shelf import Shelf
+from ubcp_p2p.peer.paying.tab import BillRefused
+from ubcp_p2p.peer.paying.wire import PROTOCOL, What, asked, refusal
+from ubcp_p2p.peer.paying.worker import Worker
+from ubcp_p2p.swarm.events import Committed
+from ubcp_p2p.swarm.frames import Stream
+
+pytestmark = pytest.mark.slow  # some wait for the next look, a second later
+
+PATIENCE_S = 20.0
+Opens = Callable[..., Awaitable[Shop]]
+
+
+class Machine:
+    """Ben's, as a node that begins has it: its own writer on the shop's ledger. troubles: what writing meets first."""
+
+    def __init__(self, shop: Shop, *, rounds_unpaid_max: int = 5) -> None:
+        self.shop, self.folder = shop, shop.folder / "ben"
+        self.written, self.stopped = asyncio.Event(), asyncio.Event()
+        self.troubles: list[UbcpError] = []
+        books: Books = copy.copy(shop.books)
+        author = shop.nodes["ben"]
+        assert isinstance(author.key, NodeKey)
+        books.writer = Writer(books.store, author.key)
+        assert author.head is not None
+        books.writer.confirm([[author.head]])
+        self._write = books.write
+        ledger: Any = books
+        ledger.write = self.write
+        self.contributor = Contributor(
+            shop.node("ben"), ledger, self.folder, DEVICE, rounds_unpaid_max, self._stop, clock=shop.clock
+        )
+
+    async def write(self, body: Body) -> Signed | None:
+        if self.troubles:
+            raise self.troubles.pop(0)
+        signed = await self._write(body)
+        self.written.set()
+        return signed
+
+    async def _stop(self, asked_: Asked, why: str) -> None:
+        self.stopped.set()
+
+    def asked(self) -> Asked:
+        entry = self.shop.requests[0].entry
+        assert isinstance(entry.body, Request)
+        return Asked(entry.id, entry.author, entry.slice, entry.body)
+
+    def trains(self, count: int) -> None:
+        for round_ in range(count):
+            self.contributor.on_round([self.shop.id()], Committed(self.shop.round(round_), None, ()))
+
+    def receipts(self) -> list[int]:
+        """µcredits."""
+        bodies = [signed.entry.body for signed in self.shop.books.store.chain(self.shop.nodes["ben"].public)]
+        return [body.voucher.credits for body in bodies if isinstance(body, Receipt)]
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.contributor.serve())
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                yield
+        finally:
+            assert not task.done()
+            task.cancel()
+            await asyncio.wait([task])
+
+
+@pytest_asyncio.fixture
+async def opens(tmp_path: Path) -> AsyncIterator[Opens]:
+    made: list[Shop] = []
+
+    async def make(**options: Any) -> Shop:
+        shop = await Shop(tmp_path, **options).open()
+        made.append(shop)
+        (tmp_path / "ben").mkdir()
+        await shop.hello("ben")
+        shop.seconds = 60
+        return shop
+
+    yield make
+    for shop in made:
+        await shop.paymaster._jobs.close()
+        shop.books.store.close()
+
+
+async def with_voucher(shop: Shop) -> Machine:
+    """Ben's machine was paid for a round, and was ended before a RECEIPT was written."""
+    machine = Machine(shop)
+    Shelf(machine.folder).keep_promise(shop.id(), (await shop.bill("ben", 0)).promise)
+    return machine
+
+
+async def with_bills(shop: Shop, count: int, **options: Any) -> Machine:
+    """Ben's machine has done so many rounds that nobody has heard of, and was ended."""
+    before = Machine(shop)
+    job = before.contributor.work_for(before.asked(), RECIPE)
+    before.trains(count)
+    await before.contributor._keep(job)
+    return Machine(shop, **options)
+
+
+@pytest.mark.asyncio
+async def test_a_voucher_is_redeemed_after_a_restart_when_no_lease_holds_any_more(opens: Opens) -> None:
+    shop = await opens()
+    machine = await with_voucher(shop)
+    shop.slice = 21  # past the expiry, within the grace
+    async with machine.serving():
+        await machine.written.wait()
+    assert machine.receipts() == [ROUND_UNITS]
+    (job,) = machine.contributor.jobs()
+    assert (job.worked, job.receipted) == (False, ROUND_UNITS)
+
+
+@pytest.mark.asyncio
+async def test_bills_are_sent_after_a_restart_without_a_lease_and_redeemed_in_the_last_slice(opens: Opens) -> None:
+    shop = await opens(grace_slices=0)
+    machine = await with_bills(shop, 1)
+    shop.slice = 20
+    async with machine.serving():
+        await machine.written.wait()
+    assert machine.receipts() == [ROUND_UNITS]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("error", [StoreError("disk full"), WrongClock("wrong"), ForkedBackup("forked")])
+async def test_a_receipt_that_cannot_be_written_is_tried_again_and_said_once(
+    opens: Opens, caplog: pytest.LogCaptureFixture, error: UbcpError
+) -> None:
+    machine = await with_voucher(await opens())
+    machine.troubles = [error, error]
+    async with machine.serving():
+        await machine.written.wait()
+    assert machine.receipts() == [ROUND_UNITS]
+    said = [row.message for row in caplog.records if "no receipts are written now" in row.message]
+    assert said == [f"no receipts are written now: {error.message}"]
+
+
+@pytest.mark.asyncio
+async def test_who_holds_no_lease_is_not_left_for_what_was_unpaid_before(opens: Opens) -> None:
+    shop = await opens()
+    machine = await with_bills(shop, 3, rounds_unpaid_max=1)
+    shop.slice = 13  # no lease in this slice, nor in the one before
+    await machine.contributor._take_stock(13)
+    (job,) = machine.contributor.jobs()
+    await machine.contributor._bill(job)
+    assert ("no lease" in job.words, job.stopped, len(job.bills)) == (True, False, 3)
+    assert not job.asks(time.monotonic())
+    shop.slice = 20
+    assert machine.contributor.work_for(machine.asked(), RECIPE) is job
+    await machine.contributor._bill(job)
+    assert (list(job.bills), job.stopped, machine.stopped.is_set()) == ([], False, False)
+    assert job.credits >= 3 * ROUND_UNITS
+
+
+@pytest.mark.asyncio
+async def test_what_is_past_expiry_and_grace_is_let_alone_and_a_period_later_forgotten(opens: Opens) -> None:
+    shop = await opens(grace_slices=2)
+    machine = await with_voucher(shop)
+    period = shop.world.charter.period_slices
+    unknown, foreign = machine.folder / f"{digest('unknown').hex()}.owed", machine.folder / "mine.voucher"
+    for path in (unknown, foreign):
+        path.write_bytes(b"x")
+    kept = set(machine.folder.iterdir())
+    await machine.contributor._take_stock(23)
+    assert (machine.contributor.jobs(), set(machine.folder.iterdir())) == ([], kept)
+    await machine.contributor._take_stock(22)
+    (job,) = machine.contributor.jobs()
+    assert (job.is_over(22), job.is_over(23)) == (False, True)
+    await machine.contributor._take_stock(22 + period)
+    assert (machine.contributor.jobs(), set(machine.folder.iterdir())) == ([job], kept)
+    await machine.contributor._take_stock(23 + period)
+    assert (machine.contributor.jobs(), set(machine.folder.iterdir())) == ([], {unknown, foreign})
+
+
+@pytest.mark.asyncio
+async def test_a_recipe_that_is_missing_holds_up_no_other(opens: Opens) -> None:
+    shop = await opens(requests=2)
+    machine = await with_voucher(shop)
+    blob = RECIPE.to_bytes()
+    shop.books.store.drop_blobs([RECIPE.hash()])
+    with pytest.raises(UbcpError, match="no peer has the recipe"):
+        await machine.contributor._take_stock(11)
+    shop.books.store.put_blob(blob)
+    await machine.contributor._take_stock(11)
+    assert [job.credits for job in machine.contributor.jobs()] == [ROUND_UNITS]
+
+
+@pytest.mark.asyncio
+async def test_who_asks_again_and_again_takes_no_turn_from_others(tmp_path: Path) -> None:
+    till = Till(tmp_path, voucher)
+    wanted = {digest(f"request {number}") for number in range(BILLING_MAX + 6)}
+    heard: set[bytes] = set()
+    all_heard = asyncio.Event()
+
+    async def refuses(stream: Stream) -> None:
+        what, request, _ = asked(await stream.receive(timeout_s=PATIENCE_S))
+        assert what is What.HELLO
+        heard.add(request)
+        if heard == wanted:
+            all_heard.set()
+        await stream.send(refusal(BillRefused("no")), timeout_s=PATIENCE_S)
+
+    await till.wires.node(PAYMASTER).handle(PROTOCOL, refuses)
+    for request in wanted:
+        till.contributor.work_for(ASKED._replace(id=request), TILL_RECIPE)
+    serving = asyncio.create_task(till.contributor.serve())
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await all_heard.wait()
+    finally:
+        serving.cancel()
+        await asyncio.wait([serving])
+
+
+@pytest.mark.asyncio
+async def test_a_paymaster_that_does_not_end_its_answers_is_left_at_last(tmp_path: Path) -> None:
+    till = Till(tmp_path, voucher)
+    asked_it, left = asyncio.Event(), asyncio.Event()
+
+    async def never(stream: Stream) -> None:
+        asked_it.set()
+        await asyncio.Event().wait()
+
+    async def stop(asked_: Asked, why: str) -> None:
+        till.stopped.append(why)
+        left.set()
+
+    till.contributor._stop = stop
+    await till.wires.node(PAYMASTER).handle(PROTOCOL, never)
+    job = till.contributor.work_for(ASKED, TILL_RECIPE)
+    serving = asyncio.create_task(till.contributor.serve())
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await asked_it.wait()
+            job.waits_s = time.monotonic() - WAIT_S  # a minute has passed
+            till.trains(5)
+            await left.wait()
+    finally:
+        serving.cancel()
+        await asyncio.wait([serving])
+    assert job.stopped
+    assert len(till.stopped) == 1
+    assert "the work of 5 rounds is not in the paymaster's voucher" in till.stopped[0]
+
+
+def test_more_than_the_limit_is_unpaid_for_a_minute_at_most() -> None:
+    job = Owed(ASKED, TILL_RECIPE, COST, done=5 * ROUND_FLOP)
+    assert not job.is_kept_waiting(100.0, 5)
+    job.done += 2 * ROUND_FLOP
+    assert not job.is_kept_waiting(200.0, 5)
+    assert not job.is_kept_waiting(200.0 + WAIT_S - 0.1, 5)
+    assert job.is_kept_waiting(200.0 + WAIT_S, 5)
+    job.paid = 7 * ROUND_FLOP
+    assert not job.is_kept_waiting(201.0 + WAIT_S, 5)
+    job.paid = 0
+    assert not job.is_kept_waiting(202.0 + WAIT_S, 5)  # counted anew
+
+
+def test_a_job_is_asked_for_only_where_there_is_something_to_ask() -> None:
+    job = Owed(ASKED, TILL_RECIPE, COST)
+    assert job.asks(100.0)  # its first word
+    job.greeted = True
+    assert not job.asks(100.0)
+    job.work(b"bill", 1, 100.0, drawn=False)
+    assert job.asks(100.0)
+    job.unkept = False
+    assert job.asks(100.0)
+    job.put_off(100.0)
+    assert not job.asks(100.0 + PAUSE_S / 2)
+    assert job.asks(100.0 + PAUSE_S)
+    job.stopped = True
+    assert not job.asks(200.0)
+    job.unkept = True
+    assert job.asks(200.0)  # of the disk
+
+
+@pytest.mark.asyncio
+async def test_a_part_of_paying_that_ends_by_a_bug_takes_no_other_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    ended, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def fails() -> None:
+        raise AssertionError("a bug")
+
+    async def goes_on() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async def told() -> None:
+        ended.set()
+
+    serving = asyncio.create_task(serve_each([PayingPart("billing", fails, told), PayingPart("paying", goes_on)]))
+    async with asyncio.timeout(PATIENCE_S):
+        await ended.wait()
+        assert not cancelled.is_set()
+        serving.cancel()
+        await asyncio.wait([serving])
+    assert cancelled.is_set()
+    assert "billing has stopped" in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_nobody_is_worked_for_where_nothing_is_billed_any_more(tmp_path: Path) -> None:
+    contributor = Till(tmp_path, voucher).contributor
+    left: list[str] = []
+
+    class Runs:
+        """Of a node that is in one run."""
+
+        def __init__(self) -> None:
+            self.committed: list[Any] = []
+
+        def get(self, name: str) -> Any:
+            return type("Run", (), {"stage": "training"})
+
+        async def leave(self, name: str) -> None:
+            left.append(name)
+
+    runs: Any = Runs()
+    worker = Worker(runs, contributor)
+    contributor.work_for(ASKED, TILL_RECIPE)
+    worker._held, worker._begun = {ASKED.id: ASKED}, {ASKED.id: "plays"}
+    await worker.end("billing has stopped")
+    assert left == ["plays"]
+    await worker.obey([ASKED])
+    assert worker.paid_by(ME.public) == []
+    assert worker._held == {}
+    assert [row["words"] for row in worker.status()] == ["billing has stopped"]
