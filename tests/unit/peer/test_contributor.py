@@ -367,6 +367,35 @@ async def test_a_contributor_that_is_barred_stops_at_once(tmp_path: Path) -> Non
     assert (len(job.bills), job.credits) == (0, 2 * ROUND_FLOP // UNIT_FLOP)
 
 
+@pytest.mark.asyncio
+async def test_nobody_is_worked_for_where_nothing_is_billed_any_more(tmp_path: Path) -> None:
+    contributor = Till(tmp_path, voucher).contributor
+    left: list[str] = []
+
+    class Runs:
+        """Of a node that is in one run."""
+
+        def __init__(self) -> None:
+            self.committed: list[Any] = []
+
+        def get(self, name: str) -> Any:
+            return type("Run", (), {"stage": "training"})
+
+        async def leave(self, name: str) -> None:
+            left.append(name)
+
+    runs: Any = Runs()
+    worker = Worker(runs, contributor)
+    contributor.work_for(ASKED, RECIPE)
+    worker._held, worker._begun = {ASKED.id: ASKED}, {ASKED.id: "plays"}
+    await worker.end("billing has stopped")
+    assert left == ["plays"]
+    await worker.obey([ASKED])
+    assert worker.paid_by(ME.public) == []
+    assert worker._held == {}
+    assert [row["words"] for row in worker.status()] == ["billing has stopped"]
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
     with suppress(UbcpError):

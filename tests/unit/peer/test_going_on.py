@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.shop import RECIPE, ROUND_UNITS, Books, Shop
-from tests.unit.peer.test_contributor import ASKED, COST, ME, PAYMASTER, ROUND_FLOP, Till, voucher
+from tests.unit.peer.test_contributor import ASKED, PAYMASTER, Till, voucher
 from tests.unit.peer.test_contributor import RECIPE as TILL_RECIPE
 from tests.unit.swarm.made import digest
 from ubcp_p2p.errors import UbcpError
@@ -27,11 +27,10 @@ from ubcp_p2p.ledger.world import DEVICE
 from ubcp_p2p.ledger.writer import ForkedBackup, Writer, WrongClock
 from ubcp_p2p.peer.node import PayingPart, serve_each
 from ubcp_p2p.peer.paying.contributor import BILLING_MAX, Contributor
-from ubcp_p2p.peer.paying.owed import PAUSE_S, WAIT_S, Owed
+from ubcp_p2p.peer.paying.owed import WAIT_S
 from ubcp_p2p.peer.paying.shelf import Shelf
 from ubcp_p2p.peer.paying.tab import BillRefused
 from ubcp_p2p.peer.paying.wire import PROTOCOL, What, asked, refusal
-from ubcp_p2p.peer.paying.worker import Worker
 from ubcp_p2p.swarm.events import Committed
 from ubcp_p2p.swarm.frames import Stream
 
@@ -353,37 +352,6 @@ async def test_a_paymaster_that_does_not_end_its_answers_is_left_at_last(tmp_pat
     assert "the work of 5 rounds is not in the paymaster's voucher" in till.stopped[0]
 
 
-def test_more_than_the_limit_is_unpaid_for_a_minute_at_most() -> None:
-    job = Owed(ASKED, TILL_RECIPE, COST, done=5 * ROUND_FLOP)
-    assert not job.is_kept_waiting(100.0, 5)
-    job.done += 2 * ROUND_FLOP
-    assert not job.is_kept_waiting(200.0, 5)
-    assert not job.is_kept_waiting(200.0 + WAIT_S - 0.1, 5)
-    assert job.is_kept_waiting(200.0 + WAIT_S, 5)
-    job.paid = 7 * ROUND_FLOP
-    assert not job.is_kept_waiting(201.0 + WAIT_S, 5)
-    job.paid = 0
-    assert not job.is_kept_waiting(202.0 + WAIT_S, 5)  # counted anew
-
-
-def test_a_job_is_asked_for_only_where_there_is_something_to_ask() -> None:
-    job = Owed(ASKED, TILL_RECIPE, COST)
-    assert job.asks(100.0)  # its first word
-    job.greeted = True
-    assert not job.asks(100.0)
-    job.work(b"bill", 1, 100.0, drawn=False)
-    assert job.asks(100.0)
-    job.unkept = False
-    assert job.asks(100.0)
-    job.put_off(100.0)
-    assert not job.asks(100.0 + PAUSE_S / 2)
-    assert job.asks(100.0 + PAUSE_S)
-    job.stopped = True
-    assert not job.asks(200.0)
-    job.unkept = True
-    assert job.asks(200.0)  # of the disk
-
-
 @pytest.mark.asyncio
 async def test_a_part_of_paying_that_ends_by_a_bug_takes_no_other_with_it(caplog: pytest.LogCaptureFixture) -> None:
     ended, went_on = asyncio.Event(), asyncio.Event()
@@ -404,32 +372,3 @@ async def test_a_part_of_paying_that_ends_by_a_bug_takes_no_other_with_it(caplog
         await serve_each([PayingPart("billing", fails, told), PayingPart("paying", goes_on)])
     assert went_on.is_set()
     assert "billing has stopped" in caplog.text
-
-
-@pytest.mark.asyncio
-async def test_nobody_is_worked_for_where_nothing_is_billed_any_more(tmp_path: Path) -> None:
-    contributor = Till(tmp_path, voucher).contributor
-    left: list[str] = []
-
-    class Runs:
-        """Of a node that is in one run."""
-
-        def __init__(self) -> None:
-            self.committed: list[Any] = []
-
-        def get(self, name: str) -> Any:
-            return type("Run", (), {"stage": "training"})
-
-        async def leave(self, name: str) -> None:
-            left.append(name)
-
-    runs: Any = Runs()
-    worker = Worker(runs, contributor)
-    contributor.work_for(ASKED, TILL_RECIPE)
-    worker._held, worker._begun = {ASKED.id: ASKED}, {ASKED.id: "plays"}
-    await worker.end("billing has stopped")
-    assert left == ["plays"]
-    await worker.obey([ASKED])
-    assert worker.paid_by(ME.public) == []
-    assert worker._held == {}
-    assert [row["words"] for row in worker.status()] == ["billing has stopped"]
