@@ -7,9 +7,10 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ubcp_p2p.api.server import ApiServer  # before the lock is taken: from then on callers expect an answer
 from ubcp_p2p.api.verbs import Verb
@@ -25,6 +26,33 @@ if TYPE_CHECKING:  # heavy: imported once the API answers
     from ubcp_p2p.swarm.network import Network
 
 log = logging.getLogger(__name__)
+
+
+async def _nothing() -> None:
+    pass
+
+
+class PayingPart(NamedTuple):
+    """serve: for the life of the daemon. ended: what is to be done where it ends by a bug."""
+
+    what: str
+    serve: Callable[[], Awaitable[None]]
+    ended: Callable[[], Awaitable[None]] = _nothing
+
+
+async def serve_each(parts: Sequence[PayingPart]) -> None:
+    """Serve all until cancelled. One that ends by a bug takes no other with it, and the log says so."""
+
+    async def serve(part: PayingPart) -> None:
+        try:
+            await part.serve()
+        except Exception:
+            log.exception("%s has stopped; start the node again", part.what)
+            await part.ended()
+
+    async with asyncio.TaskGroup() as tasks:
+        for part in parts:
+            tasks.create_task(serve(part))
 
 
 class Node(Parts):
@@ -150,20 +178,23 @@ class Node(Parts):
 
     async def _keep_paying(self) -> None:
         """Bills, vouchers and receipts, of both sides; and who is let in where somebody pays."""
+        parts = []
+        if self.runs is not None and self.runs.doorkeeper is not None:
+            parts.append(PayingPart("looking up who is let in", self.runs.doorkeeper.serve))
+        if self.paymaster is not None:
+            parts.append(PayingPart("paying", self.paymaster.serve, self._stop_paying))
+        if self.paying is not None:
+            contributor, worker = self.paying
+            why = "billing has stopped by an error, which is in the log; start the node again"
+            parts.append(PayingPart("billing", contributor.serve, lambda: worker.end(why)))
         try:
-            async with asyncio.TaskGroup() as tasks:
-                if self.runs is not None and self.runs.doorkeeper is not None:
-                    tasks.create_task(self.runs.doorkeeper.serve())
-                if self.paymaster is not None:
-                    tasks.create_task(self.paymaster.serve())
-                if self.paying is not None:
-                    tasks.create_task(self.paying[0].serve())
-        except Exception:  # training goes on; `ubcp status` says it
-            log.exception("paying has stopped")
-            self.paying, self.paymaster = None, None
+            await serve_each(parts)
         finally:
             if self.reporter is not None:
                 await self.reporter.close()
+
+    async def _stop_paying(self) -> None:
+        self.paymaster = None
 
     async def _keep_fetching(self, network: Network) -> None:
         """The models that this account pays for."""

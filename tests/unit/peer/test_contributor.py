@@ -63,7 +63,8 @@ def books() -> Any:
         digest("allot"), ASKED.id, PAYMASTER.public, digest("other"), chain.opening, 10**6, 1, 1
     )  # fmt: skip
     return SimpleNamespace(
-        network=NETWORK, charters=SimpleNamespace(network=NETWORK, first=SimpleNamespace(slice_at=lambda now_s: 1)),
+        network=NETWORK,
+        charters=SimpleNamespace(network=NETWORK, first=SimpleNamespace(slice_at=lambda now_s: 1, period_slices=10)),
         allots={allot.id: allot}, branch_of={ME.public: chain}.get, contains_id=lambda id_: False,
         requests={ASKED.id: RequestFact(ASKED.id, ASKED.author, 1, 10**6, 100, PAYMASTER.public, 0)},
         charter_at=lambda slice_: charter,
@@ -88,7 +89,7 @@ class Till:
         self.contributor = Contributor(node, ledger, folder, "cpu", 3, self._stop)
 
     async def _read(self, function: Callable[[Any], Any]) -> Any:
-        return function(SimpleNamespace(ledger=self.books))
+        return function(SimpleNamespace(ledger=self.books, entry=lambda id_: None))
 
     async def _stop(self, asked_: Asked, why: str) -> None:
         self.stopped.append(why)
@@ -364,6 +365,35 @@ async def test_a_contributor_that_is_barred_stops_at_once(tmp_path: Path) -> Non
     await till.rounds(1)
     assert "no honest work" in till.stopped[0]
     assert (len(job.bills), job.credits) == (0, 2 * ROUND_FLOP // UNIT_FLOP)
+
+
+@pytest.mark.asyncio
+async def test_nobody_is_worked_for_where_nothing_is_billed_any_more(tmp_path: Path) -> None:
+    contributor = Till(tmp_path, voucher).contributor
+    left: list[str] = []
+
+    class Runs:
+        """Of a node that is in one run."""
+
+        def __init__(self) -> None:
+            self.committed: list[Any] = []
+
+        def get(self, name: str) -> Any:
+            return type("Run", (), {"stage": "training"})
+
+        async def leave(self, name: str) -> None:
+            left.append(name)
+
+    runs: Any = Runs()
+    worker = Worker(runs, contributor)
+    contributor.work_for(ASKED, RECIPE)
+    worker._held, worker._begun = {ASKED.id: ASKED}, {ASKED.id: "plays"}
+    await worker.end("billing has stopped")
+    assert left == ["plays"]
+    await worker.obey([ASKED])
+    assert worker.paid_by(ME.public) == []
+    assert worker._held == {}
+    assert [row["words"] for row in worker.status()] == ["billing has stopped"]
 
 
 @given(st.binary(max_size=300))

@@ -12,7 +12,7 @@ from tests.unit.peer.test_contributor import ALL_CHECKED, ASKED, COST, RECIPE, R
 from tests.unit.swarm.made import digest
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.models.cost import UNIT_FLOP
-from ubcp_p2p.peer.paying.owed import BILLS_MAX, DRAWN_ROUNDS, DRAWN_S, Owed
+from ubcp_p2p.peer.paying.owed import BILLS_MAX, DRAWN_ROUNDS, DRAWN_S, PAUSE_S, WAIT_S, Owed
 from ubcp_p2p.peer.paying.tab import NothingMore
 from ubcp_p2p.peer.paying.wire import refusal
 
@@ -96,3 +96,34 @@ def test_held_rounds_may_be_young_or_few() -> None:
     assert job.waiting(DRAWN_S + 1000.0) == DRAWN_ROUNDS
     job.held = 3
     assert job.waiting(0.0) == 3
+
+
+def test_more_than_the_limit_is_unpaid_for_a_minute_at_most() -> None:
+    job = Owed(ASKED, RECIPE, COST, done=5 * ROUND_FLOP)
+    assert not job.is_kept_waiting(100.0, 5)
+    job.done += 2 * ROUND_FLOP
+    assert not job.is_kept_waiting(200.0, 5)
+    assert not job.is_kept_waiting(200.0 + WAIT_S - 0.1, 5)
+    assert job.is_kept_waiting(200.0 + WAIT_S, 5)
+    job.paid = 7 * ROUND_FLOP
+    assert not job.is_kept_waiting(201.0 + WAIT_S, 5)
+    job.paid = 0
+    assert not job.is_kept_waiting(202.0 + WAIT_S, 5)  # counted anew
+
+
+def test_a_job_is_asked_for_only_where_there_is_something_to_ask() -> None:
+    job = Owed(ASKED, RECIPE, COST)
+    assert job.asks(100.0)  # its first word
+    job.greeted = True
+    assert not job.asks(100.0)
+    job.work(b"bill", 1, 100.0, drawn=False)
+    assert job.asks(100.0)
+    job.unkept = False
+    assert job.asks(100.0)
+    job.put_off(100.0)
+    assert not job.asks(100.0 + PAUSE_S / 2)
+    assert job.asks(100.0 + PAUSE_S)
+    job.stopped = True
+    assert not job.asks(200.0)
+    job.unkept = True
+    assert job.asks(200.0)  # of the disk

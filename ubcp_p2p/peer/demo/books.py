@@ -24,7 +24,7 @@ from ubcp_p2p.ledger.store import Store
 from ubcp_p2p.ledger.transfer import export_store, import_export
 from ubcp_p2p.peer.demo.commands import run
 from ubcp_p2p.peer.demo.processes import NodeProcess
-from ubcp_p2p.peer.paying.contributor import PROMISE_BYTES_MAX
+from ubcp_p2p.peer.paying.shelf import PROMISE_BYTES_MAX
 from ubcp_p2p.peer.paying.wire import Promise
 from ubcp_p2p.peer.serving.book import Book
 

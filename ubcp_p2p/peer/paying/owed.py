@@ -24,6 +24,8 @@ DRAWN_S: Final = 120.0
 ALLOT_S: Final = 10.0  # so long an ALLOT may be on its way: gossip is no slower, and a pull follows what it loses
 PAUSE_S: Final = 1.0
 PAUSE_S_MAX: Final = 30.0
+AGAIN_S: Final = 2.0
+WAIT_S: Final = 60.0  # more than the limit may be unpaid so long while an answer, or a turn to ask, is waited for
 
 
 @dataclass
@@ -33,7 +35,9 @@ class Owed:
     held: rounds that the paymaster says to wait for a check; drawn: (monotonic seconds, FLOP) of those that may.
     paid: µcredits of the newest voucher that a RECEIPT could hold; a later one may wait for its ALLOT. late_s: since
     when more than the limit is unpaid. not_before_s: when the paymaster is asked again. stopped: it does not pay, and
-    is asked no more. unkept: not all of this is on the disk.
+    is asked no more. unkept: not all of this is on the disk. worked: a lease of it has held since the start; else this
+    was left from before. last: the last slice that takes a RECEIPT for it, once that was looked up. looked: the
+    slice that needs no other RECEIPT. waits_s: since when more than the limit is unpaid, whatever the paymaster does.
     """
 
     asked: Asked
@@ -53,12 +57,34 @@ class Owed:
     not_before_s: float = 0.0
     stopped: bool = False
     unkept: bool = False
+    worked: bool = False
+    last: int | None = None
+    looked: int = -1
+    waits_s: float | None = None
     drawn: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=HOLDS_PER_NODE_MAX))
     bills: deque[bytes] = field(default_factory=lambda: deque(maxlen=BILLS_MAX))
 
     @property
     def credits(self) -> int:
         return self.promise.voucher.credits if self.promise is not None else 0
+
+    def begin(self) -> None:
+        """A lease holds: the paymaster is greeted at once, whatever it has said when none did."""
+        self.worked, self.greeted = True, False
+        self.not_before_s, self.pause_s, self.waits_s = 0.0, PAUSE_S, None
+
+    def is_over(self, slice_: int) -> bool:
+        """Whether no RECEIPT can hold it any more."""
+        return self.last is not None and slice_ > self.last
+
+    def asks(self, now_s: float) -> bool:
+        """Whether there is something to write down, or to ask of the paymaster, now."""
+        if self.unkept:
+            return True
+        if self.stopped or now_s < self.not_before_s:
+            return False
+        waits = self.held > 0 and now_s - self.stated_s >= AGAIN_S
+        return bool(self.bills) or not self.greeted or waits or self.paid < self.credits
 
     def work(self, bill: bytes, flop: int, now_s: float, *, drawn: bool) -> None:
         """One round more was done."""
@@ -103,6 +129,15 @@ class Owed:
         if self.late_s is None:
             self.late_s = now_s
         return self.credits <= self.paid or now_s - self.late_s >= ALLOT_S
+
+    def is_kept_waiting(self, now_s: float, rounds_max: int) -> bool:
+        """Whether more is unpaid than may be for so long that no answer is waited for any more."""
+        if self.unpaid_rounds(now_s) <= rounds_max:
+            self.waits_s = None
+            return False
+        if self.waits_s is None:
+            self.waits_s = now_s
+        return now_s - self.waits_s >= WAIT_S
 
     # -- on the disk ----------------------------------------------------------------------------------------------
 

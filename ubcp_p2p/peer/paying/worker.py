@@ -32,6 +32,7 @@ class Worker:
         self._refused: set[bytes] = set()  # REQUESTs whose payer does not pay
         self._held: dict[bytes, Asked] = {}
         self._troubles: dict[bytes, str] = {}
+        self._ended = ""  # why nothing is billed any more
         runs.committed.append(self.on_commit)
 
     def paid_by(self, run: bytes) -> list[Asked]:
@@ -40,7 +41,7 @@ class Worker:
 
     async def obey(self, held: Sequence[Asked]) -> None:
         """These are the REQUESTs on which this node's leases of the slice hold."""
-        self._held = {asked.id: asked for asked in held if asked.id not in self._refused}
+        self._held = {asked.id: asked for asked in held if asked.id not in self._refused and not self._ended}
         for asked in self._held.values():
             if asked.id not in self._begun:
                 await self._begin(asked)
@@ -54,6 +55,11 @@ class Worker:
         self._held.pop(asked.id, None)
         if asked.id in self._begun:
             await self._end(asked.id)
+
+    async def end(self, why: str) -> None:
+        """Nothing is billed any more: nobody is worked for, since no limit would hold."""
+        self._ended = why
+        await self.obey([])
 
     def on_commit(self, run: Run, committed: Committed) -> None:
         """Bill each round that this node was in, also one whose end it has missed."""
@@ -90,7 +96,7 @@ class Worker:
                 "request": job.asked.id.hex(), "run": job.asked.body.run, "rounds": job.rounds, "earned": job.credits,
                 "earned_words": f"{credits_text(job.credits)} credits", "receipted": job.receipted,
                 "unpaid_rounds": job.unpaid_rounds(time.monotonic()), "held_rounds": job.held,
-                "words": self._troubles.get(job.asked.id, job.words),
+                "words": self._ended or self._troubles.get(job.asked.id, job.words),
             }
             for job in self._contributor.jobs()
         ]  # fmt: skip
