@@ -307,6 +307,23 @@ async def test_who_sends_drop_by_drop_keeps_nobody_else_from_being_heard(peers: 
     assert node.judge.checks == 0
 
 
+async def test_whose_evidence_comes_after_anothers_is_heard_in_the_next_round(peers: Peers, lie: bytes) -> None:
+    node = await peers.add(KEYS[A])
+    node.member.strangers.clear()
+    (protocol,) = peers.wires.node(KEYS[A]).handlers
+    async with peers.wires.node(KEYS[B]).open(A, protocol, timeout_s=5.0) as stream:
+        await stream.send([LIAR, 4, 3600, len(lie)], timeout_s=5.0)
+        assert await stream.receive(timeout_s=5.0) == [WANTED]
+        assert await peers.accuse(STRANGER, node, bytes(1000), gather=False) == WANTED
+        await stream.send_block(memoryview(lie), stall_s=5.0)
+        assert await stream.receive(timeout_s=5.0) == [LATER]
+    await asyncio.gather(*peers.wires.handling)
+    assert node.judge.checks == 0
+    node.member.round += 1
+    assert await peers.accuse(KEYS[B], node, lie) == WANTED
+    assert node.judge.checks == 1
+
+
 async def test_so_many_uploads_at_once_and_no_more(peers: Peers, lie: bytes) -> None:
     node = await peers.add(KEYS[A])
     node.member.strangers.clear()

@@ -28,7 +28,7 @@ NO, WANTED, LATER = 0, 1, 2  # the answers to an accusation; WANTED: its evidenc
 
 
 def upload_s(size: int) -> float:
-    """How long evidence of that many bytes may take: who is slower is in no group for long either."""
+    """How long evidence of that many bytes may take: shorter than other transfers, since few may send at once."""
     return ANSWER_S + size / (4 * LINK_BYTES_PER_S_MIN)
 
 
