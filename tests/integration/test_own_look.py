@@ -18,7 +18,7 @@ from ubcp_p2p.peer.config import TrainingConfig
 from ubcp_p2p.peer.paying.bill import Bill
 from ubcp_p2p.peer.paying.cabinet import Cabinet, Place
 from ubcp_p2p.peer.paying.job import Job
-from ubcp_p2p.peer.paying.settling import Settler
+from ubcp_p2p.peer.paying.settling import UNSURE_S_MAX, Settler
 from ubcp_p2p.peer.paying.tab import Account, Tab, Terms
 from ubcp_p2p.peer.paying.verifier import Verifier
 from ubcp_p2p.swarm.openings import Openings
@@ -55,7 +55,9 @@ def billed(swarm: Swarm, work: Work) -> Bill:
     return Bill(Certificate(group, digest("state"), votes), card_of(work), certificate_of(swarm))
 
 
-async def looked_at(swarm: Swarm, work: Work, folder: Path, claims: dict[bytes, bytes] | None) -> tuple[Account, Path]:
+async def looked_at(
+    swarm: Swarm, work: Work, folder: Path, claims: dict[bytes, bytes] | None, now_s: int = 0
+) -> tuple[Account, Path]:
     """The account after a paymaster that has just begun has asked the contributor, and where a proof would lie."""
     assert swarm.run_id == run_id("plays", RECIPE.hash())
     bill, place = billed(swarm, work), Place(REQUEST, ME, swarm.round)
@@ -84,7 +86,7 @@ async def looked_at(swarm: Swarm, work: Work, folder: Path, claims: dict[bytes, 
     node: Any = wires.node(KEYS[ME])
     await Openings(node, swarm.run_id, shape_of(RECIPE).bytes_max(), opened, lambda *asked: True).open()
     verifier = Verifier(directory, TrainingConfig(), folder / "verifying")
-    settler = Settler(wires.node(key(9)), ledger, verifier, cabinet, settled, clock=lambda: 0)
+    settler = Settler(wires.node(key(9)), ledger, verifier, cabinet, settled, clock=lambda: now_s)
     await settler._settle_all(job, ME, ending=False)
     assert tab.holds == {}
     return tab.accounts[ME], cabinet.kept(tab.accounts[ME].proof)
@@ -100,8 +102,8 @@ async def test_a_cheat_is_convicted_and_anybody_can_see_why(swarm: Swarm, tmp_pa
 
 @pytest.mark.asyncio
 @pytest.mark.full
-async def test_a_silent_directory_convicts_nobody(swarm: Swarm, tmp_path: Path) -> None:
-    account, proof = await looked_at(swarm, swarm.half_batch(), tmp_path, None)
+async def test_a_directory_that_stays_silent_convicts_nobody(swarm: Swarm, tmp_path: Path) -> None:
+    account, proof = await looked_at(swarm, swarm.half_batch(), tmp_path, None, UNSURE_S_MAX)
     assert (account.barred, account.rounds, proof.exists()) == ("", 1, False)
     assert "nobody can be asked now" in account.words
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +48,7 @@ class Books:
         self.arrived = asyncio.Event()  # at a gate, or at a recipe that nobody has
         self.fetched: list[bytes] = []
         self.nobody_answers: set[bytes] = set()
+        self.elsewhere: dict[bytes, bytes] = {}  # blobs that peers have
 
     async def read(self, function: Callable[[Store], T]) -> T:
         await asyncio.sleep(0)
@@ -70,23 +71,33 @@ class Books:
         if hash_ in self.nobody_answers:
             self.arrived.set()
             await asyncio.Event().wait()
+        if hash_ in self.elsewhere:
+            self.store.put_blob(self.elsewhere[hash_])
         return self.store.blob(hash_)
+
+    async def forget(self, blobs: Iterable[bytes]) -> None:
+        self.store.drop_blobs(blobs)
 
     async def keep(self, blob: bytes) -> bytes:
         return self.store.put_blob(blob)
 
 
 class Shop:
-    """Ann's node pays for runs; the machines of Ben and Cid have leases. `open` once, `close` at the end."""
+    """Ann's node pays for runs; the machines of Ben and Cid have leases. `open` once, `close` at the end.
 
-    def __init__(self, folder: Path, *, requests: int = 1, recipe: Recipe = RECIPE, **charter: Any) -> None:
+    is_one_run: all requests are for the same. named: the hash that they name, if another than the recipe's.
+    """
+
+    def __init__(
+        self, folder: Path, *, requests: int = 1, recipe: Recipe = RECIPE, is_one_run: bool = False,
+        named: bytes | None = None, **charter: Any,
+    ) -> None:  # fmt: skip
+        self._is_one_run, self._named = is_one_run, named or recipe.hash()
         self.world = World(7, charter=replace(CHARTER, **charter))
         owners = {name: self.world.account(name) for name in ("ann", "ben", "cid")}
         self.nodes = {name: self.world.node(owner, name) for name, owner in owners.items()}
         self.world.now, self.slice = 10, 10
-        self.requests = [
-            self.world.write(owners["ann"], self._body(number, recipe, owners)) for number in range(requests)
-        ]
+        self.requests = [self.world.write(owners["ann"], self._body(number)) for number in range(requests)]
         for name in ("ben", "cid"):
             for slice_ in (10, 20):
                 self.world.decide(self.nodes[name], self.requests, slice_=slice_)
@@ -96,10 +107,13 @@ class Shop:
         self.books.store.put_blob(recipe.to_bytes())
         self.paymaster = self.made()
 
-    def _body(self, number: int, recipe: Recipe, owners: dict[str, Author]) -> Request:
+    def _run(self, number: int) -> str:
+        return f"run {0 if self._is_one_run else number}"
+
+    def _body(self, number: int) -> Request:
         ann = self.nodes["ann"].public
         return Request(
-            f"run {number}", recipe.hash(), "research", 1, 8, 100, 1000 * MICROCREDITS, 20, 20, 1000, ann, (), ()
+            self._run(number), self._named, "research", 1, 8, 100, 1000 * MICROCREDITS, 20, 20, 1000, ann, (), ()
         )  # fmt: skip
 
     def made(self) -> Paymaster:
@@ -164,7 +178,7 @@ class Shop:
         state = [digest(f"state {at}{line if at > round_ else ''}") for at in (round_, round_ + 1)]
         made = certificate(keys, keys, round_=round_, base=state[0], state=state[1])
         seats = tuple(seat._replace(weight=COST.samples_per_round) for seat in made.group.members)
-        run = run_id(f"run {number}", self.recipe.hash())
+        run = run_id(self._run(number), self.recipe.hash())
         group = replace(made.group, run_id=run, members=seats)
         votes = sorted((key.public, key.sign("vote", vote_digest(group.digest, state[1]))) for key in keys)
         return Certificate(group, state[1], tuple(votes))

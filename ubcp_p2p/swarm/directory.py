@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,10 +36,14 @@ async def publish(network: Network, entries: list[Entry]) -> None:
     await network.claim(KEY, rows, LIFETIME_S)
 
 
-async def lookup(network: Network) -> list[tuple[bytes, Entry]]:
-    """(author's public key, entry) of every well-formed claim. Raises Unreachable while p2pd is down."""
+async def lookup(network: Network, among: Collection[bytes] | None = None) -> list[tuple[bytes, Entry]]:
+    """(author's public key, entry) of every well-formed claim. Raises Unreachable while p2pd is down.
+
+    among: whose claims count, all by default. Names cost nothing: who asks for few is not to be crowded out by them.
+    """
+    claims = [claim for claim in await network.claims(KEY) if among is None or claim.author in among]
     found = []
-    for claim in (await network.claims(KEY))[:NODES_MAX]:
+    for claim in claims[:NODES_MAX]:
         rows = claim.value if isinstance(claim.value, list) else []
         found += [(claim.author, entry) for row in rows[:RUNS_PER_NODE_MAX] if (entry := _parsed(row)) is not None]
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,50 @@ async def test_a_recipe_that_nobody_has_may_come(opens: Opens) -> None:
         await shop.hello("ben")
     shop.books.store.put_blob(RECIPE.to_bytes())
     await shop.hello("ben")
+
+
+@pytest.mark.asyncio
+async def test_what_comes_as_a_recipe_and_is_none_does_not_stay(opens: Opens) -> None:
+    hash_ = hashlib.sha256(b"no recipe").digest()
+    shop = await opens(named=hash_)
+    shop.books.elsewhere[hash_] = b"no recipe"
+    with pytest.raises(NotYet, match="the recipe of a request"):
+        await shop.hello("ben")
+    assert (shop.books.fetched, shop.books.store.blob(hash_)) == ([hash_], None)
+
+
+@pytest.mark.asyncio
+async def test_a_round_is_paid_by_one_request_for_its_run(opens: Opens) -> None:
+    shop = await opens(requests=2, is_one_run=True)
+    for number in (0, 1):
+        await shop.hello("ben", number)
+    await shop.hello("cid", 1)
+    shop.seconds = 60
+    await shop.bill("ben", 0, 0)
+    await shop.bill("ben", 1, 1)
+    await shop.bill("ben", 2, 0)
+    with pytest.raises(BillRefused, match="another request for this run"):
+        await shop.bill("ben", 2, 1)
+    await shop.bill("cid", 2, 1)  # each contributor's rounds are its own
+    assert units(await shop.bill("ben", 3, 1)) >= 2 * ROUND_UNITS
+    await shop.restart()
+    with pytest.raises(BillRefused, match="another request for this run"):
+        await shop.bill("ben", 3, 0)
+    shop.paymaster._jobs._jobs[shop.id(1)].closed = True  # nor after that one is closed
+    with pytest.raises(BillRefused, match="another request for this run"):
+        await shop.bill("ben", 3, 0)
+    assert units(await shop.bill("ben", 4, 0)) >= 3 * ROUND_UNITS
+
+
+@pytest.mark.asyncio
+async def test_a_tab_that_cannot_be_read_holds_up_no_other_request_for_its_run(opens: Opens) -> None:
+    shop = await opens(requests=2, is_one_run=True)
+    for number in (0, 1):
+        await shop.hello("ben", number)
+    shop.tab(1).write_bytes(b"not a tab")
+    await shop.restart()
+    shop.seconds = 60
+    assert units(await shop.bill("ben", 0, 0)) == ROUND_UNITS
 
 
 @pytest.mark.asyncio

@@ -17,19 +17,20 @@ from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import NetworkError, UbcpError
 from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.ledger.activity import Asked
+from ubcp_p2p.ledger.database import StoreError
 from ubcp_p2p.ledger.entry import ZERO, Request
 from ubcp_p2p.models.recipe import load_recipe, run_id
 from ubcp_p2p.peer.checking.values import Checked
 from ubcp_p2p.peer.paying import settling
 from ubcp_p2p.peer.paying.bill import Bill
 from ubcp_p2p.peer.paying.cabinet import Cabinet, Place
-from ubcp_p2p.peer.paying.holding import REPORT_S_MAX
+from ubcp_p2p.peer.paying.holding import REPORT_S_MAX, Stage
 from ubcp_p2p.peer.paying.job import Job
 from ubcp_p2p.peer.paying.report import Report
 from ubcp_p2p.peer.paying.reporter import Reporter
-from ubcp_p2p.peer.paying.settling import FALSE_REPORTS_MAX, Settler
-from ubcp_p2p.peer.paying.tab import BillRefused, Tab, Terms
-from ubcp_p2p.peer.paying.verifier import CannotJudge
+from ubcp_p2p.peer.paying.settling import AGAIN_S, FALSE_REPORTS_MAX, UNSURE_S_MAX, Settler
+from ubcp_p2p.peer.paying.tab import UNOPENED_MAX, BillRefused, Tab, Terms
+from ubcp_p2p.peer.paying.verifier import CannotJudge, Unsure
 from ubcp_p2p.peer.paying.wire import ANSWER_S, PROTOCOL, asked, refusal
 from ubcp_p2p.swarm.frames import Stream
 from ubcp_p2p.swarm.openings import Openings
@@ -46,6 +47,7 @@ BODY = Request("plays", RECIPE.hash(), "research", 1, 8, 100, 10**6, 100, 100, 1
 ASKED = Asked(digest("request"), digest("payer"), 1, BODY)
 HONEST = Verdict(Finding.HONEST, 0, "it leads where it is said to lead")
 LIE = Verdict(Finding.STEPS, 10**6, "it leads elsewhere")
+DROWNED = Verdict(Finding.DROWNED, 0, "its gradients do not show")
 SILENT = Verdict(Finding.UNOPENED, 0, "it did not open")
 BATCH = RECIPE.inner.batch
 
@@ -82,8 +84,10 @@ class Office:
         base = led_to_base([A, B]) if round_ else None
         self.members: Any = None  # that a judge was told of last
         self.verdict: Verdict | None = None  # None: it cannot judge
+        self.unsure = False  # nobody says whether its data are the run's
         self.judged = 0
         self.blobs: list[bytes] = []
+        self.is_full = False  # the ledger's store of blobs
         self.now_s = 1000
         terms = Terms(ASKED.id, RUN, 10**9, 10**6, 8, 50, 1000)
         tab = Tab(terms)
@@ -95,8 +99,9 @@ class Office:
         self.cabinet = Cabinet(folder / "desk")
         self.cabinet.put_bill(self.place, Bill(self.certificate, self.card, base).to_bytes())
         self.kept = tab.to_bytes()
-        self.owed, self.opening = asyncio.Event(), asyncio.Event()  # B is; both were asked to open
+        self.owed, self.settled, self.opening = asyncio.Event(), asyncio.Event(), asyncio.Event()  # B, A; both asked
         self.asked: set[bytes] = set()
+        self.asking = asyncio.Event()  # somebody was asked to open
         self.gate: asyncio.Event | None = None  # what a judge waits for
         self.judging = self.judging_most = 0
         ledger: Any = SimpleNamespace(keep=self._keep_blob)
@@ -113,18 +118,28 @@ class Office:
         if self.gate is not None:
             await self.gate.wait()
         self.judging -= 1
+        if self.unsure:
+            raise Unsure("nobody says which data the run has")
         if self.verdict is None:
             raise CannotJudge("no data")
         return self.verdict
 
     async def _keep_blob(self, blob: bytes) -> bytes:
+        if self.is_full:
+            raise StoreError("no room for more blobs")
         self.blobs.append(blob)
         return hashlib.sha256(blob).digest()
 
     async def _settled(self, job: Job, node: bytes) -> None:
         self.kept = job.tab.to_bytes()
-        if node == B.public:
-            self.owed.set()
+        (self.owed if node == B.public else self.settled).set()
+
+    def restart(self) -> None:
+        """The paymaster goes on from its disk."""
+        terms, node, ledger = self.job.terms, self.wires.node(PAYMASTER), self.settler._ledger
+        self.job = Job(terms, RECIPE, Tab.from_bytes(self.kept, terms), {}, 100, "plays")
+        self.cabinet = Cabinet(self.folder / "desk")
+        self.settler = Settler(node, ledger, self, self.cabinet, self._settled, clock=lambda: self.now_s)  # type: ignore[arg-type]
 
     def files(self) -> set[str]:
         """The kinds of files that are kept."""
@@ -174,6 +189,7 @@ class Office:
         async def opened(trail: bytes, stretch: int, whole: bool) -> bytes:
             assert whole
             self.asked.add(who.public)
+            self.asking.set()
             if len(self.asked) == 2:
                 self.opening.set()
             if after is not None:
@@ -205,10 +221,12 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_an_honest_report_frees_the_round_and_is_taken_once(tmp_path: Path) -> None:
     office = await Office(tmp_path).open()
     assert office.state() == ("REPORT", 0)
+    office.job.tab.accounts[A.public].unopened = UNOPENED_MAX - 1
     await office.report(HONEST)
     assert office.state() == ("owed", 1)
     await office.report(HONEST)
     assert (office.state(), office.judged, office.files()) == (("owed", 1), 0, set())
+    assert office.job.tab.accounts[A.public].unopened == 0
 
 
 @pytest.mark.asyncio
@@ -356,6 +374,100 @@ async def test_what_a_paymaster_finds_by_its_own_look_convinces_others(tmp_path:
     assert office.cabinet.kept(proof).read_bytes() == blob
     evidence = Evidence.from_bytes(blob, RECIPE, shape_of(RECIPE))
     assert (evidence.card, evidence.opening) == (office.card, b"an opening" if weight == BATCH else b"")
+
+
+@pytest.mark.asyncio
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize(("verdict", "becomes"), [(SILENT, "barred"), (DROWNED, "withheld")])
+async def test_who_opens_nothing_earns_nothing_more_and_who_drowns_may(
+    tmp_path: Path, verdict: Verdict, becomes: str
+) -> None:
+    office = Office(tmp_path, validator=None)
+    office.job.tab.accounts[A.public].unopened = UNOPENED_MAX - 1
+    await office.opens()
+    office.verdict = verdict
+    await office.look()
+    assert (office.state(), office.files()) == ((becomes, 0), set())
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("sent", [True, False], ids=["a validator's evidence", "its own look"])
+async def test_a_store_that_is_full_frees_no_liar(tmp_path: Path, *, sent: bool) -> None:
+    office = await Office(tmp_path, validator=B.public if sent else None).open()
+    await office.opens()
+    office.verdict, office.is_full = LIE, True
+    if sent:
+        await office.report(LIE, office.lie())
+    await office.look()
+    assert (office.state(), office.judged, office.files()) == (("barred", 0), 1, {".evidence"})
+
+
+@pytest.mark.asyncio
+async def test_evidence_that_cannot_be_kept_frees_no_liar(tmp_path: Path) -> None:
+    office = await Office(tmp_path).open()
+    office.verdict = LIE
+    blob = office.lie()
+    office.cabinet.kept(hashlib.sha256(blob).digest()).mkdir()  # nothing can be put there
+    await office.report(LIE, blob)
+    await office.look()
+    assert (office.state(), office.judged) == (("barred", 0), 1)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("sent", [True, False], ids=["a validator's evidence", "its own look"])
+@pytest.mark.parametrize("speaks", [True, False], ids=["they speak later", "they stay silent"])
+async def test_who_seems_to_lie_is_not_paid_while_nobody_says_which_data_the_run_has(
+    tmp_path: Path, *, sent: bool, speaks: bool
+) -> None:
+    office = await Office(tmp_path, validator=B.public if sent else None).open()
+    await office.opens()
+    office.unsure, office.verdict = True, LIE
+    if sent:
+        await office.report(LIE, office.lie())
+    await office.settler._settle_all(office.job, A.public, ending=False)
+    assert (office.state(), office.files()) == (("EVIDENCE", 0), {".bill", ".coming"})
+    office.asked.clear()
+    office.restart()
+    office.unsure = not speaks
+    office.now_s += UNSURE_S_MAX - 1
+    await office.look()
+    assert office.asked == set()  # its opening is here
+    assert office.state() == (("barred" if speaks else "EVIDENCE"), 0)
+    if speaks:
+        proof = office.job.tab.accounts[A.public].proof
+        evidence = Evidence.from_bytes(office.cabinet.kept(proof).read_bytes(), RECIPE, shape_of(RECIPE))
+        assert evidence.opening == (b"" if sent else b"an opening")
+        return
+    office.now_s += 1
+    await office.look()
+    assert (office.state(), office.judged, office.files()) == (("owed", 1), 3, set())
+    assert "which data the run has" in office.job.tab.accounts[A.public].words
+
+
+@pytest.mark.asyncio
+async def test_who_is_put_off_is_not_settled_again_before_its_time(tmp_path: Path) -> None:
+    office = Office(tmp_path, validator=None)
+    office.also_b()
+    await office.opens()
+    await office.opens(who=B)
+    office.unsure = True
+    (hold,) = office.job.tab.held(A.public)
+    office.job.tab.holds[A.public, 1] = replace(hold, round=1)  # which would be paid: its bill is not there
+    await office.settler._settle_all(office.job, A.public, ending=False)
+    assert [hold.stage for hold in office.job.tab.held(A.public)] == [Stage.EVIDENCE, Stage.OWN_LOOK]
+    office.unsure, office.verdict = False, LIE
+    office.settled.clear()
+    for later_s, done, becomes in (
+        (AGAIN_S - 1, office.owed, ("EVIDENCE", 0)),  # B is looked at meanwhile
+        (AGAIN_S, office.settled, ("barred", 0)),
+    ):
+        office.now_s = 1000 + int(later_s)
+        serving = asyncio.create_task(office.settler.serve(lambda: [office.job], lambda: 1))
+        async with asyncio.timeout(10.0):
+            await done.wait()
+        serving.cancel()
+        await asyncio.wait([serving])
+        assert office.state() == becomes
 
 
 @pytest.mark.asyncio

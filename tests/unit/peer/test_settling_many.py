@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.peer.test_settling import ASKED, HONEST, LIE, PAYMASTER, RUN, SILENT, A, B, Office
+from ubcp_p2p.peer.paying import settling
 from ubcp_p2p.peer.paying.report import Report
 from ubcp_p2p.peer.paying.tab import NotYet
 from ubcp_p2p.peer.paying.wire import PROTOCOL, What, answered, question
@@ -48,6 +49,42 @@ async def test_a_contributor_that_does_not_answer_holds_up_no_other(tmp_path: Pa
 
 
 @pytest.mark.asyncio
+async def test_who_is_slow_holds_no_place_of_others_and_gets_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "ASKING_MAX", 1)
+    monkeypatch.setattr(settling, "FAST_S", 0.05)
+    office = Office(tmp_path, validator=None)
+    office.also_b()
+    office.verdict, gate = HONEST, asyncio.Event()
+    await office.opens(after=gate)
+    await office.opens(who=B)
+    slow = asyncio.create_task(office.settler._settle_all(office.job, A.public, ending=False))
+    await office.asking.wait()
+    await office.settler._settle_all(office.job, B.public, ending=False)
+    assert (office.owed.is_set(), office.state()) == (True, ("OWN_LOOK", 0))
+    assert set(office.settler._slow) == {A.public}
+    gate.set()
+    await slow
+    assert (office.state(), office.settler._slow) == (("owed", 1), {})
+
+
+@pytest.mark.asyncio
+async def test_who_stays_silent_is_asked_twice_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "ASK_S", 0.05)
+    monkeypatch.setattr(settling, "LINK_BYTES_PER_S_MIN", 2**50)
+    office = Office(tmp_path, validator=None)
+    await office.opens(after=asyncio.Event())
+    await office.look()
+    assert (office.state(), office.judged) == (("withheld", 0), 0)
+    account = office.job.tab.accounts[A.public]
+    assert (account.unopened, "did not come in time" in account.words) == (1, True)
+    assert len(office.wires.node(PAYMASTER).opened) == 2
+
+
+@pytest.mark.asyncio
 async def test_one_judges_at_a_time(tmp_path: Path) -> None:
     office = Office(tmp_path, validator=None)
     office.also_b()
@@ -69,9 +106,9 @@ async def test_what_was_settled_while_it_waited_for_its_turn_is_not_looked_at(tm
     await office.opens()
     await office.report(SILENT)
     (hold,) = office.job.tab.holds.values()
-    async with office.settler._asking, office.settler._asking, office.settler._asking, office.settler._asking:
+    async with office.settler._asking, office.settler._asking, office.settler._asking:
         look = asyncio.create_task(office.settler._settle(office.job, A.public, hold, ending=False))
         await asyncio.sleep(0)
-        office.job.tab.release(A.public, 0)
+        office.job.tab.release(A.public, 0, honest=True)
     await look
     assert (office.judged, office.asked) == (0, set())

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.swarm.made import KEYS, RUN, certificate, digest
+from ubcp_p2p.codec import Value, decode, encode, fields, items
 from ubcp_p2p.errors import UbcpError
-from ubcp_p2p.ledger.entry import CONTRIBUTORS_MAX
+from ubcp_p2p.ledger.entry import CONTRIBUTORS_MAX, ZERO
 from ubcp_p2p.models.cost import UNIT_FLOP
 from ubcp_p2p.peer.paying.holding import (
     HOLDS_PER_NODE_MAX,
@@ -23,7 +24,16 @@ from ubcp_p2p.peer.paying.holding import (
     hold_of,
     is_overdue,
 )
-from ubcp_p2p.peer.paying.tab import ROUNDS_AWAY, ROUNDS_KEPT, BillRefused, NothingMore, Tab, Terms, allotment
+from ubcp_p2p.peer.paying.tab import (
+    ROUNDS_AWAY,
+    ROUNDS_KEPT,
+    TAB_BYTES_MAX,
+    BillRefused,
+    NothingMore,
+    Tab,
+    Terms,
+    allotment,
+)
 from ubcp_p2p.swarm.quorum import Certificate
 from ubcp_p2p.verification.draw import Draw
 
@@ -138,6 +148,19 @@ def test_a_tab_comes_back_from_its_bytes() -> None:
         Tab.from_bytes(tab.to_bytes(), TERMS._replace(request=digest("other")))
 
 
+def test_a_tab_of_an_older_version_is_read() -> None:
+    tab = opened()
+    tab.meter(A.public, done(0), LEASED)
+    request, accounts, places, holds = fields(decode(tab.to_bytes(), bytes_max=TAB_BYTES_MAX), 4)
+    rows = [fields(row, 17) for row in items(accounts, CONTRIBUTORS_MAX)]
+    old: list[Value] = [[*row[:7], *row[8:14], row[16]] for row in rows]
+    for account in tab.accounts.values():
+        account.billed = 0  # which is not known
+    assert Tab.from_bytes(encode([request, old, places, holds]), TERMS) == tab
+    with pytest.raises(UbcpError):
+        Tab.from_bytes(encode([request, [rows[0][:15]], places, holds]), TERMS)
+
+
 DRAWN = Draw(A.public, B.public, (2,))
 
 
@@ -149,8 +172,8 @@ def test_a_drawn_round_is_owed_when_its_check_is_over() -> None:
     assert (due.units, due.rounds, due.wanted) == (8, 1, 16)  # an ALLOT has room for what is held
     with pytest.raises(BillRefused, match="billed before"):
         tab.meter(A.public, done(0), LEASED)
-    tab.release(A.public, 0)
-    tab.release(A.public, 0)
+    tab.release(A.public, 0, honest=True)
+    tab.release(A.public, 0, honest=True)
     due = tab.due(A.public, 1_000, PEAK, 101)
     assert (due.units, due.rounds, due.wanted) == (16, 2, 16)
 
@@ -158,12 +181,78 @@ def test_a_drawn_round_is_owed_when_its_check_is_over() -> None:
 def test_a_round_that_is_not_opened_is_not_owed_and_others_are() -> None:
     tab = opened()
     tab.meter(A.public, done(0), LEASED, DRAWN, 100)
-    tab.withhold(A.public, 0, "round 0 is not paid")
-    tab.release(A.public, 0)
+    tab.withhold(A.public, 0, "round 0 is not paid", unopened=True, now_s=101)
+    tab.release(A.public, 0, honest=True)
     tab.meter(A.public, done(1), LEASED)
     account = tab.accounts[A.public]
     assert (account.withheld, account.words) == (1, "round 0 is not paid")
     assert tab.due(A.public, 1_000, PEAK, 101)[0::3] == (8, 8)
+
+
+def unopened(tab: Tab, *rounds: int, at_s: int) -> None:
+    """A's rounds are drawn and billed in one second, and looked at in the next, when nothing is opened."""
+    for round_ in rounds:
+        tab.meter(A.public, done(round_), LEASED, DRAWN, at_s)
+    for round_ in rounds:
+        tab.withhold(A.public, round_, f"round {round_} is not paid", unopened=True, now_s=at_s + 1)
+
+
+def test_who_opens_nothing_again_and_again_is_owed_no_round_more() -> None:
+    tab = opened()
+    unopened(tab, 0, at_s=100)
+    unopened(tab, 1, at_s=200)
+    tab.meter(A.public, done(2), LEASED, DRAWN, 250)  # waits
+    tab = Tab.from_bytes(tab.to_bytes(), TERMS)
+    assert not tab.accounts[A.public].barred
+    unopened(tab, 3, at_s=300)
+    account = tab.accounts[A.public]
+    assert (account.withheld, account.proof, tab.held(A.public)) == (3, ZERO, [])
+    with pytest.raises(NothingMore, match="did not open its work 3 times in a row; round 3 is not paid"):
+        tab.meter(A.public, done(4), LEASED)
+
+
+def test_a_machine_that_was_off_for_a_while_has_failed_once() -> None:
+    tab = opened()
+    unopened(tab, *range(10), at_s=100)
+    unopened(tab, *range(10, 20), at_s=101)  # billed in the second in which it was found to be off
+    unopened(tab, *range(20, 30), at_s=200)
+    assert (tab.accounts[A.public].withheld, tab.accounts[A.public].barred) == (30, "")
+
+
+@pytest.mark.parametrize(("honest", "barred"), [(True, False), (False, True)])
+def test_only_an_honest_check_makes_up_for_what_was_not_opened(*, honest: bool, barred: bool) -> None:
+    tab = opened()
+    unopened(tab, 0, at_s=100)
+    unopened(tab, 1, at_s=200)
+    tab.meter(A.public, done(2), LEASED, DRAWN, 300)
+    tab.release(A.public, 2, honest=honest)
+    unopened(tab, 3, at_s=400)
+    assert bool(tab.accounts[A.public].barred) is barred
+
+
+def test_gradients_that_drown_bar_nobody() -> None:
+    tab = opened()
+    for round_ in range(10):
+        tab.meter(A.public, done(round_), LEASED, DRAWN, 100 * (round_ + 1))
+        tab.withhold(A.public, round_, "it drowns", unopened=False, now_s=100 * (round_ + 1) + 1)
+    account = tab.accounts[A.public]
+    assert (account.withheld, account.barred) == (10, "")
+
+
+@given(st.lists(st.integers(1, 900), max_size=12))
+def test_which_rounds_a_node_has_billed_is_known(steps: list[int]) -> None:
+    tab = Tab(TERMS._replace(rounds=20_000))
+    tab.welcome(A.public, digest("opening"), "cpu", 0)
+    assert not tab.has_billed(A.public, 0) and not tab.has_billed(B.public, 0)
+    billed = [sum(steps[: n + 1]) for n in range(len(steps))]
+    for round_ in billed:
+        tab.places.clear()  # its line is not what this is about
+        tab.meter(A.public, done(round_), LEASED)
+    last = max(billed, default=-1)
+    tab = Tab.from_bytes(tab.to_bytes(), tab.terms)
+    for round_ in range(last + 2):
+        forgotten = last - round_ >= ROUNDS_KEPT
+        assert tab.has_billed(A.public, round_) is (forgotten or round_ in billed)
 
 
 def test_who_has_lied_is_owed_no_round_more() -> None:
@@ -174,7 +263,7 @@ def test_who_has_lied_is_owed_no_round_more() -> None:
         tab.meter(B.public, done(round_), LEASED, DRAWN._replace(peer=B.public, validator=A.public), 100)
     tab.bar(A.public, "round 1 was no honest work", digest("proof"))
     tab.bar(A.public, "round 2 was none either", digest("more"))
-    tab.release(A.public, 2)
+    tab.release(A.public, 2, honest=True)
     assert tab.accounts[A.public].proof == digest("proof")
     with pytest.raises(NothingMore, match="no honest work"):
         tab.meter(A.public, done(3), LEASED)

@@ -12,7 +12,8 @@ from tests.unit.swarm.made import KEYS, RUN, digest
 from ubcp_p2p.errors import NetworkError
 from ubcp_p2p.models.recipe import IambicData, load_recipe
 from ubcp_p2p.peer.config import TrainingConfig
-from ubcp_p2p.peer.paying.verifier import CannotJudge, Verifier, doubt, hangs_on_data
+from ubcp_p2p.peer.paying.verifier import CannotJudge, Unsure, Verifier, doubt, hangs_on_data
+from ubcp_p2p.swarm.directory import NODES_MAX
 from ubcp_p2p.training.verdict import Claim, Finding
 
 LIAR, A, B = (key.public for key in KEYS[:3])
@@ -68,23 +69,34 @@ class Directory:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
-    ("directory", "group", "words"),
+    ("directory", "group", "words", "kind"),
     [
-        (Directory(None), {LIAR, A}, "nobody can be asked"),
-        (Directory({}), {LIAR, A}, "no other member"),
-        (Directory({A: MINE}), set(), "no other member"),  # whose word counts is not known here
-        (Directory({A: MINE}, digest("another run")), {LIAR, A}, "no other member"),
-        (Directory({A: b""}), {LIAR, A}, "no other member"),  # of a version that does not tell its data
-        (Directory({A: OTHER}), {LIAR, A}, "claim other data"),
-        (Directory({A: MINE, B: OTHER}), {LIAR, A}, ""),  # B is no member
+        (Directory(None), {LIAR, A}, "nobody can be asked", Unsure),
+        (Directory({}), {LIAR, A}, "no other member", Unsure),
+        (Directory({LIAR: OTHER}), {LIAR, A}, "no other member", Unsure),
+        (Directory({LIAR: OTHER}), {LIAR}, "no other member", CannotJudge),  # it was alone, and has spoken
+        (Directory({A: MINE}), set(), "is not known here", CannotJudge),  # whose word counts
+        (Directory({A: MINE}, digest("another run")), {LIAR, A}, "no other member", Unsure),
+        (Directory({A: b""}), {LIAR, A}, "no other member", Unsure),  # of a version that does not tell its data
+        (Directory({A: OTHER}), {LIAR, A}, "claim other data", CannotJudge),
+        (Directory({A: OTHER}), {LIAR, A, B}, "claim other data", CannotJudge),
+        (Directory({A: MINE, B: OTHER}), {LIAR, A}, "", None),  # B is no member
     ],
 )
 async def test_silence_of_the_directory_convicts_nobody(
-    tmp_path: Path, directory: Any, group: set[bytes], words: str
+    tmp_path: Path, directory: Any, group: set[bytes], words: str, kind: type[CannotJudge] | None
 ) -> None:
     verifier = Verifier(directory, TrainingConfig(), tmp_path)
-    if words:
-        with pytest.raises(CannotJudge, match=words):
+    if kind is not None:
+        with pytest.raises(CannotJudge, match=words) as raised:
             await verifier._require_same_data(CLAIM, MINE, group)
+        assert type(raised.value) is kind
     else:
         await verifier._require_same_data(CLAIM, MINE, group)
+
+
+@pytest.mark.asyncio
+async def test_strangers_in_the_directory_do_not_silence_the_members(tmp_path: Path) -> None:
+    crowd = {digest(f"stranger {n}"): OTHER for n in range(NODES_MAX)}
+    directory: Any = Directory({**crowd, A: MINE})
+    await Verifier(directory, TrainingConfig(), tmp_path)._require_same_data(CLAIM, MINE, {LIAR, A})

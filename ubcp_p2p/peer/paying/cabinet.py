@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
@@ -19,6 +19,7 @@ from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import LocalIOError
 from ubcp_p2p.files import atomic_write, read_limited, sync_dir
 from ubcp_p2p.peer.paying.bill import BILL_BYTES_MAX, Bill
+from ubcp_p2p.peer.paying.holding import Stage
 from ubcp_p2p.peer.paying.report import EVIDENCE_BYTES_MAX, Report
 from ubcp_p2p.peer.paying.tab import NotYet
 from ubcp_p2p.swarm.exchange import LINK_BYTES_PER_S_MIN
@@ -126,6 +127,15 @@ class Cabinet:
         atomic_write(self.kept(digest), blob)
         return digest
 
+    def put_coming(self, place: Place, blob: bytes) -> bytes:
+        """Evidence that was made here and is to be judged again; its hash. Raises NotYet, LocalIOError."""
+        if place in self._coming or len(self._coming) >= COMING_MAX:
+            raise NotYet("as much evidence as this node takes in waits already")
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        atomic_write(self.coming(place), blob)
+        self._coming.add(place)
+        return hashlib.sha256(blob).digest()
+
     def keep(self, place: Place, evidence: bytes) -> None:
         """It convicts: kept under its hash from now on. Raises LocalIOError."""
         try:
@@ -147,13 +157,16 @@ class Cabinet:
         self.coming(place).unlink(missing_ok=True)
         self._coming.discard(place)
 
-    def sweep(self, wanted: Collection[Place]) -> None:
-        """At the start: of rounds that wait still, which are `wanted`, files are needed, and no others."""
+    def sweep(self, wanted: Mapping[Place, Stage]) -> None:
+        """At the start: of rounds that wait still, which are `wanted`, files are needed, and no others.
+
+        Evidence that no tab has taken in may be a half: its validator sends it again.
+        """
         bills = {self._file(place, "bill") for place in wanted}
         for path in self._folder.glob("*.bill"):
             if path not in bills:
                 path.unlink(missing_ok=True)
-        names = {self.coming(place): place for place in wanted}
+        names = {self.coming(place): place for place, stage in wanted.items() if stage == Stage.EVIDENCE}
         for path in self._folder.glob("*.coming"):
             if path in names:
                 self._coming.add(names[path])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -65,6 +65,23 @@ class Jobs:
         with job.in_use():
             yield job
 
+    @asynccontextmanager
+    async def beside(self, requests: Collection[bytes]) -> AsyncIterator[list[Job]]:
+        """The jobs of those that anybody has billed, which stay in memory meanwhile; one whose tab cannot be read is
+        left out, or it would hold up the others. Raises NotYet where there is no room for them."""
+        async with AsyncExitStack() as stack:
+            found = []
+            for request in sorted(requests):
+                if self._jobs.get(request) is None and not self.path(request).exists():
+                    continue
+                try:
+                    found.append(await stack.enter_async_context(self.using(request)))
+                except NotYet:
+                    raise
+                except UbcpError as error:
+                    log.warning("the tab of the request %s… is not read now: %s", request.hex()[:16], error.message)
+            yield found
+
     async def close(self) -> None:
         """Load nothing more."""
         tasks = list(self._loading.values())
@@ -104,13 +121,25 @@ class Jobs:
                 raise NotYet("this node fetches other recipes now; ask again")
             self._fetches += 1
             try:
-                await self._ledger.find(recipe)
+                await self._fetch(recipe)
             finally:
                 self._fetches -= 1
         job = await self._ledger.read(lambda store: self._read(store, request))
         if len(self._jobs) >= JOBS_MAX:
             self._make_room()
         self._jobs[request] = job
+
+    async def _fetch(self, hash_: bytes) -> None:
+        """Bring a recipe from a peer. Anybody may name any blob in a REQUEST: what is no recipe does not stay, or it
+        would fill the place of what is. Raises UbcpError."""
+        found = await self._ledger.find(hash_)
+        if found is None:
+            return
+        try:
+            Recipe.from_bytes(found, "the recipe of a request")
+        except UbcpError:
+            await self._ledger.forget([hash_])
+            raise
 
     def _make_room(self) -> None:
         """Drop what was not used for the longest time. Raises NotYet where all are needed."""

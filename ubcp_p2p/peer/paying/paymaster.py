@@ -63,12 +63,13 @@ class _Contributor:
     """What the ledger says of who asks. leased: who holds a lease of any REQUEST for the run.
 
     peak: GFLOP/s of its device class, 0 for a class that the charter lacks. kin: OPEN ids of all nodes of its account
-    that have an ALLOT.
+    that have an ALLOT. others: the other REQUESTs for the run that this node pays for, closed ones, too.
     """
 
     opening: bytes
     kin: frozenset[bytes]
     leased: frozenset[bytes]
+    others: frozenset[bytes]
     peak: int
 
 
@@ -106,7 +107,9 @@ class Paymaster:
     def _sweep(self) -> None:
         """Drop what was coming when the node ended, and what no round waits for any more."""
         held = self._jobs.on_disk()
-        self._cabinet.sweep([Place(request, *key) for request, tab in held for key in tab.holds])
+        self._cabinet.sweep(
+            {Place(request, *at): hold.stage for request, tab in held for at, hold in tab.holds.items()}
+        )
 
     async def _keep_closing(self) -> None:
         while True:
@@ -195,7 +198,10 @@ class Paymaster:
         if account.barred or not job.tab.is_newest_of(peer, certificate):
             if (words := capped(job.terms, limit, account.units)) is not None:
                 raise NothingMore(words)
-            job.tab.meter(peer, certificate, known.leased, drawn, now_s)
+            async with self._jobs.beside(known.others) as others:
+                if any(other.tab.has_billed(peer, round_) for other in others):
+                    raise BillRefused(f"round {round_} was billed to another request for this run")
+                job.tab.meter(peer, certificate, known.leased, drawn, now_s)
             said = hashlib.sha256(certificate.to_bytes()).digest()
             account.evidence = hashlib.sha256(account.evidence + said).digest()
         if (peer, round_) in job.tab.holds:
@@ -287,7 +293,19 @@ class Paymaster:
         if peer not in leased.own:
             raise NotYet("no lease of this node on that request holds now")
         peak = ledger.charter_at(fact.slice).peak_of(device)
-        return _Contributor(chain.opening, self._kin(ledger, job, chain.owner), leased.run, peak or 0)
+        others = self._others(job.request)
+        return _Contributor(chain.opening, self._kin(ledger, job, chain.owner), leased.run, others, peak or 0)
+
+    def _others(self, request: bytes) -> frozenset[bytes]:
+        requests = self._book.activity.requests
+        run = requests[request].body
+        return frozenset(
+            one.id
+            for one in requests.values()
+            if one.id != request
+            and one.body.paymaster == self._key.public
+            and (one.body.run, one.body.recipe) == (run.run, run.recipe)
+        )
 
     def _kin(self, ledger: Ledger, job: Job, owner: bytes) -> frozenset[bytes]:
         return frozenset(

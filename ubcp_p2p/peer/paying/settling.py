@@ -7,10 +7,12 @@ of a round is on the disk before it is told.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ubcp_p2p.codec import MalformedMessage
@@ -18,14 +20,15 @@ from ubcp_p2p.errors import NetworkError, TrainingError, UbcpError
 from ubcp_p2p.ledger.export import BLOB_BYTES_MAX
 from ubcp_p2p.peer.paying.bill import Bill
 from ubcp_p2p.peer.paying.cabinet import Cabinet, Place
-from ubcp_p2p.peer.paying.holding import Hold, Stage, is_overdue
+from ubcp_p2p.peer.paying.holding import REPORT_S_MAX, Hold, Stage, is_overdue
 from ubcp_p2p.peer.paying.job import Job
 from ubcp_p2p.peer.paying.report import EVIDENCE_BYTES_MAX, Report
 from ubcp_p2p.peer.paying.tab import BillRefused
-from ubcp_p2p.peer.paying.verifier import CannotJudge, Verifier
+from ubcp_p2p.peer.paying.verifier import CannotJudge, Unsure, Verifier
 from ubcp_p2p.peer.paying.wire import ANSWER_S, answer
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.exchange import LINK_BYTES_PER_S_MIN
+from ubcp_p2p.swarm.frames import DeadlineExceeded
 from ubcp_p2p.swarm.openings import Openings
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Claim, Finding, Verdict
@@ -39,11 +42,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0
-ASKING_MAX: Final = 4  # contributors that are asked, or whose opening waits to be judged: one has up to 512 MiB
+ASKING_MAX: Final = 3  # contributors that are asked, or whose opening waits to be judged: one has up to 512 MiB
+ASKING_SLOW_MAX: Final = 1  # and of those that were slow: who drips must not hold the places of all
+SLOW_MAX: Final = 1024  # contributors that are remembered as slow
+FAST_S: Final = 60.0  # for an opening; who takes longer is asked again in the place of the slow
 TASKS_MAX: Final = 256  # contributors with rounds that are settled, or wait for their turn
 ASK_S: Final = 30.0
 ASK_PAUSES_S: Final = (2.0, 5.0)
+UNSURE_S_MAX: Final = 2 * REPORT_S_MAX  # since the bill: an hour at least after a validator was last waited for
+AGAIN_S: Final = 600.0  # until the directory is asked again: each time the evidence is judged again, for its data
 FALSE_REPORTS_MAX: Final = 3  # of one validator and REQUEST; its word against others is then no reason to look
+
+
+class _TooSlow(UbcpError):
+    """An opening that did not come in time for the place that it was asked in."""
+
 
 Settled = Callable[[Job, bytes], Awaitable[None]]
 
@@ -57,7 +70,10 @@ class Settler:
     ) -> None:  # fmt: skip
         self._network, self._ledger, self._verifier, self._cabinet = network, ledger, verifier, cabinet
         self._settled, self._clock = settled, clock
-        self._judging, self._asking = asyncio.Semaphore(1), asyncio.Semaphore(ASKING_MAX)  # a judge is a process
+        self._judging = asyncio.Semaphore(1)  # a judge is a process
+        self._asking, self._asking_slow = asyncio.Semaphore(ASKING_MAX), asyncio.Semaphore(ASKING_SLOW_MAX)
+        self._slow: dict[bytes, None] = {}  # contributors, the longest known first
+        self._not_before_s: dict[tuple[bytes, bytes], float] = {}  # by REQUEST and contributor: of those put off
 
     # -- what validators say ----------------------------------------------------------------------------------------
 
@@ -100,7 +116,7 @@ class Settler:
         if hold.stage != Stage.REPORT:
             return False
         if report.finding == Finding.HONEST:
-            job.tab.release(report.peer, report.round)
+            job.tab.release(report.peer, report.round, honest=True)
             await self._settled(job, report.peer)
             self._cabinet.drop(Place(job.request, report.peer, report.round))
             return False
@@ -120,12 +136,15 @@ class Settler:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 under_way = {who: task for who, task in under_way.items() if not task.done()}
+                now_s = self._clock()
+                self._not_before_s = {who: s for who, s in self._not_before_s.items() if now_s < s <= now_s + AGAIN_S}
                 for job in jobs():
                     ending = slice_now() > job.expiry
                     due = {node for (node, _), hold in job.tab.holds.items() if self._is_due(job, hold, ending=ending)}
                     for node in due:
                         who = job.request, node
-                        if who not in under_way and len(under_way) < TASKS_MAX:
+                        is_free = who not in under_way and who not in self._not_before_s
+                        if is_free and len(under_way) < TASKS_MAX:
                             under_way[who] = tasks.create_task(self._settle_all(job, node, ending=ending))
                 await asyncio.sleep(LOOK_S)
 
@@ -134,6 +153,8 @@ class Settler:
             for hold in job.tab.held(node):
                 if job.tab.holds.get((node, hold.round)) != hold:  # settled meanwhile
                     continue
+                if (job.request, node) in self._not_before_s:  # it would be no different with its other rounds
+                    return
                 try:
                     await self._settle(job, node, hold, ending=ending)
                 except UbcpError as error:
@@ -148,10 +169,27 @@ class Settler:
     async def _settle(self, job: Job, node: bytes, hold: Hold, *, ending: bool) -> None:
         if not self._is_due(job, hold, ending=ending):
             return
-        async with self._judging if hold.stage == Stage.EVIDENCE else self._asking:
-            if job.tab.holds.get((node, hold.round)) != hold:  # settled while it waited for its turn
+        if hold.stage == Stage.EVIDENCE:
+            await self._in_turn(self._judging, self._weigh, job, node, hold)
+            return
+        if node not in self._slow:
+            try:
+                await self._in_turn(self._asking, self._look, job, node, hold)
                 return
-            await (self._weigh if hold.stage == Stage.EVIDENCE else self._look)(job, node, hold)
+            except _TooSlow as error:
+                log.info("round %d of %s: %s", hold.round, short(node), error.message)
+                self._slow[node] = None
+                if len(self._slow) > SLOW_MAX:
+                    del self._slow[next(iter(self._slow))]
+        await self._in_turn(self._asking_slow, partial(self._look, is_slow=True), job, node, hold)
+
+    async def _in_turn(
+        self, places: asyncio.Semaphore, step: Callable[[Job, bytes, Hold], Awaitable[None]],
+        job: Job, node: bytes, hold: Hold,
+    ) -> None:  # fmt: skip
+        async with places:
+            if job.tab.holds.get((node, hold.round)) == hold:  # not settled while it waited for its turn
+                await step(job, node, hold)
 
     async def _weigh(self, job: Job, node: bytes, hold: Hold) -> None:
         """A validator's evidence: it convicts, or the validator was wrong."""
@@ -163,13 +201,13 @@ class Settler:
         try:
             verdict = await self._verdict_on(job, node, hold, blob)
         except CannotJudge as error:
-            await self._decide(job, node, hold, f"it was accused, which cannot be verified here: {error.message}")
+            if not self._put_off(job, node, hold, error):
+                await self._decide(job, node, hold, f"it was accused, which cannot be verified here: {error.message}")
             return
         except UbcpError as error:
             verdict = Verdict(Finding.UNOPENED, 0, error.message)
         if verdict.is_lie:
-            await asyncio.to_thread(self._cabinet.keep, place, hold.evidence)
-            await self._convict(job, node, hold, verdict, blob, hold.evidence)
+            await self._convict(job, node, hold, verdict, blob, own=False)
             return
         log.warning(
             "what %s sent against %s is no evidence: %s", short(hold.validator or b""), short(node), verdict.words
@@ -192,6 +230,14 @@ class Settler:
             verdict = await self._verifier.judge(job.recipe, verdict, members, evidence.opening, group)
         return verdict
 
+    def _put_off(self, job: Job, node: bytes, hold: Hold, why: CannotJudge) -> bool:
+        """Whether to ask later, where that may help. By the bill's time, so a restart begins nothing anew."""
+        if not isinstance(why, Unsure) or self._clock() - hold.since_s >= UNSURE_S_MAX:
+            return False
+        log.warning("round %d of %s waits: %s", hold.round, short(node), why.message)
+        self._not_before_s[job.request, node] = self._clock() + AGAIN_S
+        return True
+
     async def _look_instead(self, job: Job, node: bytes, hold: Hold) -> None:
         async with job.lock:
             self._cabinet.drop_coming(Place(job.request, node, hold.round))
@@ -199,8 +245,8 @@ class Settler:
                 job.tab.holds[node, hold.round] = replace(hold, stage=Stage.OWN_LOOK)
                 await self._settled(job, node)
 
-    async def _look(self, job: Job, node: bytes, hold: Hold) -> None:
-        """Ask the contributor itself, as the validator was to."""
+    async def _look(self, job: Job, node: bytes, hold: Hold, *, is_slow: bool = False) -> None:
+        """Ask the contributor itself, as the validator was to. Raises _TooSlow where it may take its time elsewhere."""
         if shape_of(job.recipe).bytes_max() > EVIDENCE_BYTES_MAX:
             await self._decide(job, node, hold, "its opening is larger than this node takes in")
             return
@@ -212,73 +258,110 @@ class Settler:
         verdict = claim_of(bill.card, job.recipe)
         if isinstance(verdict, Claim):
             try:
-                verdict, evidence = await self._walk(job, hold, verdict, evidence, bill.certificate.group.peers)
+                group = bill.certificate.group.peers
+                found, evidence = await self._walk(job, hold, verdict, evidence, group, is_slow=is_slow)
             except CannotJudge as error:
                 await self._decide(job, node, hold, f"it cannot be checked here: {error.message}")
                 return
+            if isinstance(found, Unsure):
+                await self._wait_with(job, node, hold, evidence, found)
+                return
+            verdict = found
         if verdict.is_lie:
-            blob = await asyncio.to_thread(evidence.to_bytes)
-            proof = await asyncio.to_thread(self._cabinet.put_own, blob)
-            await self._convict(job, node, hold, verdict, blob, proof)
+            await self._convict(job, node, hold, verdict, await asyncio.to_thread(evidence.to_bytes), own=True)
         elif verdict.finding == Finding.HONEST:
+            self._slow.pop(node, None)
             await self._decide(job, node, hold, "")
         else:
             log.warning("round %d of %s is not paid: %s", hold.round, short(node), verdict.words)
             async with job.lock:
-                job.tab.withhold(node, hold.round, f"round {hold.round} is not paid: {verdict.words}")
+                waited, words = job.tab.held(node), f"round {hold.round} is not paid: {verdict.words}"
+                unopened = verdict.finding == Finding.UNOPENED  # what drowns may be honest, near a loss of 0
+                job.tab.withhold(node, hold.round, words, unopened=unopened, now_s=int(self._clock()))
                 await self._settled(job, node)
-                self._cabinet.drop(Place(job.request, node, hold.round))
+                for over in waited:
+                    if (node, over.round) not in job.tab.holds:
+                        self._cabinet.drop(Place(job.request, node, over.round))
 
     async def _walk(
-        self, job: Job, hold: Hold, claim: Claim, evidence: Evidence, group: Collection[bytes]
-    ) -> tuple[Verdict, Evidence]:
+        self, job: Job, hold: Hold, claim: Claim, evidence: Evidence, group: Collection[bytes], *, is_slow: bool
+    ) -> tuple[Verdict | Unsure, Evidence]:
         """The first finding that is not honest, or the last, and the opening that it is of. Raises CannotJudge."""
         verdict = Verdict(Finding.UNOPENED, 0, "nothing was opened")
         for stretch in hold.stretches:
             try:
-                opening = await self._ask(job, claim.peer, hold, stretch)
+                opening = await self._ask(job, claim.peer, hold, stretch, is_slow=is_slow)
             except (NetworkError, MalformedMessage) as error:
                 words = f"it did not open stretch {stretch}: {error.message}"
                 return Verdict(Finding.UNOPENED, 0, words), evidence
-            async with self._judging:
-                verdict = await self._verifier.judge(job.recipe, claim, evidence.members, opening, group)
             evidence = replace(evidence, opening=opening)
+            async with self._judging:
+                try:
+                    verdict = await self._verifier.judge(job.recipe, claim, evidence.members, opening, group)
+                except Unsure as error:
+                    return error, evidence
             if verdict.finding != Finding.HONEST:
                 break
         return verdict, evidence
+
+    async def _wait_with(self, job: Job, node: bytes, hold: Hold, evidence: Evidence, why: Unsure) -> None:
+        """Keep what seems to be a lie, as if a validator had sent it: it is judged again, and not asked for again."""
+        if not self._put_off(job, node, hold, why):
+            await self._decide(job, node, hold, f"it cannot be checked here: {why.message}")
+            return
+        blob = await asyncio.to_thread(evidence.to_bytes)
+        async with job.lock:
+            if job.tab.holds.get((node, hold.round)) != hold:  # its validator has sent evidence meanwhile
+                return
+            kept = await asyncio.to_thread(self._cabinet.put_coming, Place(job.request, node, hold.round), blob)
+            # Nobody else's word: no validator is blamed for it.
+            waits = replace(hold, stage=Stage.EVIDENCE, evidence=kept, validator=None)
+            job.tab.holds[node, hold.round] = waits
+            await self._settled(job, node)
 
     async def _bill(self, job: Job, node: bytes, hold: Hold) -> Bill | None:
         place, terms = Place(job.request, node, hold.round), job.terms
         return await asyncio.to_thread(self._cabinet.bill, place, terms.run_id, members_max=terms.peers_max)
 
-    async def _ask(self, job: Job, node: bytes, hold: Hold, stretch: int) -> bytes:
+    async def _ask(self, job: Job, node: bytes, hold: Hold, stretch: int, *, is_slow: bool) -> bytes:
+        """An opening. Raises NetworkError, MalformedMessage; _TooSlow where a slow one may take longer."""
         size = shape_of(job.recipe).bytes_max()
         openings = Openings(self._network, job.terms.run_id, size, _no_opening, lambda *asked: False)
-        for pause_s in (*ASK_PAUSES_S, None):
-            try:
-                return await openings.ask(node, hold.trail, stretch, total_s=ASK_S + size / LINK_BYTES_PER_S_MIN)
-            except NetworkError:
-                if pause_s is None:
-                    raise
-                await asyncio.sleep(pause_s)
-        raise AssertionError("not reached")
+        slowest_s = ASK_S + size / LINK_BYTES_PER_S_MIN
+        total_s = slowest_s if is_slow else min(FAST_S, slowest_s)
+        try:
+            async with asyncio.timeout(total_s):  # all tries together: who hangs up late gains nothing
+                for pause_s in ASK_PAUSES_S:
+                    try:
+                        return await openings.ask(node, hold.trail, stretch, total_s=total_s)
+                    except DeadlineExceeded:
+                        raise
+                    except NetworkError:
+                        await asyncio.sleep(pause_s)
+                return await openings.ask(node, hold.trail, stretch, total_s=total_s)
+        except (TimeoutError, DeadlineExceeded) as error:
+            words = f"the opening did not come in time, which is {total_s:.0f} s at most"
+            raise (DeadlineExceeded if is_slow else _TooSlow)(words) from error
 
     async def _decide(self, job: Job, node: bytes, hold: Hold, words: str) -> None:
         """The round is owed; words: what stays open."""
         async with job.lock:
-            job.tab.release(node, hold.round)
+            job.tab.release(node, hold.round, honest=not words)
             if words:
                 log.warning("round %d of %s is paid unchecked: %s", hold.round, short(node), words)
                 job.tab.accounts[node].words = f"round {hold.round}: {words}"[:300]
             await self._settled(job, node)
             self._cabinet.drop(Place(job.request, node, hold.round))
 
-    async def _convict(
-        self, job: Job, node: bytes, hold: Hold, verdict: Verdict, blob: bytes, proof: bytes
-    ) -> None:  # fmt: skip
-        """blob: the evidence, which is on the disk; proof: its hash. A small one is a blob of the ledger, too."""
-        if len(blob) <= BLOB_BYTES_MAX:
-            await self._ledger.keep(blob)
+    async def _convict(self, job: Job, node: bytes, hold: Hold, verdict: Verdict, blob: bytes, *, own: bool) -> None:
+        """blob: the evidence, kept before the tab names it; own: made here. A small one is a blob of the ledger, too.
+        A liar is barred none the less where there is no room for it."""
+        cabinet, place = self._cabinet, Place(job.request, node, hold.round)
+        proof = (await asyncio.to_thread(hashlib.sha256, blob)).digest() if own else hold.evidence
+        try:
+            await asyncio.to_thread(partial(cabinet.put_own, blob) if own else partial(cabinet.keep, place, proof))
+        except UbcpError as error:
+            log.warning("evidence against %s is not kept: %s", short(node), error.message)
         words = f"round {hold.round} was no honest work ({verdict.finding}): {verdict.words[:140]}"
         words = f"{words}; evidence {proof.hex()}"
         log.warning("%s is not paid any more: %s", short(node), words)
@@ -288,6 +371,11 @@ class Settler:
             await self._settled(job, node)
             for other in waiting:  # now that this is on the disk: a round without its bill would be paid
                 self._cabinet.drop(Place(job.request, node, other.round))
+        if len(blob) <= BLOB_BYTES_MAX:
+            try:
+                await self._ledger.keep(blob)
+            except UbcpError as error:
+                log.warning("evidence against %s is no blob of the ledger: %s", short(node), error.message)
 
 
 async def _no_opening(trail: bytes, stretch: int, whole: bool) -> bytes:

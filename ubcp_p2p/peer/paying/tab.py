@@ -12,7 +12,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from ubcp_p2p.codec import Value, decode, encode, fields, hash_of, items, number
+from ubcp_p2p.codec import Value, bytes_of, decode, encode, fields, hash_of, items, number
 from ubcp_p2p.errors import UbcpError
 from ubcp_p2p.ledger.entry import CONTRIBUTORS_MAX, ROUNDS_MAX, SECONDS_MAX, TEXT_BYTES_MAX, ZERO
 from ubcp_p2p.models.cost import UNIT_FLOP
@@ -24,9 +24,13 @@ from ubcp_p2p.verification.draw import Draw
 ROUNDS_KEPT: Final = 1024
 ROUNDS_AWAY: Final = 512  # from the newest round that was paid: who names a far one would shut out the others
 FIRST_SHARE: Final = 4  # the first ALLOT is so small a part of an equal share: who comes and goes holds nothing up
+# A machine is off now and then, and opens nothing then; that it is found off three times, with no honest check
+# between, and bills rounds each time, is no accident.
+UNOPENED_MAX: Final = 3
 TAB_BYTES_MAX: Final = 1 << 20
 WORDS_MAX: Final = 300
 FLOP_MAX: Final = 2**63 - 1
+_BILLED_MAX: Final = 2**ROUNDS_KEPT - 1
 
 
 class BillRefused(UbcpError):
@@ -59,7 +63,9 @@ class Terms(NamedTuple):
 class Account:
     """One contributor. flop: metered so far. since_s: Unix seconds of its first word; what it owes its device class.
 
-    barred: why nothing more is paid; proof: the hash of the evidence for that. withheld: rounds that were not opened.
+    billed: bit n for the round that is n before the last one, ROUNDS_KEPT bits. barred: why nothing more is paid;
+    proof: the hash of the evidence for that, ZERO where there is none. withheld: rounds that could not be checked.
+    unopened: times in a row that it did not open, the last at unopened_s.
     """
 
     opening: bytes
@@ -68,12 +74,15 @@ class Account:
     flop: int = 0
     rounds: int = 0
     last_round: int = -1
+    billed: int = 0
     units: int = 0  # what its newest voucher says
     seconds: int = 0
     evidence: bytes = ZERO  # SHA-256 chain over the certificates that it billed
     barred: str = ""
     proof: bytes = ZERO
     withheld: int = 0
+    unopened: int = 0
+    unopened_s: int = 0
     words: str = ""  # of the last check that was not in order
 
 
@@ -137,11 +146,20 @@ class Tab:
             raise NotYet("too many rounds wait for their checks already")
         self._require_one_line(certificate)
         flop = min(FLOP_MAX, min(weight, self.terms.weight_max) * self.terms.flop_per_sample)
+        account.billed = (account.billed << min(round_ - account.last_round, ROUNDS_KEPT) | 1) & _BILLED_MAX
         account.last_round = round_
         if drawn is not None:
             self.holds[node, round_] = hold_of(certificate, drawn, flop, now_s)
         else:
             self._count(account, flop)
+
+    def has_billed(self, node: bytes, round_: int) -> bool:
+        """Whether `node` has billed this round here; so it is said, too, of rounds too long ago to be known."""
+        account = self.accounts.get(node)
+        if account is None or round_ > account.last_round:
+            return False
+        ago = account.last_round - round_
+        return ago >= ROUNDS_KEPT or bool(account.billed >> ago & 1)
 
     def is_newest_of(self, node: bytes, certificate: Certificate) -> bool:
         """Whether this is the round that `node` has billed last, once more."""
@@ -156,21 +174,34 @@ class Tab:
         """The rounds of `node` that wait for a check."""
         return [hold for (of, _), hold in self.holds.items() if of == node]
 
-    def release(self, node: bytes, round_: int) -> None:
-        """The check is over: the round is owed."""
+    def release(self, node: bytes, round_: int, *, honest: bool) -> None:
+        """The round is owed. honest: it was checked, and not only given up to be."""
         hold = self.holds.pop((node, round_), None)
         if hold is not None:
-            self._count(self.accounts[node], hold.flop)
-
-    def withhold(self, node: bytes, round_: int, words: str) -> None:
-        """The round could not be checked, by the contributor's doing: it is never owed."""
-        if self.holds.pop((node, round_), None) is not None:
             account = self.accounts[node]
-            account.withheld = min(account.withheld + 1, ROUNDS_MAX)
-            account.words = words[:WORDS_MAX]
+            self._count(account, hold.flop)
+            if honest:
+                account.unopened = 0
+
+    def withhold(self, node: bytes, round_: int, words: str, *, unopened: bool, now_s: int) -> None:
+        """The round could not be checked, by the contributor's doing: it is never owed.
+
+        Who does not open again and again earns nothing more. Rounds that were billed before it was found out the last
+        time are of the same failure: a machine that is off for an hour opens none of them.
+        """
+        hold = self.holds.pop((node, round_), None)
+        if hold is None:
+            return
+        account = self.accounts[node]
+        account.withheld = min(account.withheld + 1, ROUNDS_MAX)
+        account.words = words[:WORDS_MAX]
+        if unopened and hold.since_s > account.unopened_s:
+            account.unopened, account.unopened_s = account.unopened + 1, now_s
+            if account.unopened >= UNOPENED_MAX:
+                self.bar(node, f"it did not open its work {UNOPENED_MAX} times in a row; {words}", ZERO)
 
     def bar(self, node: bytes, words: str, proof: bytes) -> None:
-        """It has lied: no round that waits is owed, and none that it will bill."""
+        """It has lied, or does not open: no round that waits is owed, and none that it will bill."""
         account = self.accounts[node]
         if not account.barred:
             account.barred, account.proof = words[:WORDS_MAX], proof
@@ -213,8 +244,9 @@ class Tab:
 
     def to_bytes(self) -> bytes:
         accounts: list[Value] = [
-            [node, a.opening, a.device, a.since_s, a.flop, a.rounds, a.last_round + 1, a.units, a.seconds, a.evidence,
-             a.barred, a.proof, a.withheld, a.words]
+            [node, a.opening, a.device, a.since_s, a.flop, a.rounds, a.last_round + 1,
+             a.billed.to_bytes(ROUNDS_KEPT // 8, "big"), a.units, a.seconds, a.evidence, a.barred, a.proof, a.withheld,
+             a.unopened, a.unopened_s, a.words]
             for node, a in sorted(self.accounts.items())
         ]  # fmt: skip
         places: list[Value] = [[round_, *place] for round_, place in sorted(self.places.items())]
@@ -229,16 +261,22 @@ class Tab:
             raise BillRefused("the tab of another request")
         tab = cls(terms)
         for row in items(accounts, CONTRIBUTORS_MAX):
-            (node, opening, device, since_s, flop, rounds, after, units, seconds, evidence,
-             barred, proof, withheld, words) = fields(row, 14)  # fmt: skip
+            cells = items(row, 17)
+            if len(cells) == 14:  # of a version that noted neither which rounds were billed nor what was not opened
+                cells = [*cells[:7], b"", *cells[7:13], 0, 0, cells[13]]
+            (node, opening, device, since_s, flop, rounds, after, billed, units, seconds, evidence,
+             barred, proof, withheld, unopened, unopened_s, words) = fields(cells, 17)  # fmt: skip
             if not isinstance(device, str) or len(device) > TEXT_BYTES_MAX:
                 raise BillRefused("a tab with a device class that is none")
             if not isinstance(barred, str) or not isinstance(words, str) or max(len(barred), len(words)) > WORDS_MAX:
                 raise BillRefused("a tab with words that are none")
+            if len(bytes_of(billed)) > ROUNDS_KEPT // 8:
+                raise BillRefused("a tab that knows of more rounds than it keeps")
             tab.accounts[hash_of(node)] = Account(
                 hash_of(opening), device, number(since_s), number(flop, FLOP_MAX), number(rounds, ROUNDS_MAX),
-                number(after, ROUND_MAX + 1) - 1, number(units, AMOUNT_MAX), number(seconds, SECONDS_MAX),
-                hash_of(evidence), barred, hash_of(proof), number(withheld, ROUNDS_MAX), words,
+                number(after, ROUND_MAX + 1) - 1, int.from_bytes(bytes_of(billed), "big"),
+                number(units, AMOUNT_MAX), number(seconds, SECONDS_MAX), hash_of(evidence), barred, hash_of(proof),
+                number(withheld, ROUNDS_MAX), number(unopened, UNOPENED_MAX), number(unopened_s), words,
             )  # fmt: skip
         for row in items(places, 2 * ROUNDS_KEPT):
             round_, base, group, state = fields(row, 4)

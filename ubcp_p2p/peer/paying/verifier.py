@@ -28,6 +28,10 @@ class CannotJudge(UbcpError):
     """This machine cannot say whether the work is honest, and why."""
 
 
+class Unsure(CannotJudge):
+    """A lie by this machine's data, where nobody says now whether those are the run's: to be asked again."""
+
+
 class Verifier:
     """folder: for the process, which writes nothing there."""
 
@@ -39,7 +43,7 @@ class Verifier:
     ) -> Verdict:
         """See TrainerProcess.check. group: the round's members, whose word tells whether they have this machine's data.
 
-        Raises CannotJudge.
+        Raises CannotJudge; Unsure where it may be able to later.
         """
         path = recipe.data_path()
         confinement = self._config.confinement()
@@ -61,18 +65,18 @@ class Verifier:
         return judged.verdict
 
     async def _require_same_data(self, claim: Claim, data_hash: bytes, group: Collection[bytes]) -> None:
-        """Raises CannotJudge where what the members claim in the directory does not say that they have these data."""
+        """Raises CannotJudge where what the members claim in the directory says that they may have other data; Unsure
+        where that is silent, and somebody is left who may speak: a liar must not gain by a moment of silence."""
+        if not group:
+            raise CannotJudge("it is not known here who the other members of its group were")
         try:
-            claims = await directory.lookup(self._network)
+            claims = await directory.lookup(self._network, group)
         except NetworkError:
-            raise CannotJudge("nobody can be asked now which data the run has") from None
-        told = {
-            author: entry.data_hash
-            for author, entry in claims
-            if author in group and entry.run_id == claim.run_id and entry.data_hash
-        }
+            raise Unsure("nobody can be asked now which data the run has") from None
+        told = {author: entry.data_hash for author, entry in claims if entry.run_id == claim.run_id and entry.data_hash}
         if words := doubt(told, claim.peer, data_hash):
-            raise CannotJudge(words)
+            others, silent = set(told) - {claim.peer}, set(group) - set(told)
+            raise Unsure(words) if silent and not others else CannotJudge(words)
 
 
 def doubt(told: Mapping[bytes, bytes], accused: bytes, data_hash: bytes) -> str:
