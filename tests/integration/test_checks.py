@@ -113,4 +113,4 @@ def test_all_honest_members_leave_a_liar_out_from_one_round_on(swarm: Swarm, fig
     rounds = [event for peer in (*honest, late) for event in peer.committed()]  # each tells the one that it begins
     assert not any(cheat.public.hex() in event["members"] for event in rounds if event["round"] > first)
     assert assert_agreed([*honest, late, cheat], dict.fromkeys(swarm.peers, 0)) > 10
-    figure(f"found in round {min(event['round'] for event in shunned)}, left out from round {first} on")
+    figure(f"most were convinced in round {min(event['round'] for event in shunned)}, left out from round {first} on")

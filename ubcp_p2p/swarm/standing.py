@@ -17,7 +17,7 @@ from ubcp_p2p.errors import NetworkError, StateMismatch
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.events import Observer, RunSettings
 from ubcp_p2p.swarm.exchange import AllGather, Exchange, Pace
-from ubcp_p2p.swarm.membership import BEAT_S, Phase
+from ubcp_p2p.swarm.membership import BEAT_S, STRIKE_S_MAX, Phase
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.presence import Presence
 from ubcp_p2p.swarm.quorum import Certificate, Standing, choose
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 STRIKE_S = 30.0  # how long a peer that lied or hung is not waited for
 LIES_KEPT = 1024
 CATCH_UP_TRIES = 3
-SHUN_S = 3600.0
+SHUN_S = 3600.0  # how long who was shown to lie trains with nobody
 LIED = "this peer was shown to lie about its work in this run"
 
 
@@ -89,15 +89,21 @@ class Follower(Presence):
         await asyncio.sleep(BEAT_S)
         return True
 
-    def shun(self, peer: bytes, from_round: int) -> None:
-        """Let this peer train no more from that round on, for an hour: it was shown to lie about its work.
+    def strike(self, peer: bytes) -> None:
+        """Wait for this peer no more, for an hour: this one alone has seen it lie. What a group is does not change."""
+        log.warning("%s was shown to lie about its work; it is not waited for", short(peer))
+        self.view.strike(peer, time.monotonic(), STRIKE_S_MAX)
 
-        By the round, and not at once: members that shun at different moments make different groups.
+    def shun(self, peer: bytes, from_round: int, left_s: float) -> None:
+        """Let this peer train no more from that round on, for so long: it was shown to lie about its work.
+
+        By the round, and not at once: members that shun at different moments make different groups. What is told last
+        counts.
         """
         log.warning("%s was shown to lie about its work; it is out from round %d on", short(peer), from_round)
         now_s = time.monotonic()
         self._shunned = {other: until for other, until in self._shunned.items() if until[1] > now_s}
-        self._shunned[peer] = from_round, now_s + SHUN_S
+        self._shunned[peer] = from_round, now_s + min(left_s, SHUN_S)
 
     def _why_shunned(self, peer: bytes) -> str:
         from_round, until_s = self._shunned.get(peer, (0, 0.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from tests.unit.swarm.made import Wires, key
 from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.peer.checking import accusations as module
-from ubcp_p2p.peer.checking.accusations import LATER, LEAD_ROUNDS, LEAD_ROUNDS_MAX, NO, WANTED, Accusations
+from ubcp_p2p.peer.checking.accusations import AGAIN_ROUNDS, LEAD_ROUNDS, LEAD_ROUNDS_MAX, UPLOADS_MAX, Accusations
+from ubcp_p2p.peer.checking.telling import LATER, NEARLY_S, NO, WANTED
 from ubcp_p2p.swarm.admission import everybody
 from ubcp_p2p.swarm.events import Committed, Event
 from ubcp_p2p.swarm.quorum import Certificate, Group, Seat, vote_digest
-from ubcp_p2p.training.verdict import Claim, Verdict
+from ubcp_p2p.training.verdict import Claim, Finding, Verdict
 from ubcp_p2p.training.witness import Witness
 from ubcp_p2p.verification.evidence import Evidence, bytes_max
 
@@ -54,6 +56,8 @@ class Member:
     round: int = ROUND
     strangers: set[bytes] = field(default_factory=lambda: {STRANGER.public})
     shunned: dict[bytes, int] = field(default_factory=dict)
+    left_s: dict[bytes, float] = field(default_factory=dict)
+    struck: list[bytes] = field(default_factory=list)
 
     def peers(self) -> list[bytes]:
         return sorted({*PEERS, STRANGER.public} - {self.public})
@@ -61,8 +65,11 @@ class Member:
     def knows(self, peer: bytes) -> bool:
         return peer not in self.strangers
 
-    def shun(self, peer: bytes, from_round: int) -> None:
-        self.shunned[peer] = from_round
+    def shun(self, peer: bytes, from_round: int, left_s: float) -> None:
+        self.shunned[peer], self.left_s[peer] = from_round, left_s
+
+    def strike(self, peer: bytes) -> None:
+        self.struck.append(peer)
 
 
 class Judge:
@@ -71,13 +78,11 @@ class Judge:
     def __init__(self, swarm: Swarm) -> None:
         self._witness = Witness(swarm.recipe, swarm.loop)
         self.checks = 0
-        self.done = asyncio.Event()
+        self.says: Verdict | None = None  # as another device would have it
 
     async def check(self, claim: Claim, members: tuple[bytes, ...] | None, opening: bytes) -> Verdict:
         self.checks += 1
-        verdict = self._witness.check(claim, members, opening)
-        self.done.set()
-        return verdict
+        return self.says or self._witness.check(claim, members, opening)
 
 
 class Node:
@@ -106,17 +111,19 @@ class Peers:
         return node
 
     async def accuse(
-        self, accuser: NodeKey, of: Node, blob: bytes, *, accused: bytes = LIAR, from_round: int = 4, size: int = -1
-    ) -> int:
-        """The answer; the evidence follows where it is wanted, and is judged when this returns."""
+        self, accuser: NodeKey, of: Node, blob: bytes, *, accused: bytes = LIAR, from_round: int = 4, size: int = -1,
+        left: int = 3600, gather: bool = True,
+    ) -> int:  # fmt: skip
+        """The answer; the evidence follows where it is wanted, and is judged when this returns (or later: gather)."""
         (protocol,) = self.wires.node(KEYS[of.member.public]).handlers
         async with self.wires.node(accuser).open(of.member.public, protocol, timeout_s=5.0) as stream:
-            await stream.send([accused, from_round, len(blob) if size < 0 else size], timeout_s=5.0)
+            await stream.send([accused, from_round, left, len(blob) if size < 0 else size], timeout_s=5.0)
             (answer,) = await stream.receive(timeout_s=5.0)
             if answer == WANTED:
                 await stream.send_block(memoryview(blob), stall_s=5.0)
                 await stream.receive(timeout_s=5.0)
-        await asyncio.gather(*self.wires.handling)
+        if gather:
+            await asyncio.gather(*self.wires.handling)
         return int(answer)
 
 
@@ -129,12 +136,15 @@ async def peers(tmp_path: Path, swarm: Swarm) -> AsyncIterator[Peers]:
     await asyncio.gather(*(node.serving for node in made.nodes), return_exceptions=True)
 
 
-def found(node: Node, blob: bytes) -> None:
+FAR = Verdict(Finding.STEPS, 440_000, "half of each batch")
+
+
+def found(node: Node, blob: bytes, verdict: Verdict = FAR) -> None:
     """This node's own check has found the lie."""
     path = node.folder / "own.evidence"
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(blob)
-    node.accusations.convict(LIAR, path)
+    node.accusations.convict(LIAR, path, verdict)
 
 
 async def test_what_one_has_found_all_shun_from_one_round_on(peers: Peers, lie: bytes) -> None:
@@ -142,7 +152,10 @@ async def test_what_one_has_found_all_shun_from_one_round_on(peers: Peers, lie: 
     found(first, lie)
     event = await second.events.get()
     assert event.data == {"peer": LIAR.hex(), "from_round": ROUND + LEAD_ROUNDS, "source": A.hex()}
+    event = await first.events.get()  # once the other has said that it is convinced
+    assert event.data == {"peer": LIAR.hex(), "from_round": ROUND + LEAD_ROUNDS, "source": None}
     assert first.member.shunned == second.member.shunned == {LIAR: ROUND + LEAD_ROUNDS}
+    assert first.member.struck == second.member.struck == []
     (kept,) = second.folder.glob("*.evidence")
     assert kept.read_bytes() == lie
     assert (first.judge.checks, second.judge.checks) == (0, 1)
@@ -154,6 +167,7 @@ async def test_who_comes_later_hears_it_of_who_was_convinced(peers: Peers, lie: 
     await second.events.get()
     first.serving.cancel()
     third = await peers.add(STRANGER)
+    third.member.strangers.add(A)  # it has gone
     assert (await third.events.get()).data["source"] == B.hex()
     assert third.member.shunned == {LIAR: ROUND + LEAD_ROUNDS}
 
@@ -189,24 +203,158 @@ async def test_a_false_accusation_costs_nobody_but_its_maker(
     if was_there:
         node.accusations.on_commit(Committed(base, None, ()))
     assert await peers.accuse(KEYS[B], node, FALSE[what](swarm)) == WANTED
-    assert (node.member.shunned, list(node.folder.glob("*"))) == ({}, [])
+    assert (node.member.shunned, node.member.struck, list(node.folder.glob("*"))) == ({}, [], [])
     checks = node.judge.checks
     assert checks <= 1
+    if what == "honest work, another's data" and not was_there:  # the accused may have lied: this node cannot know
+        assert checks == 0
+        node.member.round += 2 * AGAIN_ROUNDS
+        assert await peers.accuse(KEYS[B], node, lie) == WANTED
+        assert node.member.shunned == {LIAR: 4}
+        return
     for round_ in range(ROUND + 1, ROUND + 20):
         node.member.round = round_
         assert await peers.accuse(KEYS[B], node, lie) == NO  # the truth neither, of this one
     assert node.judge.checks == checks
 
 
-async def test_data_of_others_convicts_where_the_group_is_known(peers: Peers, swarm: Swarm) -> None:
+@pytest.mark.parametrize("was_there", [True, False])
+async def test_data_of_others_splits_no_group_and_makes_nobody_deaf(
+    peers: Peers, swarm: Swarm, lie: bytes, was_there: bool
+) -> None:
+    """Who came later does not know whom the data was cut among: all who shun have to see the same."""
     work = swarm.works[LIAR]
     lied = swarm.work(LIAR, replace(work.trail, members=(LIAR, B)), work.offer, swarm.loop)
     node = await peers.add(KEYS[A])
     base = certificate_of(swarm)
     assert base is not None
-    node.accusations.on_commit(Committed(base, None, ()))
-    await peers.accuse(KEYS[B], node, evidence_of(swarm, lied, 1).to_bytes())
+    if was_there:
+        node.accusations.on_commit(Committed(base, None, ()))
+    assert await peers.accuse(KEYS[B], node, evidence_of(swarm, lied, 1).to_bytes()) == WANTED
+    assert (node.member.shunned, node.member.struck) == ({}, [LIAR] if was_there else [])
+    node.member.round += 2 * AGAIN_ROUNDS
+    assert await peers.accuse(KEYS[B], node, lie) == WANTED
     assert node.member.shunned == {LIAR: 4}
+
+
+@pytest.mark.parametrize(
+    "verdict", [Verdict(Finding.STEPS, 39_999, "near"), Verdict(Finding.DATA, 10**12, "the data was cut otherwise")]
+)
+async def test_of_what_others_may_not_be_convinced_none_is_told(peers: Peers, lie: bytes, verdict: Verdict) -> None:
+    first, second = await peers.add(KEYS[A]), await peers.add(KEYS[B])
+    found(first, lie, verdict)
+    assert (first.member.struck, first.member.shunned) == ([LIAR], {})
+    found(first, lie, verdict._replace(finding=Finding.STEPS, distance_ppm=40_000))  # twice what is allowed
+    await second.events.get()
+    assert second.judge.checks == 1
+
+
+async def test_evidence_that_is_too_long_to_hand_over_leaves_its_finder_in_all_groups(
+    peers: Peers, lie: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "EVIDENCE_BYTES_MAX", len(lie) - 1)
+    node = await peers.add(KEYS[A])
+    found(node, lie)
+    assert (node.member.struck, node.member.shunned) == ([LIAR], {})
+
+
+async def test_who_convinces_nobody_shuns_nobody(peers: Peers, lie: bytes) -> None:
+    """The others do not hear it, as those of an older version, or come to another verdict: alone it is out itself."""
+    node = await peers.add(KEYS[A])
+    found(node, lie)
+    assert (node.member.struck, node.member.shunned) == ([], {})
+    node.member.round += LEAD_ROUNDS
+    node.accusations._weigh(LIAR)
+    node.accusations._weigh(LIAR)
+    assert (node.member.struck, node.member.shunned) == ([LIAR], {})
+    assert await peers.accuse(KEYS[B], node, lie) == NO  # it has found it too
+    assert node.member.shunned == {LIAR: ROUND + LEAD_ROUNDS}
+
+
+@pytest.mark.parametrize("says", [Verdict(Finding.HONEST, 19_000, "near"), Verdict(Finding.DROWNED, 0, "drowned")])
+async def test_who_may_have_seen_it_on_another_device_is_heard_again(peers: Peers, lie: bytes, says: Verdict) -> None:
+    """Later each time: it may be an accomplice of the accused."""
+    node = await peers.add(KEYS[A])
+    pause = AGAIN_ROUNDS
+    for checks in range(1, 4):
+        node.judge.says = says
+        assert await peers.accuse(KEYS[B], node, lie) == WANTED
+        assert (node.judge.checks, node.member.shunned, node.member.struck) == (checks, {}, [])
+        pause *= 2
+        node.member.round += pause - 1
+        assert await peers.accuse(KEYS[B], node, lie) == LATER
+        node.member.round += 1
+    node.judge.says = None
+    assert await peers.accuse(KEYS[B], node, lie) == WANTED
+    assert set(node.member.shunned) == {LIAR}
+
+
+async def test_who_sends_drop_by_drop_keeps_nobody_else_from_being_heard(peers: Peers, lie: bytes) -> None:
+    node = await peers.add(KEYS[A])
+    (protocol,) = peers.wires.node(KEYS[A]).handlers
+    ours = peers.wires.node(KEYS[LIAR])
+    for number in (1, 2):  # the second is one too many
+        async with ours.open(A, protocol, timeout_s=5.0) as stream:
+            await stream.send([B, 4, 3600, 1000], timeout_s=5.0)
+            assert await stream.receive(timeout_s=5.0) == [WANTED]
+            await stream.send_block(memoryview(b"."), stall_s=5.0)
+            assert await peers.accuse(KEYS[LIAR], node, lie, accused=B, gather=False) == LATER  # one at a time
+            if number == 1:
+                assert await peers.accuse(KEYS[B], node, b"." * 100, accused=LIAR, size=100, gather=False) == WANTED
+        await asyncio.gather(*peers.wires.handling)
+        node.member.round += AGAIN_ROUNDS
+    assert await peers.accuse(KEYS[LIAR], node, lie, accused=B) == NO
+    assert node.judge.checks == 0
+
+
+async def test_whose_evidence_comes_after_anothers_is_heard_in_the_next_round(peers: Peers, lie: bytes) -> None:
+    node = await peers.add(KEYS[A])
+    node.member.strangers.clear()
+    (protocol,) = peers.wires.node(KEYS[A]).handlers
+    async with peers.wires.node(KEYS[B]).open(A, protocol, timeout_s=5.0) as stream:
+        await stream.send([LIAR, 4, 3600, len(lie)], timeout_s=5.0)
+        assert await stream.receive(timeout_s=5.0) == [WANTED]
+        assert await peers.accuse(STRANGER, node, bytes(1000), gather=False) == WANTED
+        await stream.send_block(memoryview(lie), stall_s=5.0)
+        assert await stream.receive(timeout_s=5.0) == [LATER]
+    await asyncio.gather(*peers.wires.handling)
+    assert node.judge.checks == 0
+    node.member.round += 1
+    assert await peers.accuse(KEYS[B], node, lie) == WANTED
+    assert node.judge.checks == 1
+
+
+async def test_so_many_uploads_at_once_and_no_more(peers: Peers, lie: bytes) -> None:
+    node = await peers.add(KEYS[A])
+    node.member.strangers.clear()
+    (protocol,) = peers.wires.node(KEYS[A]).handlers
+    async with AsyncExitStack() as stack:
+        for number in range(20, 20 + UPLOADS_MAX):
+            stream = await stack.enter_async_context(peers.wires.node(key(number)).open(A, protocol, timeout_s=5.0))
+            await stream.send([LIAR, 4, 3600, 1000], timeout_s=5.0)
+            assert await stream.receive(timeout_s=5.0) == [WANTED]
+        assert await peers.accuse(KEYS[B], node, lie, gather=False) == LATER
+    await asyncio.gather(*peers.wires.handling)
+    assert await peers.accuse(KEYS[B], node, lie) == WANTED
+    assert node.judge.checks == 1
+
+
+async def test_the_hour_ends_for_all_at_once(peers: Peers, lie: bytes) -> None:
+    """Who hears of an old lie goes by what is left; few can neither renew the hour nor end it."""
+    node = await peers.add(KEYS[A])
+    node.member.strangers.clear()
+    node.member.round = 100
+    assert await peers.accuse(KEYS[B], node, lie, left=int(NEARLY_S) - 1) == NO
+    assert await peers.accuse(KEYS[B], node, lie, left=100) == WANTED
+    assert await peers.accuse(KEYS[B], node, lie, left=3600) == NO  # it has said it
+    assert node.member.left_s == {}  # two of four, the liar counted
+    assert await peers.accuse(STRANGER, node, lie, left=3600) == NO
+    assert 90 < node.member.left_s[LIAR] <= 100
+    fresh = await peers.add(KEYS[B])
+    fresh.member.strangers.clear()
+    assert await peers.accuse(KEYS[A], fresh, lie, left=100) == WANTED
+    assert await peers.accuse(STRANGER, fresh, lie, left=3600) == NO
+    assert 3500 < fresh.member.left_s[LIAR] <= 3600
 
 
 async def test_one_accusation_is_looked_at_in_a_round(peers: Peers, swarm: Swarm, lie: bytes) -> None:
@@ -217,7 +365,10 @@ async def test_one_accusation_is_looked_at_in_a_round(peers: Peers, swarm: Swarm
     assert await peers.accuse(KEYS[B], node, lie) == LATER
     node.member.round += 1
     assert await peers.accuse(KEYS[B], node, lie) == WANTED
-    assert (node.judge.checks, set(node.member.shunned)) == (2, {LIAR})
+    assert (node.judge.checks, node.member.shunned) == (2, {})  # two of four, the liar counted
+    node.member.strangers.add(STRANGER.public)
+    node.accusations._weigh(LIAR)
+    assert set(node.member.shunned) == {LIAR}
 
 
 async def test_who_is_not_to_be_heard_is_not(peers: Peers, lie: bytes) -> None:
@@ -257,9 +408,10 @@ async def test_after_an_hour_another_lie_counts_and_the_old_one_does_not(
     again = evidence_of(swarm, swarm.half_batch(), 1).to_bytes()
     assert await peers.accuse(KEYS[B], node, again, from_round=24) == WANTED
     assert (node.member.shunned, node.judge.checks) == ({LIAR: 24}, 2)
-    own = node.folder / "own.evidence"
-    own.write_bytes(lie)
-    node.accusations.convict(LIAR, own)
+    monkeypatch.undo()
+    found(node, lie)
+    assert node.member.shunned == {LIAR: 24}  # not before another says that it does
+    assert await peers.accuse(KEYS[B], node, lie, from_round=100) == NO
     assert node.member.shunned == {LIAR: node.member.round + LEAD_ROUNDS}
 
 

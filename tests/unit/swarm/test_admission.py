@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
@@ -289,7 +290,7 @@ async def test_who_was_shown_to_lie_is_out_from_one_round_on(monkeypatch: pytest
     member.settings = replace(member.settings, peers_min=2)  # as when its user changes his mind
     await swarm.peer(B, 3, certified(3, [A, B, C]))
     await swarm.peer(C, 3, certified(3, [A, B, C]))
-    member.shun(C.public, 4)
+    member.shun(C.public, 4, 3600.0)
     member.round = 3
     assert member.settings.admission.to_group(C.public) == ""
     assert member.peers() == sorted([B.public, C.public])
@@ -297,9 +298,22 @@ async def test_who_was_shown_to_lie_is_out_from_one_round_on(monkeypatch: pytest
     assert member.settings.admission.to_group(C.public) == LIED
     assert member.settings.admission.to_state(C.public) == ""  # it may follow
     assert member.peers() == [B.public]
-    monkeypatch.setattr(standing, "SHUN_S", 0.0)
-    member.shun(C.public, 4)  # the hour is over
+    member.shun(C.public, 4, 0.0)  # the hour is over
     assert member.peers() == sorted([B.public, C.public])
+    monkeypatch.setattr(standing, "SHUN_S", 0.0)
+    member.shun(C.public, 4, 3600.0)  # never for longer than that
+    assert member.peers() == sorted([B.public, C.public])
+    for keeper in swarm.served:
+        keeper.state.close()
+
+
+@pytest.mark.asyncio
+async def test_who_was_seen_to_lie_by_one_alone_is_struck_there_and_in_all_groups() -> None:
+    swarm = Swarm(3, certified(3, [A, B, C]))
+    await swarm.peer(C, 3, certified(3, [A, B, C]))
+    swarm.member.strike(C.public)
+    assert swarm.member.view.struck(time.monotonic() + 3000.0) == {C.public}
+    assert swarm.member.settings.admission.trains(C.public) == ""
     for keeper in swarm.served:
         keeper.state.close()
 

@@ -127,7 +127,7 @@ class Checker:
             evidence=None if path is None else str(path),
         )  # fmt: skip
         if path is not None:
-            self._accusations.convict(peer, path)
+            self._accusations.convict(peer, path, verdict)
         self._clients().report(group.run_id, Checked(committed.certificate, peer, verdict, path))
 
     async def _judge(

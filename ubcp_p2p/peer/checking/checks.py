@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ubcp_p2p.models.recipe import Recipe, run_id
-from ubcp_p2p.peer.checking.accusations import Accusations, Members
+from ubcp_p2p.peer.checking.accusations import Accusations
 from ubcp_p2p.peer.checking.checker import Checker
+from ubcp_p2p.peer.checking.conviction import Members
 from ubcp_p2p.peer.checking.shown import Shown
 from ubcp_p2p.peer.checking.values import Clients, NoClients
 from ubcp_p2p.swarm.admission import Admission
