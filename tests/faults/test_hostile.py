@@ -34,7 +34,7 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
     "serves garbage": ({"serve": "garbage"}, "frame of 4294967295 bytes"),
     "claims round 10⁶": ({"state": "far"}, "a certificate for round 1000000 of"),
     "stands on a state of its own": ({"state": "own"}, "told"),
-    "stands on a state of NaN": ({"state": "own", "fill": float("nan")}, "told"),
+    "stands on a state of NaN": ({"state": "own", "fill": "nan"}, "told"),
     "votes for another state": ({"vote": "other"}, "told"),
     "votes for another state at each": ({"vote": "two"}, "told"),
     "votes in the others' names": ({"vote": "forge"}, "told"),

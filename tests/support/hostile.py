@@ -104,7 +104,7 @@ class LyingStates(States):
     lied: Callable[[], None]
 
     def forged(self, round_: int) -> tuple[Standing, bytes]:
-        data = np.full(self._state_bytes // 4, self.modes.get("fill", 1.0), dtype="<f4").tobytes()
+        data = np.full(self._state_bytes // 4, float(self.modes.get("fill", 1.0)), dtype="<f4").tobytes()
         me = self._network.public
         digest = hashlib.sha256(STATE_DOMAIN + self._run_id + round_.to_bytes(8, "big") + data).digest()
         group = Group(self._run_id, round_ - 1, b"\1" * 32, (Seat(me, 1, b"\2" * 32, b"\3" * 32),))
