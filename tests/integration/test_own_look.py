@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.cheats import KEYS, PEERS, Swarm, Work
-from tests.support.trails import card_of, certificate_of
+from tests.support.trails import card_of, certificate_of, in_second_round
 from tests.unit.peer.test_verifier import Directory
 from tests.unit.swarm.made import Wires, digest, key
 from ubcp_p2p.models.recipe import load_recipe, run_id
@@ -37,11 +37,7 @@ ME, OTHER = PEERS[:2]
 
 @pytest.fixture(scope="module")
 def swarm() -> Swarm:
-    """In its second round: the first that has a certificate."""
-    made = Swarm(RECIPE, "plays")
-    made.advance()
-    made.advance()
-    return made
+    return in_second_round(RECIPE, "plays")
 
 
 def billed(swarm: Swarm, work: Work) -> Bill:

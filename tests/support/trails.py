@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 
 from bench.cheats import KEYS, PEERS, Swarm, Work
+from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.swarm.quorum import Card, Certificate, Group, Seat, vote_digest
 from ubcp_p2p.training.opening import Opening, Point, Shape, make_opening
 from ubcp_p2p.training.state import FLOAT32_LE, InnerState, Vector, offer_hash, state_hash
@@ -45,6 +46,14 @@ def made_up(steps: int, index: int) -> tuple[Claim, Opening]:
     ]
     claim = Claim(RUN, 7, PEER, names[0], steps, names[-1], trail_hash(MEMBERS, root_of(leaves)))
     return claim, make_opening(MEMBERS, leaves, index, base, points[index], points[index + 1])
+
+
+def in_second_round(recipe: Recipe, name: str) -> Swarm:
+    """A swarm in the first round that has a certificate."""
+    swarm = Swarm(recipe, name)
+    swarm.advance()
+    swarm.advance()
+    return swarm
 
 
 def card_of(work: Work, *, weight: int | None = None, batch: int = 16) -> Card:

@@ -107,7 +107,7 @@ class Follower(Presence):
 
     def _why_shunned(self, peer: bytes) -> str:
         from_round, until_s = self._shunned.get(peer, (0, 0.0))
-        return LIED if until_s and from_round <= self.round and time.monotonic() < until_s else ""
+        return LIED if from_round <= self.round and time.monotonic() < until_s else ""
 
     def knows(self, peer: bytes) -> bool:
         """Whether this peer has made a round with `peer`, or taken over one that `peer` was in."""

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from bench.cheats import KEYS, PEERS, Swarm, Work
-from tests.support.trails import certificate_of, evidence_of
+from tests.support.trails import certificate_of, evidence_of, in_second_round
 from tests.unit.swarm.made import Wires, key
 from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.models.recipe import Recipe, load_recipe
@@ -36,11 +36,7 @@ ROUND = 2  # that all are in
 
 @pytest.fixture(scope="module")
 def swarm() -> Swarm:
-    """In its second round: the first that has a certificate."""
-    made = Swarm(RECIPE, "evidence")
-    made.advance()
-    made.advance()
-    return made
+    return in_second_round(RECIPE, "evidence")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.cheats import KEYS, PEERS, Swarm
-from tests.support.trails import card_of, evidence_of
+from tests.support.trails import card_of, evidence_of, in_second_round
 from ubcp_p2p.cli.verify import verify
 from ubcp_p2p.codec import MalformedMessage, Value, decode, encode
 from ubcp_p2p.keys import peer_id_of, to_base58
@@ -31,11 +31,7 @@ SHAPE = shape_of(RECIPE)
 
 @pytest.fixture(scope="module")
 def swarm() -> Swarm:
-    """In its second round: the first that has a certificate."""
-    made = Swarm(RECIPE, "evidence")
-    made.advance()
-    made.advance()
-    return made
+    return in_second_round(RECIPE, "evidence")
 
 
 @pytest.fixture(scope="module")

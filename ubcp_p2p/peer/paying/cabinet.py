@@ -109,8 +109,7 @@ class Cabinet:
 
     def put_bill(self, place: Place, bill: bytes) -> None:
         """Raises LocalIOError."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        atomic_write(self._file(place, "bill"), bill)
+        self._put(self._file(place, "bill"), bill)
 
     def bill(self, place: Place, run_id: bytes, *, members_max: int) -> Bill | None:
         """None where it is gone, or was damaged. Raises LocalIOError."""
@@ -123,18 +122,20 @@ class Cabinet:
     def put_own(self, blob: bytes) -> bytes:
         """Evidence that was made here, kept for good; its hash. Raises LocalIOError."""
         digest = hashlib.sha256(blob).digest()
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        atomic_write(self.kept(digest), blob)
+        self._put(self.kept(digest), blob)
         return digest
 
     def put_coming(self, place: Place, blob: bytes) -> bytes:
         """Evidence that was made here and is to be judged again; its hash. Raises NotYet, LocalIOError."""
         if place in self._coming or len(self._coming) >= COMING_MAX:
             raise NotYet("as much evidence as this node takes in waits already")
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        atomic_write(self.coming(place), blob)
+        self._put(self.coming(place), blob)
         self._coming.add(place)
         return hashlib.sha256(blob).digest()
+
+    def _put(self, path: Path, data: bytes) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        atomic_write(path, data)
 
     def keep(self, place: Place, evidence: bytes) -> None:
         """It convicts: kept under its hash from now on. Raises LocalIOError."""

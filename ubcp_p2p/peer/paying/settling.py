@@ -23,7 +23,7 @@ from ubcp_p2p.peer.paying.cabinet import Cabinet, Place
 from ubcp_p2p.peer.paying.holding import REPORT_S_MAX, Hold, Stage, is_overdue
 from ubcp_p2p.peer.paying.job import Job
 from ubcp_p2p.peer.paying.report import EVIDENCE_BYTES_MAX, Report
-from ubcp_p2p.peer.paying.tab import BillRefused
+from ubcp_p2p.peer.paying.tab import WORDS_MAX, BillRefused
 from ubcp_p2p.peer.paying.verifier import CannotJudge, Unsure, Verifier
 from ubcp_p2p.peer.paying.wire import ANSWER_S, answer
 from ubcp_p2p.swarm.addresses import short
@@ -349,7 +349,7 @@ class Settler:
             job.tab.release(node, hold.round, honest=not words)
             if words:
                 log.warning("round %d of %s is paid unchecked: %s", hold.round, short(node), words)
-                job.tab.accounts[node].words = f"round {hold.round}: {words}"[:300]
+                job.tab.accounts[node].words = f"round {hold.round}: {words}"[:WORDS_MAX]
             await self._settled(job, node)
             self._cabinet.drop(Place(job.request, node, hold.round))
 
