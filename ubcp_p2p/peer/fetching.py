@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, TrainingError, UbcpError
 from ubcp_p2p.models.recipe import Recipe, load_recipe, run_id, shipped_recipes
-from ubcp_p2p.peer.kept import check_name
+from ubcp_p2p.models.run_name import check_name
 from ubcp_p2p.swarm import directory
 from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.events import Event, Observer

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ubcp_p2p.errors import ConfigError, LocalIOError, UbcpError
 from ubcp_p2p.files import atomic_write, read_limited
 from ubcp_p2p.models.recipe import Recipe
-from ubcp_p2p.swarm.directory import NAME_CHARS_MAX
+from ubcp_p2p.models.run_name import check_name
 
 FORMAT = "ubcp/kept-run/1"
 _FORMATS = re.compile(r"ubcp/kept-run/[0-9]{1,9}")  # of all versions of ubcp
@@ -51,23 +51,6 @@ class _Document(BaseModel):
     peers_min: int = Field(ge=1)
     checkpoint_every_s: float = Field(ge=0, le=_DAY_S, allow_inf_nan=False)
     new: bool
-
-
-def is_name(name: str) -> bool:
-    """Whether a run can be called so. Names go into URLs, and people make files of them: none leads to another folder
-    or is hidden in one."""
-    short = 0 < len(name.encode("utf-8", "surrogatepass")) <= NAME_CHARS_MAX
-    return short and name.isprintable() and "/" not in name and not name.startswith(".")
-
-
-def check_name(name: str) -> None:
-    """Raise ConfigError for what cannot be a run's name."""
-    if not is_name(name):
-        raise ConfigError(
-            f"a run's name has 1 to {NAME_CHARS_MAX} bytes of printable characters, no slash and no leading dot, not "
-            f"{name[:80]!r}",
-            hint="give a short word: --run plays",
-        )
 
 
 def keep(folder: Path, run: KeptRun) -> None:

@@ -15,11 +15,12 @@ from ubcp_p2p.api.problems import NotFound
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, TrainingError, UbcpError
 from ubcp_p2p.models.recipe import Recipe, run_id
+from ubcp_p2p.models.run_name import check_name
 from ubcp_p2p.owner.values import FREE, Manner, Rules, Verdict
 from ubcp_p2p.owner.verdict import refusal
 from ubcp_p2p.peer.checking.checks import Checks
 from ubcp_p2p.peer.config import TrainingConfig
-from ubcp_p2p.peer.kept import KeptRun, RunOptions, check_name, forget, keep, kept_runs
+from ubcp_p2p.peer.kept import KeptRun, RunOptions, forget, keep, kept_runs
 from ubcp_p2p.peer.profile import Profile
 from ubcp_p2p.peer.run import ENDED, PAUSED, Run
 from ubcp_p2p.peer.seats import allocated

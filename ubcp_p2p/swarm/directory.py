@@ -6,13 +6,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from ubcp_p2p.models.run_name import is_name
 from ubcp_p2p.swarm.network import Network
 
 KEY = "ubcp/runs/1"
 LIFETIME_S = 60.0
 RUNS_PER_NODE_MAX = 16
 NODES_MAX = 256
-NAME_CHARS_MAX = 64
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _parsed(row: Any) -> Entry | None:
     if not isinstance(row, list) or len(row) != 7:
         return None
     name, run_id, recipe, recipe_hash, round_, rounds, data_hash = row
-    texts = all(isinstance(t, str) and 0 < len(t) <= NAME_CHARS_MAX and t.isprintable() for t in (name, recipe))
+    texts = all(isinstance(text, str) and is_name(text) for text in (name, recipe))
     hashes = all(isinstance(h, bytes) and len(h) == 32 for h in (run_id, recipe_hash))
     hashes = hashes and isinstance(data_hash, bytes) and len(data_hash) in (0, 32)
     numbers = all(isinstance(n, int) and 0 <= n <= 10**9 for n in (round_, rounds))

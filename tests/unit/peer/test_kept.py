@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ubcp_p2p.errors import ConfigError, LocalIOError
+from ubcp_p2p.errors import LocalIOError
 from ubcp_p2p.models.recipe import load_recipe
-from ubcp_p2p.peer.kept import FILE_BYTES_MAX, KeptRun, RunOptions, check_name, forget, is_name, keep, kept_runs
+from ubcp_p2p.peer.kept import FILE_BYTES_MAX, KeptRun, RunOptions, forget, keep, kept_runs
 
 RECIPE = load_recipe("digits-tiny")
 RUN = KeptRun("plays – zwölf", RECIPE, RunOptions(peers_min=3, checkpoint_every_s=0.0, new=True))
@@ -113,18 +113,3 @@ def test_a_profile_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         keep(tmp_path / "missing", RUN)
     with pytest.raises(LocalIOError):
         forget(Path("/dev/null"), RUN.name)
-
-
-@pytest.mark.parametrize(
-    "name", ["", "x" * 65, "ü" * 33, "a\nb", "\ud800", "../x", "a/b", "/", ".x", "\x1b[2J", "a\x00"]
-)
-def test_names_that_no_run_can_have(name: str) -> None:
-    assert not is_name(name)
-    with pytest.raises(ConfigError):
-        check_name(name)
-
-
-@pytest.mark.parametrize("name", ["x" * 64, "ü" * 32, "a.b", "a run", "a\\b"])
-def test_names_that_a_run_can_have(name: str) -> None:
-    assert is_name(name)
-    check_name(name)

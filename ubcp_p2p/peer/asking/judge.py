@@ -13,9 +13,9 @@ from ubcp_p2p.ledger.balances import Standing
 from ubcp_p2p.ledger.entry import Request
 from ubcp_p2p.models.cost import Cost, cost_of
 from ubcp_p2p.models.recipe import Recipe
+from ubcp_p2p.models.run_name import check_name
 from ubcp_p2p.models.unchecked import unchecked
 from ubcp_p2p.peer.asking.values import Known, Refused, Wish, deadline_slice, moment
-from ubcp_p2p.peer.kept import check_name
 from ubcp_p2p.peer.paying.share import share_of
 from ubcp_p2p.units import credits_text
 

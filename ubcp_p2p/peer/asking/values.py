@@ -14,7 +14,7 @@ from ubcp_p2p.ledger.balances import StandingReport
 from ubcp_p2p.ledger.entry import URGENCY_MAX, URGENCY_MIN
 from ubcp_p2p.ledger.funds import Funds
 from ubcp_p2p.models.recipe import PEERS_MAX, Recipe
-from ubcp_p2p.peer.kept import check_name
+from ubcp_p2p.models.run_name import check_name
 from ubcp_p2p.peer.serving.supply import Supply
 from ubcp_p2p.units import AMOUNT_MAX
 

@@ -36,7 +36,7 @@ from ubcp_p2p.ledger.entry import Request
 from ubcp_p2p.ledger.leases import Lease, Leases, holders
 from ubcp_p2p.ledger.state import Ledger
 from ubcp_p2p.models.recipe import run_id
-from ubcp_p2p.peer.kept import is_name
+from ubcp_p2p.models.run_name import is_name
 from ubcp_p2p.peer.serving.rules import rules_of
 from ubcp_p2p.peer.serving.supply import budgets
 from ubcp_p2p.units import AMOUNT_MAX
