@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis without a time limit for examples, and figures printed at the end of a run."""
+"""What all tests share: no time limit for hypothesis; a run ends with the figures, and with why a test ran twice."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ settings.load_profile("ubcp")
 
 FIGURES = pytest.StashKey[list[str]]()
 FAILED = pytest.StashKey[bool]()
+RERUN_CHARS_MAX = 6_000
 
 
 @pytest.fixture
@@ -28,6 +29,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("figures")
         for line in lines:
             terminalreporter.write_line(line)
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"why {report.nodeid} ran again: {report.when}")
+        terminalreporter.write_line(report.longreprtext)
+        for name, text in report.sections:
+            terminalreporter.write_line(f"--- {name}\n{text[-RERUN_CHARS_MAX:]}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
