@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import OPTIONS, RECIPE
+from tests.faults.conftest import OPTIONS
+from tests.faults.conftest import UNCHECKED as RECIPE
 from tests.faults.test_kill import DEADLINE_S
 from tests.support.swarm import STEP_S, Peer, Swarm, assert_agreed, run_id, until
 
