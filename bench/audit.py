@@ -43,7 +43,7 @@ SEED = 1
 ACCOUNTS = 200
 CLOCK = 2**32  # a slice after every entry's
 SAMPLE_S = 0.05  # between looks at the memory
-PAIRS = 3  # of an audit and a raw verification on all cores
+PAIRS = 9  # of an audit and a raw verification: on machines whose speed wavers few say little
 MIB = 2**20
 
 Message = tuple[bytes, bytes, bytes]  # key, what was signed, signature

@@ -13,7 +13,7 @@ import json
 import re
 import stat
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -70,25 +70,20 @@ def verify(public: bytes, role: str, digest: bytes, signature: bytes) -> bool:
     """Whether `signature` is by `public` over `digest` in `role`; False for anything malformed, never an exception."""
     if len(public) != PUBLIC_BYTES or len(digest) != DIGEST_BYTES or len(signature) != SIGNATURE_BYTES:
         return False
-    signed = signature + _signed_prefix(role) + digest
+    signed = signature + signed_prefix(role) + digest
     # What VerifyKey.verify calls, without the copy of the message and the three objects for each of millions.
     verdict: int = lib.crypto_sign_open(_NULL, _NULL, signed, len(signed), public)
     return verdict == 0
 
 
-def verify_each(checks: Iterable[tuple[bytes, str, bytes, bytes]]) -> list[bool]:
-    """`verify` for each (public, role, digest, signature): for millions of them, with as little as can be between.
+def verify_each(publics: Sequence[bytes], signed: Sequence[bytes]) -> list[bool]:
+    """`verify` for millions, with as little as can be between: whether each key has signed.
 
-    All of `checks` is taken before the first is verified.
+    signed: signature ‖ `signed_prefix(role)` ‖ digest of each. Here nothing tells the three apart: it is the caller who
+    has seen that a signature has 64 bytes and a digest 32. Raises ValueError for keys of another length than 32.
     """
-    signed, publics = [], []
-    for public, role, digest, signature in checks:
-        if len(public) == PUBLIC_BYTES and len(digest) == DIGEST_BYTES and len(signature) == SIGNATURE_BYTES:
-            signed.append(signature + _signed_prefix(role) + digest)
-            publics.append(public)
-        else:
-            signed.append(b"")  # too short for a signature: refused
-            publics.append(bytes(PUBLIC_BYTES))
+    if not {PUBLIC_BYTES}.issuperset(map(len, publics)):  # libsodium would read on behind them
+        raise ValueError(f"a public key has {PUBLIC_BYTES} bytes")
     verdicts = map(lib.crypto_sign_open, repeat(_NULL), repeat(_NULL), signed, map(len, signed), publics)
     return [verdict == 0 for verdict in verdicts]
 
@@ -155,7 +150,7 @@ class _Ed25519Key:
     def sign(self, role: str, digest: bytes) -> bytes:
         """Sign a 32-byte digest in a role (1–32 of a–z, 0–9, -); 64 bytes."""
         assert len(digest) == DIGEST_BYTES
-        return self._signer.sign(_signed_bytes(role, digest)).signature
+        return self._signer.sign(signed_prefix(role) + digest).signature
 
 
 class NodeKey(_Ed25519Key):
@@ -313,12 +308,9 @@ class Ownership:
 _RESTORE: Final = "restore it from a backup, or make a new profile with `ubcp init --profile DIR`"
 
 
-def _signed_bytes(role: str, digest: bytes) -> bytes:
-    return _signed_prefix(role) + digest
-
-
 @functools.cache
-def _signed_prefix(role: str) -> bytes:
+def signed_prefix(role: str) -> bytes:
+    """What stands before the digest in what is signed."""
     assert _ROLE.fullmatch(role), role
     return b"ubcp/sign/" + role.encode() + b"/1\0"
 

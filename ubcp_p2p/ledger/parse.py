@@ -73,7 +73,7 @@ def make(network: bytes, author: bytes, seq: int, prev: bytes, slice_: int, body
 def decode(data: bytes) -> Entry:
     """The entry with these canonical bytes. Raises MalformedEntry."""
     receipt = unpack_as(_RECEIPT, data) if len(data) <= ENTRY_BYTES_MAX else None
-    if receipt is not None:
+    if receipt is not None:  # four fifths of a ledger
         _, network, author, seq, prev, slice_, kind, body = receipt
         _text(body.voucher.device)
         return Entry(network, author, seq, prev, slice_, kind, body, entry_id(data))
@@ -104,9 +104,12 @@ def _decode_any(data: bytes) -> Entry:
 
 def decode_again(data: bytes, id_: bytes) -> Entry:
     """The entry with bytes that `decode` has accepted before, in whatever process, and its id: nothing is checked."""
-    _, network, author, seq, prev, slice_, kind, body = UNPACK_AGAIN(data)
-    parsed = Receipt(Voucher._make(body[0]), body[1]) if kind == Kind.RECEIPT else _PARSERS[kind](body)
-    return Entry(network, author, seq, prev, slice_, kind, parsed, id_)
+    try:
+        _, network, author, seq, prev, slice_, kind, body = _RECEIPT.decode(data)
+    except msgspec.ValidationError:  # another kind
+        _, network, author, seq, prev, slice_, kind, row = UNPACK_AGAIN(data)
+        return Entry(network, author, seq, prev, slice_, kind, _PARSERS[kind](row), id_)
+    return Entry(network, author, seq, prev, slice_, kind, body, id_)
 
 
 def unpack(data: bytes, bytes_max: int) -> Any:

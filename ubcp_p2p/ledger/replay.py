@@ -31,7 +31,7 @@ class Claims:
     def __init__(
         self, ledger: Ledger, chain: AccountChain, entry: Entry, body: Request, *, strict: bool = True
     ) -> None:
-        self._income: list[tuple[Vintage, int]] = []
+        self._income: dict[Vintage, int] = {}
         self._credited: dict[tuple[bytes, bytes], int] = {}
         self._claimed: dict[bytes, Position] = {}
         self._closes: list[CloseFact] = []
@@ -66,17 +66,24 @@ class Claims:
             if not node.has(before):  # §7.3
                 raise RuleViolation("two-branches", "claims the income of two branches of a node that has forked")
             after = before.seq
+        opening, ids = node.opening, ledger.request_ids
+        credited: dict[int, int] = {}  # by the REQUEST's number
+        income: dict[int, int] = {}  # by period
         for period, number, credits_ in node.earned(after, claim.seq):
-            key = (node.opening, ledger.request_ids[number])
-            had = self._credited.get(key, chain.credited.get(key, 0))
+            had = credited.get(number)
+            if had is None:
+                had = chain.credited.get((opening, ids[number]), 0)
             if credits_ > had:
-                vintage = Vintage(period + ledger.charters.at(period).earned_periods, period, EARNED)
-                self._income.append((vintage, credits_ - had))
-                self._credited[key] = credits_
+                credited[number] = credits_
+                income[period] = income.get(period, 0) + credits_ - had
+        self._credited.update({(opening, ids[number]): credits_ for number, credits_ in credited.items()})
+        for period, amount in income.items():
+            vintage = Vintage(period + ledger.charters.at(period).earned_periods, period, EARNED)
+            self._income[vintage] = self._income.get(vintage, 0) + amount
         self._claimed[claim.author] = claim
 
     def put_into(self, purse: Purse) -> None:
-        for vintage, amount in self._income:
+        for vintage, amount in self._income.items():
             purse.add(vintage, amount)
         for close in self._closes:
             purse.close(close.request, close.returned)

@@ -11,6 +11,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,11 +34,11 @@ from ubcp_p2p.ledger.parse import decode
 from ubcp_p2p.ledger.wire import (
     ROLE_ENTRY,
     SIGNATURES_MAX,
-    Check,
     Signed,
     decode_signed,
     decode_signed_again,
     signatures_of,
+    signatures_of_all,
     verify,
 )
 
@@ -68,24 +69,15 @@ _Answer: TypeAlias = tuple[bytes, dict[int, Bad]]  # the ids of a batch one afte
 def check(batch: Sequence[bytes]) -> list[Outcome]:
     """Decode signed entries and verify all their signatures.
 
-    First the one, then the other: not in turns. But what is to be verified of an entry is worked out while the
-    processor still has it at hand.
+    First the one, then the other: not in turns.
     """
-    outcomes: list[Outcome] = []
-    places: list[int] = []
-
-    def signatures() -> Iterator[Check]:
-        for n, data in enumerate(batch):
-            outcome = _decoded(data)
-            outcomes.append(outcome)
-            if isinstance(outcome, Signed):
-                for signature in signatures_of(outcome):
-                    places.append(n)
-                    yield signature
-
-    for n, holds in zip(places, keys.verify_each(signatures()), strict=True):
-        if not holds:
-            outcomes[n] = _unverified(batch[n])
+    outcomes = [_decoded(data) for data in batch]
+    verdicts = keys.verify_each(*signatures_of_all([outcome for outcome in outcomes if type(outcome) is Signed]))
+    if not all(verdicts):
+        rest = iter(verdicts)
+        for n, outcome in enumerate(outcomes):
+            if isinstance(outcome, Signed) and not all(list(islice(rest, len(signatures_of(outcome))))):
+                outcomes[n] = _unverified(batch[n])
     return outcomes
 
 
@@ -150,8 +142,10 @@ class Workers:
             for batch in chain(few, rest):
                 yield check(batch)
             return
-        # Not forked: the caller may have threads. The workers see the end of this process by themselves.
-        context = multiprocessing.get_context("spawn")
+        # Forked, they begin at once; but not beside other threads, whose locks they would inherit held. They see the
+        # end of this process by themselves.
+        how = "fork" if sys.platform == "linux" and threading.active_count() == 1 else "spawn"
+        context = multiprocessing.get_context(how)
         self._pool = ProcessPoolExecutor(self._beside, mp_context=context, initializer=_begin_worker)
         yield from _shared(self._pool, self._beside, chain(few, rest))
 

@@ -32,6 +32,8 @@ VOUCHER_BYTES_MAX: Final = 1024
 ROLE_ENTRY: Final = "entry"
 ROLE_VOUCHER: Final = "voucher"
 
+_ENTRY_PREFIX: Final = keys.signed_prefix(ROLE_ENTRY)
+_VOUCHER_PREFIX: Final = keys.signed_prefix(ROLE_VOUCHER)
 _SIGNED_ONCE: Final = msgspec.msgpack.Decoder(tuple[bytes, tuple[tuple[Key, Signature]]])
 
 Check: TypeAlias = tuple[bytes, str, bytes, bytes]  # the arguments of keys.verify: key, role, digest, signature
@@ -134,8 +136,12 @@ def decode_signed(data: bytes) -> Signed:
 
 def decode_signed_again(data: bytes, id_: bytes) -> Signed:
     """The same for bytes that `decode_signed` has accepted before, and the entry's id: nothing is checked."""
-    body, rows = UNPACK_AGAIN(data)
-    return Signed(decode_again(body, id_), body, tuple([(key, signature) for key, signature in rows]))
+    try:
+        body, pairs = _SIGNED_ONCE.decode(data)
+    except msgspec.ValidationError:  # with several signatures
+        body, rows = UNPACK_AGAIN(data)
+        return Signed(decode_again(body, id_), body, tuple([(key, signature) for key, signature in rows]))
+    return Signed(decode_again(body, id_), body, pairs)
 
 
 def _pair(value: Any) -> tuple[bytes, bytes]:
@@ -155,6 +161,22 @@ def signatures_of(signed: Signed) -> list[Check]:
         voucher, signature = body
         checks.append((voucher.paymaster, ROLE_VOUCHER, voucher_digest(voucher), signature))
     return checks
+
+
+def signatures_of_all(entries: Iterable[Signed]) -> tuple[list[bytes], list[bytes]]:
+    """The same for all of `entries`, which were decoded, as keys.verify_each takes it: keys, and what they signed."""
+    publics, signed = [], []
+    for entry, _, pairs in entries:
+        digest = _ENTRY_PREFIX + entry.id
+        for public, signature in pairs:
+            publics.append(public)
+            signed.append(signature + digest)
+        body = entry.body
+        if type(body) is Receipt:
+            voucher, signature = body
+            publics.append(voucher.paymaster)
+            signed.append(signature + _VOUCHER_PREFIX + voucher_digest(voucher))
+    return publics, signed
 
 
 def verify(signed: Signed) -> None:

@@ -105,6 +105,7 @@ import itertools, multiprocessing
 from ubcp_p2p.ledger.verifying import Workers
 
 if __name__ == "__main__":
+    BEFORE
     with Workers(3) as workers:
         for _ in workers.checked(itertools.repeat([b"junk"] * 64)):
             if len(multiprocessing.active_children()) == 2:
@@ -132,6 +133,7 @@ import itertools, multiprocessing, os, signal
 from ubcp_p2p.ledger.verifying import Workers
 
 if __name__ == "__main__":
+    BEFORE
     try:
         with Workers(3) as workers:
             for _ in workers.checked(itertools.repeat([b"junk"] * 64)):
@@ -142,10 +144,20 @@ if __name__ == "__main__":
 """
 
 
+# Beside another thread workers are spawned, else they are forked.
+STARTS = pytest.mark.parametrize(
+    "before", ["pass", "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"],
+    ids=["forked", "spawned"],
+)  # fmt: skip
+
+
 @pytest.mark.slow
-def test_an_interrupted_audit_and_its_workers_say_nothing(tmp_path: Path) -> None:
+@STARTS
+def test_an_interrupted_audit_and_its_workers_say_nothing(tmp_path: Path, before: str) -> None:
     script = tmp_path / "interrupted.py"
-    script.write_text(INTERRUPTED)
+    script.write_text(
+        INTERRUPTED.replace("BEFORE", before))
+    )
     done = subprocess.run(
         [sys.executable, str(script)], start_new_session=True, capture_output=True, text=True, timeout=100, check=False
     )
@@ -153,9 +165,12 @@ def test_an_interrupted_audit_and_its_workers_say_nothing(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_killed_audit_leaves_no_worker(tmp_path: Path) -> None:
+@STARTS
+def test_a_killed_audit_leaves_no_worker(tmp_path: Path, before: str) -> None:
     script = tmp_path / "endless.py"
-    script.write_text(ENDLESS)
+    script.write_text(
+        ENDLESS.replace("BEFORE", before))
+    )
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"3 processes\n"
