@@ -155,9 +155,7 @@ STARTS = pytest.mark.parametrize(
 @STARTS
 def test_an_interrupted_audit_and_its_workers_say_nothing(tmp_path: Path, before: str) -> None:
     script = tmp_path / "interrupted.py"
-    script.write_text(
-        INTERRUPTED.replace("BEFORE", before))
-    )
+    script.write_text(INTERRUPTED.replace("BEFORE", before))
     done = subprocess.run(
         [sys.executable, str(script)], start_new_session=True, capture_output=True, text=True, timeout=100, check=False
     )
@@ -168,9 +166,7 @@ def test_an_interrupted_audit_and_its_workers_say_nothing(tmp_path: Path, before
 @STARTS
 def test_a_killed_audit_leaves_no_worker(tmp_path: Path, before: str) -> None:
     script = tmp_path / "endless.py"
-    script.write_text(
-        ENDLESS.replace("BEFORE", before))
-    )
+    script.write_text(ENDLESS.replace("BEFORE", before))
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"3 processes\n"
