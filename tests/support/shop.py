@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,17 +66,14 @@ class Books:
             await gate.wait()
         return signed
 
-    async def find(self, hash_: bytes) -> bytes | None:
+    async def find(self, hash_: bytes, parse: Callable[[bytes], T]) -> T | None:
+        if (here := self.store.blob(hash_)) is not None:
+            return parse(here)
         self.fetched.append(hash_)
         if hash_ in self.nobody_answers:
             self.arrived.set()
             await asyncio.Event().wait()
-        if hash_ in self.elsewhere:
-            self.store.put_blob(self.elsewhere[hash_])
-        return self.store.blob(hash_)
-
-    async def forget(self, blobs: Iterable[bytes]) -> None:
-        self.store.drop_blobs(blobs)
+        return parse(self.elsewhere[hash_]) if hash_ in self.elsewhere else None
 
     async def keep(self, blob: bytes) -> bytes:
         return self.store.put_blob(blob)

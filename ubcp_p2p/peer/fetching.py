@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -188,13 +189,14 @@ class Fetcher:
         for shipped in shipped_recipes():
             if (recipe := load_recipe(shipped)).hash() == hash_:
                 return recipe
-        data = await self._ledger.find(hash_) if self._ledger is not None else None
-        if data is None:
+        parse = partial(Recipe.from_bytes, where=f"the recipe of {name!r}")
+        found = await self._ledger.find(hash_, parse) if self._ledger is not None else None
+        if found is None:
             raise ConfigError(
                 f"no peer could show the recipe of {name!r} ({hash_.hex()[:16]}…), and it is none of the shipped ones",
                 hint="name it: --recipe FILE",
             )
-        return Recipe.from_bytes(data, f"the recipe of {name!r}")
+        return found
 
 
 def _only(own: list[PaidRun], paid: list[PaidRun], name: str, claims: list[tuple[bytes, directory.Entry]]) -> bytes:

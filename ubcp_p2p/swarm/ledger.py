@@ -205,17 +205,24 @@ class LiveLedger:
         """Keep evidence, or a decision's inputs, for whoever audits; its SHA-256. Raises StoreError."""
         return await self._books.run(self._books.store.put_blob, blob)
 
-    async def find(self, hash_: bytes) -> bytes | None:
-        """The blob with this SHA-256: kept here, or had from a peer, and then kept. None where nobody has it.
+    async def find(self, hash_: bytes, parse: Callable[[bytes], T]) -> T | None:
+        """What `parse` makes of the blob with this SHA-256, from here or from a peer. None where nobody has it.
 
-        Raises StoreError.
+        Anybody may name any blob: one from a peer is kept if `parse` takes it and there is room, else it is had anew
+        each time. Raises StoreError, and what `parse` raises.
         """
         found = await self._books.run(self._books.store.blob, hash_)
+        if found is not None:
+            return parse(found)
+        found = await self._reconciler.blob(hash_)
         if found is None:
-            found = await self._reconciler.blob(hash_)
-            if found is not None:
-                await self.keep(found)
-        return found
+            return None
+        parsed = parse(found)
+        try:
+            await self.keep(found)
+        except StoreError as error:
+            log.warning("a blob that a peer has shown is not kept: %s", error.message)
+        return parsed
 
     async def forget(self, blobs: Iterable[bytes]) -> None:
         """Keep these blobs no longer. Raises StoreError."""

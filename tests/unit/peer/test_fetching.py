@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,8 +58,8 @@ class Scene:
     async def _paid(self, name: str | None = None) -> list[Any]:
         return self.own if name is None else self.paid
 
-    async def _find(self, hash_: bytes) -> bytes | None:
-        return self.blobs.get(hash_)
+    async def _find(self, hash_: bytes, parse: Callable[[bytes], Recipe]) -> Recipe | None:
+        return parse(self.blobs[hash_]) if hash_ in self.blobs else None
 
     async def stand(
         self, who: NodeKey, round_: int, recipe: Recipe = RECIPE, *, fill: float = 0.5, signers: Sequence[NodeKey] = ()

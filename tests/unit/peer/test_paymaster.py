@@ -144,13 +144,22 @@ async def test_a_recipe_that_nobody_has_may_come(opens: Opens) -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_comes_as_a_recipe_and_is_none_does_not_stay(opens: Opens) -> None:
+async def test_a_recipe_that_cannot_be_kept_is_had_from_a_peer(opens: Opens) -> None:
+    shop = await opens()
+    shop.books.store.drop_blobs([RECIPE.hash()])
+    shop.books.elsewhere[RECIPE.hash()] = RECIPE.to_bytes()
+    await shop.hello("ben")
+    assert shop.books.store.blob(RECIPE.hash()) is None
+
+
+@pytest.mark.asyncio
+async def test_what_comes_as_a_recipe_and_is_none_is_said(opens: Opens) -> None:
     hash_ = hashlib.sha256(b"no recipe").digest()
     shop = await opens(named=hash_)
     shop.books.elsewhere[hash_] = b"no recipe"
     with pytest.raises(NotYet, match="the recipe of a request"):
         await shop.hello("ben")
-    assert (shop.books.fetched, shop.books.store.blob(hash_)) == ([hash_], None)
+    assert shop.books.fetched == [hash_]
 
 
 @pytest.mark.asyncio

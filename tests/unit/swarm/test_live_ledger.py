@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +152,32 @@ async def test_a_full_disk_is_told_and_nothing_is_lost(running: Running, monkeyp
     await running.status(trouble=None)
     running.hear(*range(len(running.world.entries)))
     assert (await running.status(entries=len(running.world.entries)))["entries"] > before
+
+
+@pytest.mark.asyncio
+async def test_a_peers_blob_stays_if_it_is_what_was_sought_and_there_is_room(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+
+    async def shown(hash_: bytes) -> bytes | None:
+        asked.append(hash_)
+        return b"12" if hash_ == name else None
+
+    name = hashlib.sha256(b"12").digest()
+    monkeypatch.setattr(running.live._reconciler, "blob", shown)
+    with pytest.raises(ValueError, match="fromhex"):  # anybody may name any blob
+        await running.live.find(name, lambda blob: bytes.fromhex(f"no {blob!r}"))
+    assert await running.live.read(lambda store: store.blob(name)) is None
+    with monkeypatch.context() as full:
+        full.setattr("ubcp_p2p.ledger.store.BLOBS_BYTES_MAX", 1)
+        assert await running.live.find(name, int) == 12
+    assert await running.live.read(lambda store: store.blob(name)) is None
+    assert await running.live.find(name, int) == 12
+    assert await running.live.read(lambda store: store.blob(name)) == b"12"
+    assert await running.live.find(name, int) == 12
+    assert len(asked) == 3  # from then on it is here
+    assert await running.live.find(bytes(32), int) is None
 
 
 @pytest.mark.asyncio

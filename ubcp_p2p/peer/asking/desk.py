@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ubcp_p2p.allocator.problem import Problem
@@ -132,10 +133,9 @@ class Desk:
         """These recipes by hash in hex, of those that can be had: from here, or from peers."""
         found = {}
         for hash_ in sorted(hashes)[:RECIPES_MAX]:
-            blob = await self._ledger.find(hash_)
-            if blob is not None:
-                with suppress(ConfigError):  # whoever asked may have named what is no recipe
-                    found[hash_.hex()] = Recipe.from_bytes(blob, "the blob")
+            with suppress(ConfigError):  # whoever asked may have named what is no recipe
+                if (recipe := await self._ledger.find(hash_, partial(Recipe.from_bytes, where="the blob"))) is not None:
+                    found[hash_.hex()] = recipe
         return found
 
     async def close_draft(self, request: Mapping[str, Any]) -> dict[str, Any]:

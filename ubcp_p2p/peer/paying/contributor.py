@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -69,12 +70,13 @@ class Contributor:
 
     async def recipe_of(self, asked: Asked) -> Recipe:
         """From here, or from a peer, by its hash. Raises UbcpError."""
-        data = await self._ledger.find(asked.body.recipe)
-        if data is None:
+        parse = partial(Recipe.from_bytes, where=f"the recipe of the run {asked.body.run!r}")
+        recipe = await self._ledger.find(asked.body.recipe, parse)
+        if recipe is None:
             raise NetworkError(
                 f"no peer has the recipe of the run {asked.body.run!r}", hint="it is asked for again in the next slice"
             )
-        return Recipe.from_bytes(data, f"the recipe of the run {asked.body.run!r}")
+        return recipe
 
     def work_for(self, asked: Asked, recipe: Recipe) -> Owed:
         """Bill for this REQUEST from now on; what was promised and what was owed before a restart count."""

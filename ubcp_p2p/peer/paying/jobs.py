@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -115,31 +116,20 @@ class Jobs:
             task.exception()  # whoever waited was told; perhaps all have hung up
 
     async def _load(self, request: bytes) -> None:
-        recipe, is_here = await self._ledger.read(lambda store: self._needs(store, request))
-        if not is_here:
-            if self._fetches >= FETCHES_MAX:
-                raise NotYet("this node fetches other recipes now; ask again")
-            self._fetches += 1
-            try:
-                await self._fetch(recipe)
-            finally:
-                self._fetches -= 1
-        job = await self._ledger.read(lambda store: self._read(store, request))
+        hash_, is_here = await self._ledger.read(lambda store: self._needs(store, request))
+        if not is_here and self._fetches >= FETCHES_MAX:
+            raise NotYet("this node fetches other recipes now; ask again")
+        self._fetches += not is_here
+        try:
+            recipe = await self._ledger.find(hash_, partial(Recipe.from_bytes, where="the recipe of a request"))
+        finally:
+            self._fetches -= not is_here
+        if recipe is None:
+            raise NotYet("this node does not have the recipe of that request")
+        job = await self._ledger.read(lambda store: self._read(store, request, recipe))
         if len(self._jobs) >= JOBS_MAX:
             self._make_room()
         self._jobs[request] = job
-
-    async def _fetch(self, hash_: bytes) -> None:
-        """Bring a recipe from a peer. Anybody may name any blob in a REQUEST: what is no recipe does not stay, or it
-        would fill the place of what is. Raises UbcpError."""
-        found = await self._ledger.find(hash_)
-        if found is None:
-            return
-        try:
-            Recipe.from_bytes(found, "the recipe of a request")
-        except UbcpError:
-            await self._ledger.forget([hash_])
-            raise
 
     def _make_room(self) -> None:
         """Drop what was not used for the longest time. Raises NotYet where all are needed."""
@@ -162,12 +152,8 @@ class Jobs:
         assert isinstance(body, Request)
         return body
 
-    def _read(self, store: Store, request: bytes) -> Job:
+    def _read(self, store: Store, request: bytes, recipe: Recipe) -> Job:
         body = self._body(store, request)
-        blob = store.blob(body.recipe)
-        if blob is None:
-            raise NotYet("this node does not have the recipe of that request")
-        recipe = Recipe.from_bytes(blob, "the recipe of a request")
         cost = cost_of(recipe)
         terms = Terms(
             request, run_id(body.run, body.recipe), cost.flop_per_sample, cost.samples_per_round,
