@@ -44,7 +44,7 @@ class Shared:
 
 @pytest.fixture(scope="module")  # not the session: it never stops training, also beside tests that have no use for it
 def shared(request: pytest.FixtureRequest) -> Iterator[Shared]:
-    shared = Shared(request.module.RECIPE)
+    shared = Shared(getattr(request.module, "RECIPE", RECIPE))
     yield shared
     left = shared.drop()
     assert not left, f"an orderly stop left behind: {left}"
