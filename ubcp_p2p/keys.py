@@ -80,8 +80,11 @@ def verify_each(publics: Sequence[bytes], signed: Sequence[bytes]) -> list[bool]
     """`verify` for millions, with as little as can be between: whether each key has signed.
 
     signed: signature ‖ `signed_prefix(role)` ‖ digest of each. Here nothing tells the three apart: it is the caller who
-    has seen that a signature has 64 bytes and a digest 32. Raises ValueError for keys of another length than 32.
+    has seen that a signature has 64 bytes and a digest 32. Raises ValueError for keys of another length than 32, and
+    for more of the one than of the other.
     """
+    if len(publics) != len(signed):  # the rest would pass unseen
+        raise ValueError(f"{len(publics)} keys and {len(signed)} that they have signed")
     if not {PUBLIC_BYTES}.issuperset(map(len, publics)):  # libsodium would read on behind them
         raise ValueError(f"a public key has {PUBLIC_BYTES} bytes")
     verdicts = map(lib.crypto_sign_open, repeat(_NULL), repeat(_NULL), signed, map(len, signed), publics)

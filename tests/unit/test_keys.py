@@ -101,6 +101,9 @@ def test_many_signatures_at_once_are_judged_as_each_alone() -> None:
     signed = [signature + signed_prefix(role) + digest for _, role, digest, signature in mixed]
     assert verify_each(publics, signed) == [False, True] * len(bad) == [verify(*check) for check in mixed]
     assert verify_each([], []) == []
+    for fewer in ((publics, signed[1:]), (publics[1:], signed)):
+        with pytest.raises(ValueError, match="keys and"):
+            verify_each(*fewer)
     for length in (0, 31, 33):
         with pytest.raises(ValueError, match="32 bytes"):
             verify_each([public, bytes(length)], signed[:2])

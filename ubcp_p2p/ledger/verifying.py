@@ -48,8 +48,8 @@ BATCH: Final = 1024  # some 120 ms of work
 BATCH_ALONE: Final = 2048  # without workers
 _BATCH_BYTES: Final = 4 << 20  # of their wire forms: ten times what entries usually have
 _AHEAD: Final = 3  # batches on their way per worker: two of them given to it, for it to go on without a pause
-_WORTHWHILE: Final = 3  # batches; fewer are verified before a worker would have started
-_AT_START: Final = 4  # batches more: what this process can verify while the first worker starts (0.25 s)
+_WORTHWHILE: Final = 3  # batches; fewer are verified before a spawned worker would have started
+_AT_START: Final = 4  # batches more: what this process can verify while the first one starts (0.25 s; forked, at once)
 _ID_BYTES: Final = 32
 
 
@@ -78,6 +78,7 @@ def check(batch: Sequence[bytes]) -> list[Outcome]:
         for n, outcome in enumerate(outcomes):
             if isinstance(outcome, Signed) and not all(list(islice(rest, len(signatures_of(outcome))))):
                 outcomes[n] = _unverified(batch[n])
+        assert next(rest, None) is None
     return outcomes
 
 
@@ -142,8 +143,8 @@ class Workers:
             for batch in chain(few, rest):
                 yield check(batch)
             return
-        # Forked, they begin at once; but not beside other threads, whose locks they would inherit held. They see the
-        # end of this process by themselves.
+        # Forked, they begin at once; but not beside other threads of Python, whose locks they would inherit held
+        # (numpy's own hold none). They see the end of this process by themselves.
         how = "fork" if sys.platform == "linux" and threading.active_count() == 1 else "spawn"
         context = multiprocessing.get_context(how)
         self._pool = ProcessPoolExecutor(self._beside, mp_context=context, initializer=_begin_worker)

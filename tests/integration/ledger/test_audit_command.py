@@ -108,7 +108,8 @@ if __name__ == "__main__":
     BEFORE
     with Workers(3) as workers:
         for _ in workers.checked(itertools.repeat([b"junk"] * 64)):
-            if len(multiprocessing.active_children()) == 2:
+            if len(children := multiprocessing.active_children()) == 2:
+                assert all(HOW in type(child).__name__ for child in children), children
                 print("3 processes", flush=True)
 """
 
@@ -137,7 +138,8 @@ if __name__ == "__main__":
     try:
         with Workers(3) as workers:
             for _ in workers.checked(itertools.repeat([b"junk"] * 64)):
-                if len(multiprocessing.active_children()) == 2:
+                if len(children := multiprocessing.active_children()) == 2:
+                    assert all(HOW in type(child).__name__ for child in children), children
                     os.killpg(0, signal.SIGINT)  # as a terminal does: to workers too that have only begun to start
     except KeyboardInterrupt:
         print("stopped")
@@ -146,7 +148,9 @@ if __name__ == "__main__":
 
 # Beside another thread workers are spawned, else they are forked.
 STARTS = pytest.mark.parametrize(
-    "before", ["pass", "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"],
+    "before",
+    ["HOW = 'Fork'",
+     "HOW = 'Spawn'; import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"],
     ids=["forked", "spawned"],
 )  # fmt: skip
 
