@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.story import Story, numbers
 from tests.vectors.ledger.scene import Scene
+from ubcp_p2p.keys import signed_prefix
 from ubcp_p2p.ledger import entry, wire
 from ubcp_p2p.ledger.author import Author
 from ubcp_p2p.ledger.entry import ZERO, Close, Heal, Kind, OpenAccount, Position, Rotate, references
@@ -69,6 +70,18 @@ def test_a_voucher_is_verified_with_its_receipt() -> None:
         wire.verify(s.draft(node, receipt._replace(signature=bytes(64))))
     checks = wire.signatures_of(s.draft(node, receipt))
     assert [(public, role) for public, role, _, _ in checks] == [(node.public, "entry"), (pay.public, "voucher")]
+
+
+def test_what_is_verified_at_once_is_what_is_verified_one_by_one() -> None:
+    s = Scene()
+    a, b, p = s.account("a"), s.account("b"), s.account("p")
+    pay, node = s.node(p, "pay"), s.node(b, "node")  # signed by two each
+    receipt = s.draft(node, s.pay(node, pay, s.allot(pay, s.request(a, pay, 100), node, 100), 10))
+    entries = [*s.entries, receipt]
+    singly = [check for signed in entries for check in wire.signatures_of(signed)]
+    assert len(singly) > len(entries) + 2
+    expected = [(public, signature + signed_prefix(role) + digest) for public, role, digest, signature in singly]
+    assert list(zip(*wire.signatures_of_all(entries), strict=True)) == expected
 
 
 def test_an_author_goes_on_from_its_head() -> None:

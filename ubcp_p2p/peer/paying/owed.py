@@ -123,21 +123,19 @@ class Owed:
 
     def is_overdue(self, now_s: float, rounds_max: int) -> bool:
         """Whether more is unpaid than may be; a voucher whose ALLOT is on its way has some seconds from then on."""
-        if self.unpaid_rounds(now_s) <= rounds_max:
-            self.late_s = None
-            return False
-        if self.late_s is None:
-            self.late_s = now_s
-        return self.credits <= self.paid or now_s - self.late_s >= ALLOT_S
+        self.late_s = self._since(self.late_s, now_s, rounds_max)
+        return self.late_s is not None and (self.credits <= self.paid or now_s - self.late_s >= ALLOT_S)
 
     def is_kept_waiting(self, now_s: float, rounds_max: int) -> bool:
         """Whether more is unpaid than may be for so long that no answer is waited for any more."""
+        self.waits_s = self._since(self.waits_s, now_s, rounds_max)
+        return self.waits_s is not None and now_s - self.waits_s >= WAIT_S
+
+    def _since(self, before_s: float | None, now_s: float, rounds_max: int) -> float | None:
+        """Since when more than that is unpaid, None where it is not. before_s: what was said when it was asked last."""
         if self.unpaid_rounds(now_s) <= rounds_max:
-            self.waits_s = None
-            return False
-        if self.waits_s is None:
-            self.waits_s = now_s
-        return now_s - self.waits_s >= WAIT_S
+            return None
+        return now_s if before_s is None else before_s
 
     # -- on the disk ----------------------------------------------------------------------------------------------
 
