@@ -17,9 +17,11 @@ import torch
 from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.models.recipe import Recipe, run_id
 from ubcp_p2p.models.task import Task, build_task
+from ubcp_p2p.training.ends import WholeEnd
 from ubcp_p2p.training.inner import InnerLoop
-from ubcp_p2p.training.opening import Opening, Point
+from ubcp_p2p.training.opening import Opening
 from ubcp_p2p.training.outer import OuterRule, outer_step
+from ubcp_p2p.training.points import Point
 from ubcp_p2p.training.recorder import Recorder, Trail, open_stretch, take
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.state import InnerState, Vector, offer_hash, state_hash
@@ -146,7 +148,9 @@ class Swarm:
 
         def opened(index: int) -> Opening:
             opening = open_stretch(loop, trail, index)
-            return opening if opening.offer is None else replace(opening, offer=offered)
+            end = opening.end
+            assert isinstance(end, WholeEnd)
+            return opening if end.offer is None else replace(opening, end=replace(end, offer=offered))
 
         return Work(claim, offered, trail, opened)
 

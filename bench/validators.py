@@ -26,7 +26,8 @@ from ubcp_p2p.models.shards import shard, step_indices
 from ubcp_p2p.models.task import Task, build_task
 from ubcp_p2p.training.compare import compare, fades
 from ubcp_p2p.training.inner import InnerLoop, rng, round_seed, set_up_torch
-from ubcp_p2p.training.opening import Opening, Point
+from ubcp_p2p.training.opening import Opening
+from ubcp_p2p.training.points import Point
 from ubcp_p2p.training.redo import Redone, redo
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.state import InnerState

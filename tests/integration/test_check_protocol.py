@@ -12,6 +12,8 @@ from tests.unit.swarm.made import key
 from ubcp_p2p.swarm.frames import Unreachable
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.openings import Openings
+from ubcp_p2p.training.ends import LEAN, WHOLE, drawn_by
+from ubcp_p2p.training.opening import Opening
 from ubcp_p2p.training.process import TrainerProcess
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Claim, Finding
@@ -24,8 +26,9 @@ MEMBERS = tuple(sorted(key(number).public for number in (1, 2)))
 
 
 def openings(network: Network, trainer: TrainerProcess, validator: bytes) -> Openings:
-    async def opened(trail: bytes, stretch: int, whole: bool) -> bytes:
-        return await trainer.open(trail, stretch)
+    async def opened(trail: bytes, stretch: int, end: bytes) -> bytes:
+        whole = Opening.from_bytes(await trainer.open(trail, stretch), shape_of(RECIPE))
+        return whole.as_asked(end).to_bytes()
 
     return Openings(network, RUN, shape_of(RECIPE).bytes_max(), opened, lambda asks, trail, stretch: asks == validator)
 
@@ -48,11 +51,12 @@ async def test_a_check_between_two_nodes(tmp_path: Path) -> None:
         with offer.buffer:
             steps = offer.weight // RECIPE.inner.batch
             claim = Claim(RUN, 0, checked.public, mine.state_hash, steps, offer.digest, offer.trail)
-            opening = await asking.ask(checked.public, offer.trail, 2, total_s=20.0)
-            assert (await other.check(claim, None, opening)).finding == Finding.HONEST
+            for end in (LEAN, drawn_by(bytes(32)), WHOLE):
+                opening = await asking.ask(checked.public, offer.trail, 2, end=end, total_s=20.0)
+                assert (await other.check(claim, None, opening)).finding == Finding.HONEST
             stolen = claim._replace(peer=validator.public)  # another's work under one's own name
             assert (await other.check(stolen, MEMBERS, opening)).finding == Finding.STEPS
             with pytest.raises(Unreachable, match="does not open"):
-                await asking.ask(checked.public, bytes(32), 2, total_s=20.0)
+                await asking.ask(checked.public, bytes(32), 2, end=WHOLE, total_s=20.0)
         await serving.close()
         await asking.close()

@@ -72,7 +72,7 @@ async def looked_at(
     async def settled(job: Job, node: bytes) -> None:
         pass
 
-    async def opened(trail: bytes, stretch: int, whole: bool) -> bytes:
+    async def opened(trail: bytes, stretch: int, end: bytes) -> bytes:
         found = work.open(stretch)
         assert found is not None
         return found.to_bytes()

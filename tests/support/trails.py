@@ -9,7 +9,8 @@ import numpy as np
 from bench.cheats import KEYS, PEERS, Swarm, Work
 from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.swarm.quorum import Card, Certificate, Group, Seat, vote_digest
-from ubcp_p2p.training.opening import Opening, Point, Shape, make_opening
+from ubcp_p2p.training.opening import Opening, make_opening
+from ubcp_p2p.training.points import Point, Shape
 from ubcp_p2p.training.state import FLOAT32_LE, InnerState, Vector, offer_hash, state_hash
 from ubcp_p2p.training.trail import Leaf, marks, memory_hash, parameters_hash, root_of, trail_hash
 from ubcp_p2p.training.verdict import Claim
@@ -24,17 +25,17 @@ def values(count: int, seed: int) -> Vector:
     return np.random.default_rng(seed).standard_normal(count).astype(FLOAT32_LE)
 
 
-def made_up(steps: int, index: int) -> tuple[Claim, Opening]:
+def made_up(steps: int, index: int, shape: Shape = SHAPE) -> tuple[Claim, Opening]:
     """A consistent opening of stretch `index` of a trail of noise."""
-    base = values(SHAPE.state_values, 0)
+    base, length = values(shape.state_values, 0), shape.parameters
     points = [
         Point(
-            base[:3] if place == 0 else values(3, place + 1),
-            InnerState(step, {name: values(3, 100 * place + i) for i, name in enumerate(SHAPE.memory)}),
+            base[:length] if place == 0 else values(length, place + 1),
+            InnerState(step, {name: values(length, 100 * place + i) for i, name in enumerate(shape.memory)}),
         )
-        for place, step in enumerate(marks(steps, SHAPE.stretch))
+        for place, step in enumerate(marks(steps, shape.stretch))
     ]
-    offer = base[:3] - points[-1].theta
+    offer = base[:length] - points[-1].theta
     names = [
         state_hash(RUN, 7, base.data),
         *(parameters_hash(point.theta) for point in points[1:-1]),
@@ -42,7 +43,7 @@ def made_up(steps: int, index: int) -> tuple[Claim, Opening]:
     ]
     leaves = [
         Leaf(step, name, memory_hash(point.memory.steps, point.memory.vectors))
-        for step, name, point in zip(marks(steps, SHAPE.stretch), names, points, strict=True)
+        for step, name, point in zip(marks(steps, shape.stretch), names, points, strict=True)
     ]
     claim = Claim(RUN, 7, PEER, names[0], steps, names[-1], trail_hash(MEMBERS, root_of(leaves)))
     return claim, make_opening(MEMBERS, leaves, index, base, points[index], points[index + 1])

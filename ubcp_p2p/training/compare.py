@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from ubcp_p2p.training.limits import BF16_PARAMETERS_MIN
-from ubcp_p2p.training.opening import Point
+from ubcp_p2p.training.points import Point
 from ubcp_p2p.training.state import Vector, blocks
 from ubcp_p2p.training.verdict import PPM, Finding, Verdict
 

@@ -2,65 +2,32 @@
 
 It holds the leaves that matter with their paths (the first, the stretch's two ends, the last), and the states at the
 ends: the whole base state where the stretch begins the round or ends it, else parameters; the inner optimizer's memory
-at both ends; the offer where the stretch ends it. A lean one leaves out the state at the end: who comes to the same
-bits needs no more. Read from strangers, so every length must be exactly what the recipe implies.
+at both ends; the offer where the stretch ends it. How much of the state at the end is shown is the asker's to say
+(`ends`). Read from strangers, so every length must be exactly what the recipe implies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
-
-import numpy as np
 
 from ubcp_p2p.codec import MalformedMessage, Value, bytes_of, decode, encode, fields, hash_of, items, number
 from ubcp_p2p.ledger.merkle import is_included
+from ubcp_p2p.training.ends import DrawnEnd, End, WholeEnd, as_asked, end_of, end_value, name_of
 from ubcp_p2p.training.limits import MEMBERS_MAX
-from ubcp_p2p.training.state import FLOAT32_LE, ITEM_BYTES, InnerState, Vector, is_finite, offer_hash, state_hash
-from ubcp_p2p.training.trail import (
-    COUNT_MAX,
-    PROOF_MAX,
-    Leaf,
-    marks,
-    memory_hash,
-    parameters_hash,
-    proof_of,
-    root_of,
-    trail_hash,
-)
+from ubcp_p2p.training.points import Point, Shape, memory_of, raw, raw_memory, vector_of
+from ubcp_p2p.training.state import InnerState, Vector, offer_hash, state_hash
+from ubcp_p2p.training.trail import PROOF_MAX, Leaf, marks, parameters_hash, proof_of, root_of, trail_hash
 from ubcp_p2p.training.verdict import PPM, Claim, Finding, Verdict
 
 _PEER_BYTES_MAX = 64
-_OVERHEAD_BYTES = 64 * 1024  # members, leaves and paths have 24 KiB at most
-
-
-class Shape(NamedTuple):
-    """The lengths that a recipe implies. memory: names of the inner optimizer's vectors, sorted."""
-
-    parameters: int
-    state_values: int
-    memory: tuple[str, ...]
-    stretch: int
-
-    def bytes_max(self) -> int:
-        """Of an opening."""
-        vectors = self.state_values + 2 * self.parameters * (1 + len(self.memory))
-        return vectors * ITEM_BYTES + _OVERHEAD_BYTES
-
-
-class Point(NamedTuple):
-    """A state in mid round: P parameters, and the inner optimizer's memory."""
-
-    theta: Vector
-    memory: InnerState
 
 
 @dataclass(frozen=True)
 class Opening:
-    """See the module. index: of the stretch; leaves: index → (leaf, path); base, before, offer, after: None if absent.
+    """See the module. index: of the stretch; leaves: index → (leaf, path); base, before: None if absent.
 
-    before, after: parameters at a stretch's end that is neither the base nor the offer.
+    before: parameters at the stretch's beginning, where that is not the base.
     """
 
     members: tuple[bytes, ...]
@@ -70,24 +37,22 @@ class Opening:
     base: Vector | None
     before: Vector | None
     before_memory: InnerState
-    offer: Vector | None
-    after: Vector | None
-    after_memory: InnerState
+    end: End
 
     def to_bytes(self) -> bytes:
         leaves: list[Value] = [[index, leaf.value(), list(path)] for index, (leaf, path) in sorted(self.leaves.items())]
         return encode(
             [
-                list(self.members), self.root, self.index, leaves, _raw(self.base), _raw(self.before),
-                _raw_memory(self.before_memory), _raw(self.offer), _raw(self.after), _raw_memory(self.after_memory),
+                list(self.members), self.root, self.index, leaves, raw(self.base), raw(self.before),
+                raw_memory(self.before_memory), end_value(self.end),
             ]
         )  # fmt: skip
 
     @classmethod
     def from_bytes(cls, data: bytes, shape: Shape) -> Opening:
         """Raises MalformedMessage for anything but finite vectors of exactly the recipe's lengths."""
-        members, root, index, leaves, base, before, before_memory, offer, after, after_memory = fields(
-            decode(data, bytes_max=shape.bytes_max()), 10
+        members, root, index, leaves, base, before, before_memory, end = fields(
+            decode(data, bytes_max=shape.bytes_max()), 8
         )
         found: dict[int, tuple[Leaf, tuple[bytes, ...]]] = {}
         for row in items(leaves, 4):
@@ -95,19 +60,15 @@ class Opening:
             found[number(place)] = Leaf.of(leaf), tuple(hash_of(node) for node in items(path, PROOF_MAX))
         return cls(
             tuple(_peer(member) for member in items(members, MEMBERS_MAX)), hash_of(root), number(index), found,
-            _vector(base, shape.state_values), _vector(before, shape.parameters), _memory(before_memory, shape),
-            _vector(offer, shape.parameters), _vector(after, shape.parameters),
-            _NOTHING if offer == after == b"" and after_memory == [0, []] else _memory(after_memory, shape),
+            vector_of(base, shape.state_values), vector_of(before, shape.parameters), memory_of(before_memory, shape),
+            end_of(end, shape),
         )  # fmt: skip
 
-    @property
-    def is_lean(self) -> bool:
-        """Whether the state at the end is left out."""
-        return self.offer is None and self.after is None and not self.after_memory.steps
-
-    def lean(self) -> Opening:
-        """The same without the state at the end: half the bytes."""
-        return replace(self, offer=None, after=None, after_memory=_NOTHING)
+    def as_asked(self, wanted: bytes) -> Opening:
+        """Of a whole one, what an asker wants: see `ends.as_asked`. Raises MalformedMessage, also for a part of one."""
+        if not isinstance(self.end, WholeEnd):
+            raise MalformedMessage("a part of an opening, where the whole should be")
+        return replace(self, end=as_asked(self.end, wanted))
 
     def start(self, parameters: int) -> Point:
         """The state that the stretch leads from."""
@@ -120,11 +81,19 @@ class Opening:
     def ends(self, parameters: int) -> tuple[Point, Point]:
         """The states that the stretch leads from and to, as claimed; of a whole opening that `require_committed`
         passed."""
-        end = self.after
-        if end is None:
-            assert self.base is not None and self.offer is not None
-            end = self.base[:parameters] - self.offer
-        return self.start(parameters), Point(end, self.after_memory)
+        assert isinstance(self.end, WholeEnd)
+        theta = self.end.after
+        if theta is None:
+            assert self.base is not None and self.end.offer is not None
+            theta = self.base[:parameters] - self.end.offer
+        return self.start(parameters), Point(theta, self.end.memory)
+
+    def drawn_ends(self, redone: Point) -> tuple[Point, Point, Point]:
+        """What is shown, of the states that the stretch leads from and to, as claimed and as `redone`; of an opening
+        with a drawn end that `require_committed` passed."""
+        assert isinstance(self.end, DrawnEnd)
+        start = self.start(len(redone.theta))
+        return self.end.of_point(start), self.end.point(self.base), self.end.of_point(redone)
 
 
 def places(index: int, last: int) -> tuple[int, ...]:
@@ -146,9 +115,7 @@ def make_opening(
         base if index == 0 or at_end else None,
         before.theta if index else None,
         before.memory,
-        base[:parameters] - after.theta if at_end else None,
-        None if at_end else after.theta,
-        after.memory,
+        WholeEnd(base[:parameters] - after.theta if at_end else None, None if at_end else after.theta, after.memory),
     )
 
 
@@ -163,23 +130,24 @@ def require_committed(claim: Claim, opening: Opening, shape: Shape) -> None:
     for place, (leaf, path) in opening.leaves.items():
         if leaf.step != places_of_leaves[place] or not is_included(leaf.content(), place, last + 1, path, opening.root):
             raise MalformedMessage(f"leaf {place} is not the tree's")
-    first, end = index == 0, index + 1 == last
-    present = tuple(part is not None for part in (opening.base, opening.before, opening.offer, opening.after))
-    whole = not opening.is_lean
-    if present != (first or end, not first, end and whole, not end and whole):
+    first, at_end, end = index == 0, index + 1 == last, opening.end
+    if (opening.base is not None, opening.before is not None) != (first or at_end, not first):
+        raise MalformedMessage("not the states that such a stretch is opened with")
+    if end is not None and (end.offer is not None, end.after is not None) != (at_end, not at_end):
         raise MalformedMessage("not the states that such a stretch is opened with")
     before, after = opening.leaves[index][0], opening.leaves[index + 1][0]
-    pairs = [(_memory_name(opening.before_memory), before.memory)]
-    if whole:
-        pairs.append((_memory_name(opening.after_memory), after.memory))
+    pairs = [(name_of(opening.before_memory), before.memory)]
     if opening.base is not None:
         pairs.append((state_hash(claim.run_id, claim.round, opening.base.data), claim.base_hash))
     if opening.before is not None:
         pairs.append((parameters_hash(opening.before), before.name))
-    if opening.offer is not None:
-        pairs.append((offer_hash(opening.offer.data), claim.offer_hash))
-    if opening.after is not None:
-        pairs.append((parameters_hash(opening.after), after.name))
+    if end is not None:
+        parameters, memory = end.names()
+        pairs.append((memory, after.memory))
+        if parameters is not None:
+            pairs.append((parameters, after.name))
+        if end.offer is not None:
+            pairs.append((offer_hash(end.offer.data), claim.offer_hash))
     if any(found != committed for found, committed in pairs):
         raise MalformedMessage("a state does not have the hash that was committed to")
 
@@ -193,7 +161,7 @@ def leads_to_the_same(claim: Claim, opening: Opening, redone: Point) -> bool:
         named, name = claim.offer_hash, offer_hash((opening.base[: len(redone.theta)] - redone.theta).data)
     else:
         named, name = leaf.name, parameters_hash(redone.theta)
-    return named == name and leaf.memory == _memory_name(redone.memory)
+    return named == name and leaf.memory == name_of(redone.memory)
 
 
 def fault_in_leaves(claim: Claim, opening: Opening, members: tuple[bytes, ...] | None) -> Verdict | None:
@@ -208,46 +176,8 @@ def fault_in_leaves(claim: Claim, opening: Opening, members: tuple[bytes, ...] |
     return None
 
 
-_NOTHING = InnerState(0, {})  # the memory at the end, in a lean opening
-
-
-def _memory_name(memory: InnerState) -> bytes:
-    return memory_hash(memory.steps, memory.vectors)
-
-
-def _raw(values: Vector | None) -> bytes:
-    return b"" if values is None else values.tobytes()
-
-
-def _raw_memory(memory: InnerState) -> Value:
-    return [memory.steps, [memory.vectors[name].tobytes() for name in sorted(memory.vectors)]]
-
-
 def _peer(value: Value) -> bytes:
     peer = bytes_of(value)
     if len(peer) > _PEER_BYTES_MAX:
         raise MalformedMessage(f"a member's name of {len(peer)} bytes")
     return peer
-
-
-def _vector(value: Value, length: int) -> Vector | None:
-    data = bytes_of(value)
-    if not data:
-        return None
-    if len(data) != length * ITEM_BYTES:
-        raise MalformedMessage(f"a vector of {len(data)} bytes where the recipe has {length * ITEM_BYTES}")
-    values = np.array(np.frombuffer(data, dtype=FLOAT32_LE))  # torch takes no read-only ones
-    if not is_finite(values):
-        raise MalformedMessage("a vector with non-finite values")
-    return values
-
-
-def _memory(value: Value, shape: Shape) -> InnerState:
-    steps, vectors = fields(value, 2)
-    found = [_vector(vector, shape.parameters) for vector in fields(vectors, len(shape.memory))]
-    if any(vector is None for vector in found):
-        raise MalformedMessage("an inner optimizer's memory without its values")
-    return InnerState(
-        number(steps, COUNT_MAX),
-        {name: vector for name, vector in zip(shape.memory, found, strict=True) if vector is not None},
-    )

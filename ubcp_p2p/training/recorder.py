@@ -13,7 +13,8 @@ import numpy as np
 
 from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.training.inner import InnerLoop
-from ubcp_p2p.training.opening import Opening, Point, make_opening
+from ubcp_p2p.training.opening import Opening, make_opening
+from ubcp_p2p.training.points import Point
 from ubcp_p2p.training.state import ITEM_BYTES, Vector
 from ubcp_p2p.training.trail import Leaf, marks, memory_hash, parameters_hash, root_of, trail_hash
 

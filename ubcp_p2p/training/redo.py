@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.models.recipe import Recipe
-from ubcp_p2p.training.compare import compare, do_gradients_show, fades, is_memory_possible
+from ubcp_p2p.training.compare import (
+    compare,
+    distance_ppm,
+    do_gradients_show,
+    fades,
+    is_memory_possible,
+    tolerance_ppm,
+)
+from ubcp_p2p.training.ends import DrawnEnd, WholeEnd
 from ubcp_p2p.training.errors import Diverged
 from ubcp_p2p.training.inner import InnerLoop
-from ubcp_p2p.training.opening import Opening, Point, Shape, fault_in_leaves, leads_to_the_same
+from ubcp_p2p.training.opening import Opening, fault_in_leaves, leads_to_the_same
+from ubcp_p2p.training.points import Point, Shape
 from ubcp_p2p.training.recorder import take
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.trail import marks
@@ -55,13 +65,26 @@ def judge(
     except TrainingError as error:  # it has no items, so it took no step
         return Verdict(Finding.DATA, PPM**2, error.message)
     rule = fades(recipe.inner.optimizer, recipe.inner.betas)
-    if opening.is_lean:
-        if leads_to_the_same(claim, opening, redone) and do_gradients_show(before, redone, rule):
-            return Verdict(Finding.HONEST, 0, f"stretch {opening.index} leads to the same bits")
-        return Verdict(Finding.UNOPENED, 0, "it does not lead to the same bits: it has to be opened whole")
+    if not isinstance(opening.end, WholeEnd):
+        apart = _distance_of_part_ppm(claim, opening, redone, rule)
+        if apart is not None and apart <= tolerance_ppm(shape.parameters) and do_gradients_show(before, redone, rule):
+            return Verdict(Finding.HONEST, apart, f"stretch {opening.index} leads there, by what is shown of its end")
+        return Verdict(Finding.UNOPENED, 0, "what is shown of its end does not tell: it has to be opened whole")
     claimed = opening.ends(shape.parameters)[1]
     taken = redone.memory.steps - before.memory.steps
     if claimed.memory.steps - before.memory.steps != taken or not is_memory_possible(before, rule):
         return Verdict(Finding.MEMORY, PPM**2, "the inner optimizer's memory is not one that training leaves behind")
     verdict = compare(before, claimed, redone, loss, rule, shape.parameters)
     return verdict._replace(words=f"stretch {opening.index} {verdict.words}")
+
+
+def _distance_of_part_ppm(claim: Claim, opening: Opening, redone: Point, rule: Mapping[str, float]) -> int | None:
+    """How far what is shown of the end is from what was found again; None where that is nothing, or cannot be."""
+    if leads_to_the_same(claim, opening, redone):
+        return 0
+    if not isinstance(opening.end, DrawnEnd):
+        return None
+    before, claimed, found = opening.drawn_ends(redone)
+    if claimed.memory.steps != found.memory.steps or not is_memory_possible(before, rule):
+        return None
+    return distance_ppm(before, claimed, found, rule)

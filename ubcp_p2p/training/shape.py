@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ubcp_p2p.models.recipe import Recipe
 from ubcp_p2p.training.compare import fades
-from ubcp_p2p.training.opening import Shape
+from ubcp_p2p.training.points import Shape
 from ubcp_p2p.training.trail import stretch_steps
 
 

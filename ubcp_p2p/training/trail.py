@@ -16,7 +16,8 @@ from typing import Final
 from ubcp_p2p.codec import Value, encode, fields, hash_of, number
 from ubcp_p2p.ledger import merkle
 from ubcp_p2p.training.limits import LEAVES_MAX, STEPS_MAX, STRETCH_STEPS_MAX
-from ubcp_p2p.training.state import Vector, vectors_hash
+from ubcp_p2p.training.pieces import hashes_of
+from ubcp_p2p.training.state import Vector
 
 # A check costs its validator one stretch, about a fifth of a round; a skipped stretch is found with probability 1/5.
 STRETCHES: Final = 5
@@ -63,14 +64,25 @@ def stretches(steps: int, stretch: int) -> int:
 
 def parameters_hash(theta: Vector) -> bytes:
     """SHA-256 that names parameters in the middle of a round. 32 bytes."""
-    digest = hashlib.sha256(b"ubcp/trail-parameters/1\0")
-    digest.update(theta.data)
-    return digest.digest()
+    return parameters_name(hashes_of(theta))
+
+
+def parameters_name(hashes: bytes) -> bytes:
+    """The same of parameters whose pieces have these hashes (`pieces.hashes_of`)."""
+    return hashlib.sha256(b"ubcp/trail-parameters/2\0" + hashes).digest()
 
 
 def memory_hash(steps: int, vectors: Mapping[str, Vector]) -> bytes:
     """SHA-256 that names an inner optimizer's memory. 32 bytes."""
-    return vectors_hash(b"ubcp/trail-memory/1\0", steps, vectors)
+    return memory_name(steps, {name: hashes_of(values) for name, values in vectors.items()})
+
+
+def memory_name(steps: int, hashes: Mapping[str, bytes]) -> bytes:
+    """The same of a memory whose vectors' pieces have these hashes. A recipe says how many each vector has."""
+    digest = hashlib.sha256(b"ubcp/trail-memory/2\0" + steps.to_bytes(8, "big"))
+    for name in sorted(hashes):
+        digest.update(name.encode() + b"\0" + hashes[name])
+    return digest.digest()
 
 
 def trail_hash(members: Sequence[bytes], root: bytes) -> bytes:

@@ -13,10 +13,10 @@ from typing import Final
 from ubcp_p2p.codec import MalformedMessage, bytes_of, decode, encode, fields, number
 from ubcp_p2p.models.recipe import Recipe, run_id
 from ubcp_p2p.swarm.quorum import CARD_BYTES_MAX, CERTIFICATE_BYTES_MAX, Card, Certificate
-from ubcp_p2p.training.opening import Shape
+from ubcp_p2p.training.points import Shape
 from ubcp_p2p.training.verdict import PPM, Claim, Finding, Verdict
 
-VERSION: Final = 1
+VERSION: Final = 2
 EVIDENCE_KEPT: Final = 64  # blobs in one folder
 NAME_BYTES_MAX: Final = 256  # of a run's name
 _OVERHEAD_BYTES: Final = 4096

@@ -35,6 +35,7 @@ from ubcp_p2p.peer.paying.wire import ANSWER_S, PROTOCOL, asked, refusal
 from ubcp_p2p.swarm.frames import Stream
 from ubcp_p2p.swarm.openings import Openings
 from ubcp_p2p.swarm.quorum import Card, Certificate, Seat, vote_digest
+from ubcp_p2p.training.ends import WHOLE
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Finding, Verdict
 from ubcp_p2p.verification.draw import Draw
@@ -186,8 +187,8 @@ class Office:
     async def opens(self, data: bytes = b"an opening", *, who: Any = A, after: asyncio.Event | None = None) -> None:
         """A opens its trail to whoever asks."""
 
-        async def opened(trail: bytes, stretch: int, whole: bool) -> bytes:
-            assert whole
+        async def opened(trail: bytes, stretch: int, end: bytes) -> bytes:
+            assert end == WHOLE
             self.asked.add(who.public)
             self.asking.set()
             if len(self.asked) == 2:

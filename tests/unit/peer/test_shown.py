@@ -13,6 +13,7 @@ from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.peer.checking import shown as module
 from ubcp_p2p.peer.checking.shown import ASKS_MAX, Shown
 from ubcp_p2p.swarm.frames import Unreachable
+from ubcp_p2p.training.ends import LEAN, WHOLE, DrawnEnd, drawn_by
 from ubcp_p2p.training.opening import Opening
 
 ME, VALIDATOR, PAYER, STRANGER = KEYS[:4]
@@ -35,7 +36,7 @@ class Peers:
         return b"stretch %d" % stretch
 
     async def ask(self, who: Any, stretch: int) -> bytes:
-        return await self.of(who).openings.ask(ME.public, TRAIL, stretch, total_s=20.0)
+        return await self.of(who).openings.ask(ME.public, TRAIL, stretch, end=WHOLE, total_s=20.0)
 
 
 @pytest.mark.asyncio
@@ -54,7 +55,7 @@ async def test_what_was_drawn_is_opened_once_to_who_may_ask(tmp_path: Path) -> N
 
 
 @pytest.mark.asyncio
-async def test_a_lean_opening_is_the_same_without_the_state_at_the_end(tmp_path: Path) -> None:
+async def test_who_asks_says_how_much_of_the_end_it_wants(tmp_path: Path) -> None:
     whole = made_up(7, 1)[1]
 
     async def make(trail: bytes, stretch: int) -> bytes:
@@ -64,10 +65,16 @@ async def test_a_lean_opening_is_the_same_without_the_state_at_the_end(tmp_path:
     await peers.shown.open()
     peers.shown.show(TRAIL, (1,), (VALIDATOR.public,), make)
     ask = peers.of(VALIDATOR).openings.ask
-    data = await ask(ME.public, TRAIL, 1, total_s=20.0, whole=False)
-    assert data == whole.lean().to_bytes() != whole.to_bytes()
-    assert Opening.from_bytes(data, SHAPE).is_lean
-    assert await ask(ME.public, TRAIL, 1, total_s=20.0) == whole.to_bytes()
+    data = await ask(ME.public, TRAIL, 1, end=LEAN, total_s=20.0)
+    assert Opening.from_bytes(data, SHAPE).end is None
+    data = await ask(ME.public, TRAIL, 1, end=drawn_by(b"s" * 32), total_s=20.0)
+    end = Opening.from_bytes(data, SHAPE).end
+    assert isinstance(end, DrawnEnd)
+    assert end.seed == b"s" * 32
+    assert await ask(ME.public, TRAIL, 1, end=WHOLE, total_s=20.0) == whole.to_bytes()
+    for junk in (b"", b"\3", b"\2" * 32, b"x" * 64):
+        with pytest.raises(Unreachable):
+            await ask(ME.public, TRAIL, 1, end=junk, total_s=20.0)
     await peers.shown.close()
 
 

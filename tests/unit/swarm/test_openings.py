@@ -11,12 +11,12 @@ from ubcp_p2p.codec import MalformedMessage, Value
 from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.swarm.admission import Admission, NotAdmitted
 from ubcp_p2p.swarm.frames import DeadlineExceeded, Stream, Unreachable
-from ubcp_p2p.swarm.openings import STALL_S, STRETCH_MAX, Openings
+from ubcp_p2p.swarm.openings import END_BYTES_MAX, STALL_S, STRETCH_MAX, Openings
 
 A, B, C = KEYS[:3]
-TRAIL, SIZE, LONG_S = digest("trail"), 300_000, 20.0
+TRAIL, END, SIZE, LONG_S = digest("trail"), b"end", 300_000, 20.0
 OPENING = bytes(n % 251 for n in range(SIZE))
-PROTOCOL = f"/ubcp/check/1/{RUN.hex()[:32]}"
+PROTOCOL = f"/ubcp/check/2/{RUN.hex()[:32]}"
 
 
 class Desk:
@@ -32,8 +32,8 @@ class Desk:
     def of(self, who: object, size_max: int) -> Openings:
         return Openings(self.wires.node(who), RUN, size_max, self._opened, self._may_ask)  # type: ignore[arg-type]
 
-    async def _opened(self, trail: bytes, stretch: int, whole: bool) -> bytes:
-        assert whole
+    async def _opened(self, trail: bytes, stretch: int, end: bytes) -> bytes:
+        assert end == END
         self.asked.append((trail, stretch))
         if self._answer is None:
             raise TrainingError("forgotten")
@@ -44,7 +44,7 @@ class Desk:
 
     async def ask(self, **limits: float) -> bytes:
         times = {"total_s": LONG_S, "stall_s": STALL_S, **limits}
-        return await self.client.ask(A.public, TRAIL, 3, total_s=times["total_s"], stall_s=times["stall_s"])
+        return await self.client.ask(A.public, TRAIL, 3, end=END, total_s=times["total_s"], stall_s=times["stall_s"])
 
 
 @pytest.mark.asyncio
@@ -63,9 +63,9 @@ async def test_others_get_nothing_and_the_trainer_is_not_asked() -> None:
     desk = Desk()
     await desk.server.open()
     with pytest.raises(Unreachable, match="does not open"):
-        await desk.stranger.ask(A.public, TRAIL, 3, total_s=LONG_S)
+        await desk.stranger.ask(A.public, TRAIL, 3, end=END, total_s=LONG_S)
     with pytest.raises(Unreachable, match="does not open"):
-        await desk.client.ask(A.public, digest("another"), 3, total_s=LONG_S)
+        await desk.client.ask(A.public, digest("another"), 3, end=END, total_s=LONG_S)
     assert desk.asked == []
 
 
@@ -125,7 +125,19 @@ async def test_a_peer_that_stops_is_not_waited_for(limits: dict[str, float]) -> 
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("request_", [[TRAIL], [TRAIL[:31], 3], [TRAIL, STRETCH_MAX + 1], [3, TRAIL], b"x"])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        [TRAIL],
+        [TRAIL, 3],
+        [TRAIL[:31], 3, END],
+        [TRAIL, STRETCH_MAX + 1, END],
+        [3, TRAIL, END],
+        [TRAIL, 3, 1],
+        [TRAIL, 3, bytes(END_BYTES_MAX + 1)],
+        b"x",
+    ],
+)
 async def test_a_malformed_request_reaches_no_trainer(request_: Value) -> None:
     desk = Desk()
     await desk.server.open()

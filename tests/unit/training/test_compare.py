@@ -18,7 +18,7 @@ from ubcp_p2p.training.compare import (
     tolerance_ppm,
 )
 from ubcp_p2p.training.limits import BF16_PARAMETERS_MIN
-from ubcp_p2p.training.opening import Point
+from ubcp_p2p.training.points import Point
 from ubcp_p2p.training.state import InnerState, Vector
 from ubcp_p2p.training.verdict import PPM, Finding
 

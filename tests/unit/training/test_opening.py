@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.trails import SHAPE, made_up, values
 from ubcp_p2p.codec import MalformedMessage
+from ubcp_p2p.training.ends import WholeEnd
 from ubcp_p2p.training.opening import Opening, fault_in_leaves, require_committed
 from ubcp_p2p.training.state import InnerState
 from ubcp_p2p.training.verdict import Claim, Finding
@@ -49,6 +50,15 @@ def test_noise_is_refused(data: bytes) -> None:
         Opening.from_bytes(data, SHAPE)
 
 
+def whole(opening: Opening) -> WholeEnd:
+    assert isinstance(opening.end, WholeEnd)
+    return opening.end
+
+
+def in_end(change: Callable[[WholeEnd], WholeEnd]) -> Callable[[Opening], Opening]:
+    return lambda opening: replace(opening, end=change(whole(opening)))
+
+
 CHANGES: dict[str, Callable[[Opening], Opening]] = {
     "other members": lambda o: replace(o, members=(b"me",)),
     "another stretch": lambda o: replace(o, index=o.index + 1),
@@ -56,13 +66,13 @@ CHANGES: dict[str, Callable[[Opening], Opening]] = {
     "a leaf less": lambda o: replace(o, leaves={k: v for k, v in o.leaves.items() if k != 0}),
     "another path": lambda o: replace(o, leaves={**o.leaves, 0: (o.leaves[0][0], (bytes(32),))}),
     "no state before": lambda o: replace(o, before=None),
-    "no state after": lambda o: replace(o, after=None),
+    "no state after": in_end(lambda e: replace(e, after=None)),
     "a base too many": lambda o: replace(o, base=values(6, 0)),
-    "an offer too many": lambda o: replace(o, offer=values(3, 0)),
+    "an offer too many": in_end(lambda e: replace(e, offer=values(3, 0))),
     "another state before": lambda o: replace(o, before=values(3, 77)),
-    "another state after": lambda o: replace(o, after=values(3, 77)),
-    "another memory before": lambda o: replace(o, before_memory=o.after_memory),
-    "a memory of more steps": lambda o: replace(o, after_memory=replace(o.after_memory, steps=99)),
+    "another state after": in_end(lambda e: replace(e, after=values(3, 77))),
+    "another memory before": lambda o: replace(o, before_memory=whole(o).memory),
+    "a memory of more steps": in_end(lambda e: replace(e, memory=replace(e.memory, steps=99))),
 }
 
 
@@ -82,9 +92,9 @@ LIMITS: dict[str, Callable[[Opening], Opening]] = {
     "too long a name": lambda o: replace(o, members=(bytes(65),)),
     "too long a path": lambda o: replace(o, leaves={**o.leaves, 0: (o.leaves[0][0], (bytes(32),) * 20)}),
     "too many leaves": lambda o: replace(o, leaves=dict.fromkeys(range(5), o.leaves[0])),
-    "too few memories": lambda o: replace(o, after_memory=InnerState(1, {"exp_avg": values(3, 0)})),
-    "an empty memory": lambda o: replace(o, after_memory=InnerState(1, {"a": values(0, 0), "b": values(3, 0)})),
-    "too many steps": lambda o: replace(o, after_memory=replace(o.after_memory, steps=2**48 + 1)),
+    "too few memories": in_end(lambda e: replace(e, memory=InnerState(1, {"exp_avg": values(3, 0)}))),
+    "an empty memory": in_end(lambda e: replace(e, memory=InnerState(1, {"a": values(0, 0), "b": values(3, 0)}))),
+    "too many steps": in_end(lambda e: replace(e, memory=replace(e.memory, steps=2**48 + 1))),
     "too many bytes": lambda o: replace(o, base=values(20_000, 0)),
 }
 

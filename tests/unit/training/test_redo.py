@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.models.task import ImageTask, build_task
 from ubcp_p2p.training import recorder as recorder_module
+from ubcp_p2p.training.ends import LEAN, WholeEnd, drawn_by
 from ubcp_p2p.training.inner import InnerLoop
 from ubcp_p2p.training.opening import Opening, require_committed
 from ubcp_p2p.training.recorder import Recorder, Trail, open_stretch, take
@@ -70,15 +73,17 @@ def test_every_stretch_is_walked_again_to_the_bit(name: str, steps: int) -> None
         other.run(RUN, 0, b"somebody", (), lambda step, steps, mean: step < 2)  # what happened before does not matter
         verdict = judge(other, recipe, claim, opening, MEMBERS)
         assert (verdict.finding, verdict.distance_ppm) == (Finding.HONEST, 0), verdict.words
-        lean = sent(opening.lean(), claim, recipe)
-        assert lean.is_lean
+        lean, part = (sent(opening.as_asked(end), claim, recipe) for end in (LEAN, drawn_by(bytes(32))))
         assert len(lean.to_bytes()) < 0.7 * len(opening.to_bytes())
-        assert judge(other, recipe, claim, lean, MEMBERS).finding == Finding.HONEST
-        if opening.after is not None:
-            assert redo(other, claim, opening, shape_of(recipe)).point.theta.tobytes() == opening.after.tobytes()
+        for asked in (lean, part):
+            verdict = judge(other, recipe, claim, asked, MEMBERS)
+            assert (verdict.finding, verdict.distance_ppm) == (Finding.HONEST, 0), verdict.words
+        assert isinstance(opening.end, WholeEnd)
+        if opening.end.after is not None:
+            assert redo(other, claim, opening, shape_of(recipe)).point.theta.tobytes() == opening.end.after.tobytes()
 
 
-def test_a_lean_opening_convicts_nobody_of_its_steps() -> None:
+def test_a_part_of_an_opening_convicts_nobody_of_its_steps() -> None:
     """Other bits may be another device's: the whole opening tells. What the leaves show needs no state."""
     recipe = short("digits-tiny")
     loop = InnerLoop(recipe, build_task(recipe), CPU)
@@ -87,8 +92,10 @@ def test_a_lean_opening_convicts_nobody_of_its_steps() -> None:
     for index in range(len(trail.leaves) - 1):
         opening = open_stretch(loop, trail, index)
         assert judge(loop, recipe, stolen, opening, MEMBERS).finding == Finding.STEPS
-        assert judge(loop, recipe, stolen, opening.lean(), MEMBERS).finding == Finding.UNOPENED
-        assert judge(loop, recipe, claim, opening.lean(), MEMBERS[:1]).finding == Finding.DATA
+        for end in (LEAN, drawn_by(bytes(32))):
+            asked = opening.as_asked(end)
+            assert judge(loop, recipe, stolen, asked, MEMBERS).finding == Finding.UNOPENED
+            assert judge(loop, recipe, claim, asked, MEMBERS[:1]).finding == Finding.DATA
 
 
 def test_states_that_do_not_fit_the_budget_are_walked_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +162,12 @@ def test_a_count_of_steps_that_does_not_fit_is_a_lie() -> None:
     loop = InnerLoop(recipe, build_task(recipe), CPU)
     trail, claim = a_round(recipe, loop, 7)
     opening = open_stretch(loop, trail, 1)
-    memory = InnerState(opening.after_memory.steps + 1, opening.after_memory.vectors)
-    assert (
-        judge(loop, recipe, claim, Opening(**{**vars(opening), "after_memory": memory}), None).finding == Finding.MEMORY
-    )
+    assert isinstance(opening.end, WholeEnd)
+    memory = InnerState(opening.end.memory.steps + 1, opening.end.memory.vectors)
+    more = replace(opening, end=replace(opening.end, memory=memory))
+    assert judge(loop, recipe, claim, more, None).finding == Finding.MEMORY
+    leaf, path = more.leaves[2]
+    elsewhere = replace(more, leaves={**more.leaves, 2: (replace(leaf, name=bytes(32)), path)})  # to other bits
+    for opened, finding in ((replace(elsewhere, end=opening.end), Finding.HONEST), (elsewhere, Finding.UNOPENED)):
+        part = opened.as_asked(drawn_by(bytes(32)))
+        assert judge(loop, recipe, claim, part, None).finding == finding

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.events import Committed, Event
 from ubcp_p2p.swarm.exchange import LINK_BYTES_PER_S_MIN
 from ubcp_p2p.swarm.quorum import Card
+from ubcp_p2p.training.ends import LEAN, WHOLE, drawn_by
+from ubcp_p2p.training.pieces import SEED_BYTES
 from ubcp_p2p.training.process import TrainerProcess
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Finding, Verdict
@@ -67,7 +70,7 @@ class Checker:
         self._me, self._trainer, self._name, self._recipe = me, trainer, name, recipe
         self._shown, self._folder, self._observe, self._clients = shown, folder, observe, clients
         self._shape = shape_of(recipe)
-        self._other_bits: set[bytes] = set()  # who computes otherwise: its openings are asked for whole
+        self._other_bits: set[bytes] = set()  # who computes otherwise: a part of each end is asked for at once
         self._queue: asyncio.Queue[_Task] = asyncio.Queue(QUEUE_MAX)
         self._committed_s, self._round_s = time.monotonic(), 0.0
 
@@ -140,22 +143,26 @@ class Checker:
         verdict, opening = Verdict(Finding.UNOPENED, 0, "nothing was opened"), b""
         for stretch in stretches:
             try:
-                whole = card.peer in self._other_bits
-                opening = await self._ask(card.peer, card.trail, stretch, whole=whole)
-                verdict = await self._trainer.check(claim, members, opening)
-                if verdict.finding == Finding.UNOPENED and not whole:  # another device's bits, or a lie
-                    self._other_bits.add(card.peer)
-                    opening = await self._ask(card.peer, card.trail, stretch, whole=True)
+                for end in self._ends(card.peer):
+                    opening = await self._ask(card.peer, card.trail, stretch, end)
                     verdict = await self._trainer.check(claim, members, opening)
+                    if verdict.finding != Finding.UNOPENED or end == WHOLE:
+                        break
+                    self._other_bits.add(card.peer)
             except (NetworkError, MalformedMessage) as error:
                 return Verdict(Finding.UNOPENED, 0, f"it did not open stretch {stretch}: {error.message}"), b""
             if verdict.finding != Finding.HONEST:
                 break
         return verdict, opening
 
-    async def _ask(self, peer: bytes, trail: bytes, stretch: int, *, whole: bool) -> bytes:
+    def _ends(self, peer: bytes) -> tuple[bytes, ...]:
+        """How much of a stretch's end to ask for, until it tells: the same bits need none, another device's a part."""
+        part = drawn_by(secrets.token_bytes(SEED_BYTES))
+        return (part, WHOLE) if peer in self._other_bits else (LEAN, part, WHOLE)
+
+    async def _ask(self, peer: bytes, trail: bytes, stretch: int, end: bytes) -> bytes:
         total_s = ASK_S + 2 * self._round_s + self._shape.bytes_max() / LINK_BYTES_PER_S_MIN
-        ask = partial(self._shown.openings.ask, peer, trail, stretch, total_s=min(total_s, ASK_S_MAX), whole=whole)
+        ask = partial(self._shown.openings.ask, peer, trail, stretch, total_s=min(total_s, ASK_S_MAX), end=end)
         for pause_s in ASK_PAUSES_S:
             try:
                 return await ask()

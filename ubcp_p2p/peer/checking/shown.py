@@ -20,7 +20,9 @@ from ubcp_p2p.errors import TrainingError, UbcpError
 from ubcp_p2p.files import atomic_write, read_limited
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.openings import Openings
-from ubcp_p2p.training.opening import Opening, Shape
+from ubcp_p2p.training.ends import WHOLE
+from ubcp_p2p.training.opening import Opening
+from ubcp_p2p.training.points import Shape
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ KNOWN_MAX: Final = 256  # those that are being opened among them
 KEPT_BYTES_MAX: Final = 1 << 30  # the newest is kept if it alone is more
 ASKERS_MAX: Final = 64
 ASKERS_BYTES_MAX: Final = 4096
-ASKS_MAX: Final = 6  # of one peer for one stretch: a connection may break, but an opening is long
+ASKS_MAX: Final = 8  # of one peer for one stretch: three ends, and a connection may break; but an opening is long
 _NAME: Final = re.compile(r"([0-9a-f]{64})-(\d{1,7})\.askers")
 
 Place = tuple[bytes, int]  # (trail, stretch)
@@ -89,7 +91,7 @@ class Shown:
         finally:
             opened.making = None
 
-    async def _read(self, trail: bytes, stretch: int, whole: bool) -> bytes:
+    async def _read(self, trail: bytes, stretch: int, end: bytes) -> bytes:
         """Raises TrainingError where there is nothing to open."""
         opened = self._opened.get((trail, stretch))
         if opened is not None and opened.making is not None:
@@ -98,7 +100,7 @@ class Shown:
 
         def read() -> bytes:
             data = read_limited(path, bytes_max=self._shape.bytes_max())
-            return data if whole else Opening.from_bytes(data, self._shape).lean().to_bytes()
+            return data if end == WHOLE else Opening.from_bytes(data, self._shape).as_asked(end).to_bytes()
 
         try:
             return await asyncio.to_thread(read)

@@ -30,6 +30,7 @@ from ubcp_p2p.swarm.addresses import short
 from ubcp_p2p.swarm.exchange import LINK_BYTES_PER_S_MIN
 from ubcp_p2p.swarm.frames import DeadlineExceeded
 from ubcp_p2p.swarm.openings import Openings
+from ubcp_p2p.training.ends import WHOLE
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Claim, Finding, Verdict
 from ubcp_p2p.verification.evidence import Evidence, bytes_max, claim_of
@@ -333,12 +334,12 @@ class Settler:
             async with asyncio.timeout(total_s):  # all tries together: who hangs up late gains nothing
                 for pause_s in ASK_PAUSES_S:
                     try:
-                        return await openings.ask(node, hold.trail, stretch, total_s=total_s)
+                        return await openings.ask(node, hold.trail, stretch, end=WHOLE, total_s=total_s)
                     except DeadlineExceeded:
                         raise
                     except NetworkError:
                         await asyncio.sleep(pause_s)
-                return await openings.ask(node, hold.trail, stretch, total_s=total_s)
+                return await openings.ask(node, hold.trail, stretch, end=WHOLE, total_s=total_s)
         except (TimeoutError, DeadlineExceeded) as error:
             words = f"the opening did not come in time, which is {total_s:.0f} s at most"
             raise (DeadlineExceeded if is_slow else _TooSlow)(words) from error
@@ -378,6 +379,6 @@ class Settler:
                 log.warning("evidence against %s is no blob of the ledger: %s", short(node), error.message)
 
 
-async def _no_opening(trail: bytes, stretch: int, whole: bool) -> bytes:
+async def _no_opening(trail: bytes, stretch: int, end: bytes) -> bytes:
     """A paymaster opens nothing."""
     raise TrainingError("there is nothing to open here")
