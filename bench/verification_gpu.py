@@ -26,7 +26,7 @@ from ubcp_p2p.training.inner import describe, set_up_torch
 
 NAME = "verification_gpu"
 LONG = Runs("digits-tiny", 1, 500, 5, "digits-tiny, long after it has learnt all", {"local_steps": 50, "total": 2000})
-DIGITS_RUNS = 6
+DIGITS_RUNS, MEDIUM_RUNS = 6, 4
 OTHERS = (Runs("fashion-cnn", 1, 12), Runs("shakespeare-nano", 1, 16))
 MEDIUM, LARGE = (256, 7, 64, 8, 50), (512, 8, 128, 8, 50)  # GPTs of 5.6M and 25M parameters
 Part: TypeAlias = Callable[[], list[dict[str, Any]]]  # rows of one kind
@@ -99,9 +99,9 @@ def parts_of(gpu: torch.device, *, quick: bool) -> Iterator[tuple[str, Part]]:
             yield "honest", partial(small, Runs("digits-tiny", 1, 4), gpu, on_gpu=on_gpu)
         yield "cheats", partial(cheats, "digits-tiny", (2,), gpu)
         return
-    for run in range(3):
-        yield "honest", partial(medium, run, 2, gpu, on_gpu=False)
-        yield "honest", partial(medium, run, 4, gpu, on_gpu=True)
+    for run in range(MEDIUM_RUNS):
+        yield "honest", partial(medium, run, 2, gpu, on_gpu=True)
+        yield "honest", partial(medium, run, 1, gpu, on_gpu=False)
     yield "honest", partial(small, LONG._replace(rounds=200), gpu, on_gpu=True)
     yield "honest", partial(small, LONG, gpu, on_gpu=False)
     yield "honest", partial(large, 4, gpu)
@@ -130,8 +130,6 @@ def measure(gpu: torch.device, jobs: int, *, quick: bool = False) -> dict[str, A
             say(f"part {number} of {len(kinds)} has ended")
     if failed:
         raise BenchError("; ".join(failed))
-    for rows in (document["honest"], document["cheats"]):
-        rows.sort(key=lambda row: str(row["recipe"]))
     return document
 
 
@@ -144,6 +142,7 @@ def _take(done: Future[list[dict[str, Any]]], rows: list[dict[str, Any]], failed
     error = done.exception()
     if error is None:
         rows += done.result()
+        rows.sort(key=lambda row: str(row["recipe"]))
     else:
         failed.append(f"{type(error).__name__}: {error}")
         say(f"a part failed: {failed[-1]}")
