@@ -64,20 +64,24 @@ class HalfTask:
 
 @dataclass
 class Swarm:
-    """Three honest peers of one run. works: of the last round, by peer; before: of the round before that."""
+    """Three honest peers of one run. works: of the last round, by peer; before: of the round before that.
+
+    device: what they train on.
+    """
 
     recipe: Recipe
     name: str
     round: int = 0
     peers: tuple[bytes, ...] = PEERS
     recorder: type[Recorder] = Recorder
+    device: torch.device = CPU
     works: dict[bytes, Work] = field(default_factory=dict)
     before: dict[bytes, Work] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.task = build_task(self.recipe)
-        self.loop = InnerLoop(self.recipe, self.task, CPU)
-        self.half = InnerLoop(self.recipe, HalfTask(self.task), CPU)  # type: ignore[arg-type]
+        self.loop = InnerLoop(self.recipe, self.task, self.device)
+        self.half = InnerLoop(self.recipe, HalfTask(self.task), self.device)  # type: ignore[arg-type]
         self.run_id = run_id(self.name, self.recipe.hash())
         self.shape = shape_of(self.recipe)
         self.steps = self.recipe.rounds.local_steps

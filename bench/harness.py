@@ -248,6 +248,14 @@ class Table:
         return "\n".join([self.title, *(line.rstrip() for line in lines), *([self.note] if self.note else [])])
 
 
+def keep(name: str, document: dict[str, Any]) -> Path:
+    """Write `document` to bench/results/<name>.json, whole or not at all."""
+    RESULTS.mkdir(exist_ok=True)
+    path, part = RESULTS / f"{name}.json", RESULTS / f"{name}.part"
+    part.write_text(json.dumps(document, indent=1) + "\n")
+    return part.replace(path)
+
+
 def publish(
     name: str, document: dict[str, Any], tables: Sequence[Table], *, markdown: bool, docs: bool = False,
     page: Path = MEASUREMENTS,
@@ -257,10 +265,7 @@ def publish(
     In `page` they replace what is between the markers of `document["benchmark"]`. Raises BenchError when
     it has no such markers.
     """
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(document, indent=1) + "\n")
-    say(f"figures written to {path}")
+    say(f"figures written to {keep(name, document)}")
     line = machine_line(document["machine"])
     text = "\n\n".join([f"Measured {line}.", *(table.markdown() for table in tables)])
     print(text if markdown else "\n\n".join([line, *(table.plain() for table in tables)]))

@@ -100,24 +100,26 @@ def _joined(parts: list[Tensor]) -> Any:
     return torch.cat([part.reshape(-1) for part in parts]).numpy().astype(np.float32)
 
 
-def in_process(recipe: Recipe, task: Task) -> dict[str, Validator]:
-    """The validators that one process can be: name → function."""
-    shape = shape_of(recipe)
-    loop = InnerLoop(recipe, task, CPU, bf16=False)
+def redoing(recipe: Recipe, task: Task, device: torch.device = CPU, *, bf16: bool = False) -> Validator:
+    """One with this program's inner loop on `device`; bf16: it multiplies in bfloat16."""
+    loop, shape = InnerLoop(recipe, task, device, bf16=bf16), shape_of(recipe)
+    return lambda claim, opening: redo(loop, claim, opening, shape)
 
-    def same(claim: Claim, opening: Opening) -> Redone:
-        return redo(loop, claim, opening, shape)
+
+def in_process(recipe: Recipe, task: Task) -> dict[str, Validator]:
+    """The validators that one process can be on a CPU: name → function."""
+    same = redoing(recipe, task)
 
     def threads(claim: Claim, opening: Opening) -> Redone:
         torch.set_num_threads(2)
         try:
-            return redo(loop, claim, opening, shape)
+            return same(claim, opening)
         finally:
             torch.set_num_threads(1)
 
     def plain(claim: Claim, opening: Opening) -> Redone:
         with torch.backends.mkldnn.flags(enabled=False):
-            return redo(loop, claim, opening, shape)
+            return same(claim, opening)
 
     return {
         "float32, the same thread count": same,
@@ -125,12 +127,6 @@ def in_process(recipe: Recipe, task: Task) -> dict[str, Validator]:
         "float32, without oneDNN": plain,
         "float64, code of its own": Oracle(recipe, task),
     }
-
-
-def bf16(recipe: Recipe, task: Task) -> Validator:
-    """One that multiplies in bfloat16."""
-    loop, shape = InnerLoop(recipe, task, CPU, bf16=True), shape_of(recipe)
-    return lambda claim, opening: redo(loop, claim, opening, shape)
 
 
 def save(folder: Path, number: int, claim: Claim, opening: Opening) -> None:
