@@ -5,6 +5,7 @@ A row is plain JSON, so that tables can be made of a saved document.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -21,7 +22,8 @@ from validators import Validator, save
 
 from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.models.task import Task
-from ubcp_p2p.training.compare import compare, fades, tolerance_ppm
+from ubcp_p2p.training.compare import compare, distance_ppm, do_gradients_show, fades, tolerance_ppm
+from ubcp_p2p.training.ends import drawn_by
 from ubcp_p2p.training.inner import InnerLoop
 from ubcp_p2p.training.opening import Opening
 from ubcp_p2p.training.verdict import PPM, Finding
@@ -29,8 +31,8 @@ from ubcp_p2p.training.witness import Witness
 
 Q_PPM = 20_000  # the audit rate of the last column: 2 %
 PROCESSORS = {"float32, AVX2 processor": "avx2", "float32, processor without SIMD": "default"}
-CHEATING = {"digits-tiny": (3, 12, 25, 37, 49), "shakespeare-nano": (3, 24, 47)}
-
+MILLION = "GPT of 1M parameters"  # 63 pieces, of which a check of other bits sees eight
+CHEATING = {"digits-tiny": (3, 12, 25, 37, 49), "shakespeare-nano": (3, 24, 47), MILLION: (1,)}
 
 ValidatorsOf: TypeAlias = Callable[[Recipe, Task], Mapping[str, Validator]]
 
@@ -60,6 +62,16 @@ def gpt(width: int, layers: int, context: int, batch: int, local_steps: int) -> 
     )
 
 
+def recipe_of(name: str) -> Recipe:
+    """A shipped recipe, or the larger network."""
+    return gpt(128, 5, 64, 8, 50) if name == MILLION else load_recipe(name)
+
+
+def part_of(opening: Opening) -> Opening:
+    """What a validator asks for whose bits differ: a part of the end, drawn anew for each stretch."""
+    return opening.as_asked(drawn_by(hashlib.sha256(opening.root + opening.index.to_bytes(4, "big")).digest()))
+
+
 # -- honest peers -----------------------------------------------------------------------------------------------------
 
 
@@ -72,6 +84,7 @@ class Honest:
         self.distances: dict[str, list[int]] = {}
         self.accused: Counter[str] = Counter()
         self.drowned: Counter[str] = Counter()
+        self.told: Counter[str] = Counter()  # by the drawn part of the end alone
         self.rounds = 0
         self._rule = fades(recipe.inner.optimizer, recipe.inner.betas)
 
@@ -85,17 +98,20 @@ class Honest:
         opening = work.open(index)
         assert opening is not None
         before, claimed = opening.ends(self.recipe.parameters())
+        part = part_of(opening)
         for name, redo in validators.items():
             redone, loss = redo(work.claim, opening)
             verdict = compare(before, claimed, redone, loss, self._rule, self.recipe.parameters())
             self.add(name, verdict.finding, verdict.distance_ppm)
+            shown = do_gradients_show(before, redone, self._rule)
+            self.told[name] += shown and distance_ppm(*part.drawn_ends(redone), self._rule) <= self.allowed
         return opening
 
     def row(self) -> dict[str, Any]:
         """All of it as JSON."""
         return {
             "recipe": self.name, "rounds": self.rounds, "allowed_ppm": self.allowed, "distances_ppm": self.distances,
-            "accused": self.accused, "drowned": self.drowned,
+            "accused": self.accused, "drowned": self.drowned, "told": self.told,
         }  # fmt: skip
 
     def elsewhere(self, folder: Path) -> None:
@@ -157,13 +173,15 @@ def joined(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     by_name: dict[str, dict[str, Any]] = {}
     for row in rows:
         one = by_name.setdefault(
-            row["recipe"], {**row, "rounds": 0, "distances_ppm": {}, "accused": Counter(), "drowned": Counter()}
+            row["recipe"],
+            {**row, "rounds": 0, "distances_ppm": {}, "accused": Counter(), "drowned": Counter(), "told": Counter()},
         )
         one["rounds"] += row["rounds"]
         for validator, distances in row["distances_ppm"].items():
             one["distances_ppm"].setdefault(validator, []).extend(distances)
         one["accused"].update(row["accused"])
         one["drowned"].update(row["drowned"])
+        one["told"].update(row["told"])
     return list(by_name.values())
 
 
@@ -178,11 +196,21 @@ def honest_table(rows: Sequence[Mapping[str, Any]]) -> Table:
                 (
                     row["recipe"], validator, f"{len(distances)}", str(row["accused"][validator]),
                     str(row["drowned"][validator]), f"{max(distances)}", str(row["allowed_ppm"]),
+                    str(row["told"][validator]) if validator in row["told"] else "",
                 )
             )  # fmt: skip
     return Table(
         "Honest peers before validators that compute otherwise",
-        ("recipe", "validator", "checks", "accused", "not paid", "largest distance, ppm", "allowed, ppm"),
+        (
+            "recipe",
+            "validator",
+            "checks",
+            "accused",
+            "not paid",
+            "largest distance, ppm",
+            "allowed, ppm",
+            "a part tells",
+        ),
         tuple(cells),
         f"{sum(row['rounds'] for row in rows)} honest rounds, {checks} checks, {accused} false accusations.",
     )
@@ -193,10 +221,10 @@ def honest_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def cheating(name: str, at: Sequence[int], *, validator: torch.device = CPU) -> list[dict[str, Any]]:
     """Every cheat in some rounds of a run on a CPU, all stretches checked on `validator`."""
-    recipe = load_recipe(name)
+    recipe = recipe_of(name)
     swarm = Swarm(recipe, "cheats")
     witness = Witness(recipe, InnerLoop(recipe, swarm.task, validator))
-    nothing = {"rounds": 0, "stretches": 0, "found": 0, "rounds_found": 0, "least_ppm": None}
+    nothing = {"rounds": 0, "stretches": 0, "found": 0, "part_found": 0, "rounds_found": 0, "least_ppm": None}
     rows: dict[str, dict[str, Any]] = {
         cheat: {"recipe": name, "cheat": cheat, **nothing, "findings": {}} for cheat in CHEATS
     }
@@ -217,6 +245,8 @@ def _count(row: dict[str, Any], work: Work, witness: Witness) -> None:
         opening = work.open(index)
         assert opening is not None
         verdict = witness.check(work.claim, work.members, opening.to_bytes())
+        part = part_of(opening)
+        row["part_found"] += witness.check(work.claim, work.members, part.to_bytes()).finding != Finding.HONEST
         row["stretches"] += 1
         row["findings"][verdict.finding] = row["findings"].get(verdict.finding, 0) + 1
         if verdict.finding != Finding.HONEST:
@@ -236,13 +266,14 @@ def cheats_table(rows: Sequence[dict[str, Any]]) -> Table:
             (
                 row["recipe"], row["cheat"], str(row["rounds"]), f"{row['found']} of {row['stretches']}",
                 f"{chance:.2f}", f"{chance * Q_PPM / PPM:.4f}", f"{row['rounds_found'] / row['rounds']:.2f}", least,
+                f"{row['part_found']} of {row['stretches']}",
             )
         )  # fmt: skip
     return Table(
         "Cheats: chance to be found",
         (
             "recipe", "cheat", "rounds", "stretches that show it", "per checked round", "× q = 2 %",
-            "with all stretches opened", "least distance of those, ppm",
+            "with all stretches opened", "least distance of those, ppm", "by a part of the end alone",
         ),
         tuple(cells),
     )  # fmt: skip

@@ -118,13 +118,13 @@ def main() -> None:
     rounds_per_slice = SLICE_S / round_s.median
     report = Report(REQUEST, 1, KEYS[0].public, Finding.HONEST).signed(KEYS[1])
     said = len(encode(question(What.REPORT, REQUEST, report.to_bytes())))
-    lean, whole = (sum(trained[name]) / len(trained[name]) for name in ("lean_bytes", "opening_bytes"))
+    lean, part = (sum(trained[name]) / len(trained[name]) for name in ("lean_bytes", "part_bytes"))
     entries = ENTRIES_PER_PEER_AND_SLICE * PEERS / rounds_per_slice
     # Each peer is checked with chance q, so each checks as often: by its own opening, and by another's that it gets.
     parts: dict[str, tuple[float, float]] = {
         "commitments": (Figure.of(trained["record_s"]).median, committing(recipe)),
         "checks, the same bits": (q * Figure.of(trained["check_s"]).median, q * (lean + said)),
-        "checks, other bits": (q * Figure.of(trained["check_s"]).median, q * (whole + said)),
+        "checks, other bits": (q * Figure.of(trained["check_s"]).median, q * (part + said)),
         "metering": (Figure.of(billed["s"]).median, Figure.of(billed["bytes"]).median),
         "ledger": (entries * ENTRY_CPU_S, entries * ENTRY_BYTES),
     }

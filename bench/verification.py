@@ -22,10 +22,23 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before torch: wha
 import torch
 import verification_gpu
 from cheats import CPU, PEERS, Swarm
-from checks import CHEATING, Q_PPM, Honest, Runs, cheating, cheats_table, gpt, honest, honest_alone, honest_table
+from checks import (
+    CHEATING,
+    Q_PPM,
+    Honest,
+    Runs,
+    cheating,
+    cheats_table,
+    gpt,
+    honest,
+    honest_alone,
+    honest_table,
+    part_of,
+)
 from harness import BENCH, BenchError, Figure, Table, add_output_options, machine, number, publish, say
 from validators import in_process, redoing
 
+from ubcp_p2p.training.ends import LEAN
 from ubcp_p2p.training.inner import InnerLoop, set_up_torch
 from ubcp_p2p.training.recorder import Recorder
 from ubcp_p2p.training.verdict import PPM, Finding
@@ -78,7 +91,8 @@ def cost(name: str, shape: tuple[int, int, int, int], rounds: int) -> dict[str, 
         "record_s": [],
         "check_s": [],
     }
-    rows["opening_bytes"], rows["lean_bytes"] = [], []
+    for kind in ("opening", "lean", "part"):
+        rows[f"{kind}_bytes"] = []
     for number_ in range(rounds + 1):  # the first warms up
         spent = 0.0
 
@@ -122,7 +136,8 @@ def cost(name: str, shape: tuple[int, int, int, int], rounds: int) -> dict[str, 
             verdict = witness.check(work.claim, work.members, data)
             rows["check_s"].append(time.process_time() - began)
             rows["opening_bytes"].append(len(data))
-            rows["lean_bytes"].append(len(opening.lean().to_bytes()))
+            rows["lean_bytes"].append(len(opening.as_asked(LEAN).to_bytes()))
+            rows["part_bytes"].append(len(part_of(opening).to_bytes()))
             assert verdict.finding == Finding.HONEST, verdict
         say(f"{name}: round {rows['round_s'][-1]:.2f} s, recording {spent:.3f} s, checks {rows['check_s'][-5:]}")
     return rows
