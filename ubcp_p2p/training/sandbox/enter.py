@@ -30,11 +30,12 @@ def enter(spec: SandboxSpec, run_folder: Path, device: str) -> tuple[Layer, ...]
     To be called before the recipe and any data is read, and before torch is imported: a thread that runs already would
     stay outside. Makes the run's folder. Raises ConfigError when spec.mode is "required" and a layer is missing.
     """
+    gpu = reach.may_use_gpu(device)
     attempts: tuple[tuple[str, Callable[[], str]], ...] = (
         ("limits", lambda: _limits(spec)),
         ("privileges", _privileges),
-        ("files", lambda: _files(spec, run_folder, device)),
-        ("calls", _calls),
+        ("files", lambda: _files(spec, run_folder, gpu=gpu)),
+        ("calls", lambda: _calls(gpu=gpu)),
     )
     if spec.mode == "off":
         return tuple(Layer(name, False, _SWITCHED_OFF) for name, _ in attempts)
@@ -73,7 +74,7 @@ def _privileges() -> str:
     return "no rights of root's, and none by starting a program"
 
 
-def _files(spec: SandboxSpec, run_folder: Path, device: str) -> str:
+def _files(spec: SandboxSpec, run_folder: Path, *, gpu: bool) -> str:
     abi = landlock.version()
     if not abi:
         raise _Missing("this kernel has no Landlock", "use Linux 5.13 or newer with landlock among its `lsm=`")
@@ -81,7 +82,7 @@ def _files(spec: SandboxSpec, run_folder: Path, device: str) -> str:
         run_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
         pass  # a checkpoint will fail, and say so
-    grants = reach.grants(run_folder, spec.read_dirs, device)
+    grants = reach.grants(run_folder, spec.read_dirs, gpu=gpu)
     landlock.restrict(grants)
     if (folder := reach.exposing(run_folder, grants)) is not None:
         raise _Missing(
@@ -92,9 +93,9 @@ def _files(spec: SandboxSpec, run_folder: Path, device: str) -> str:
     return f"writes its run's folder alone, reads that, the program and the system's libraries{tcp}"
 
 
-def _calls() -> str:
+def _calls(*, gpu: bool) -> str:
     library = seccomp.load()
     if library is None:
         raise _Missing(f"{seccomp.LIBRARY} is not installed", "install libseccomp (Debian: apt install libseccomp2)")
-    seccomp.restrict(library)
+    seccomp.restrict(library, gpu=gpu)
     return "no network, no programs or processes of its own, no hand on other processes"

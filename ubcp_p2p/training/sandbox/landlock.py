@@ -38,10 +38,11 @@ _SCOPES_SINCE: Final = 6
 READ: Final = _READ_FILE | _READ_DIR
 KEEP: Final = READ | _WRITE_FILE | _MAKE_REG | _REMOVE_FILE | _TRUNCATE  # a folder of plain files
 DEVICE: Final = READ | _WRITE_FILE | _IOCTL_DEV
+WRITE: Final = READ | _WRITE_FILE | _TRUNCATE  # what is there already
 
 
 class Grant(NamedTuple):
-    """Rights (READ, KEEP, DEVICE) on a path and all beneath it. A path that is not there grants nothing."""
+    """Rights (READ, WRITE, KEEP, DEVICE) on a path and all beneath it. A path that is not there grants nothing."""
 
     path: Path
     rights: int

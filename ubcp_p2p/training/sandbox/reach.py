@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import ubcp_p2p
-from ubcp_p2p.training.sandbox.landlock import DEVICE, KEEP, READ, Grant
+from ubcp_p2p.training.sandbox.landlock import DEVICE, KEEP, READ, WRITE, Grant
 
 # Libraries, data sets and the interpreter, where the system keeps them; torch loads some of its own only when they are
 # first used. None holds anything of a user.
@@ -25,16 +25,18 @@ _NVIDIA: Final = "nvidia*"
 _GPUS_MAX: Final = 16  # of one machine
 
 
-def grants(run_folder: Path, read_dirs: Sequence[Path], device: str) -> list[Grant]:
-    """What a trainer on `device` may open. Paths that are not there may be among them.
+def may_use_gpu(device: str, devices: Path = Path("/dev")) -> bool:
+    """Whether a trainer on `device` may look for a GPU, and this machine has files of one."""
+    return device != "cpu" and any(_accelerators(devices))
 
-    The rules for GPUs follow the names of their device files.
-    """
+
+def grants(run_folder: Path, read_dirs: Sequence[Path], *, gpu: bool) -> list[Grant]:
+    """What a trainer may open. Paths that are not there may be among them."""
     read = [*_program(), *map(Path, _SYSTEM), *map(Path, _MACHINE), Path(f"/proc/{os.getpid()}"), *read_dirs]
     return [
         *(Grant(path, READ) for path in read),
         Grant(Path("/dev/null"), DEVICE),
-        *(Grant(path, DEVICE) for path in (_accelerators() if device != "cpu" else ())),
+        *(_for_gpus() if gpu else ()),
         Grant(run_folder, KEEP),
     ]
 
@@ -86,7 +88,14 @@ def _program() -> Iterator[Path]:
             yield entry
 
 
-def _accelerators() -> Iterator[Path]:
-    devices = Path("/dev")
+def _for_gpus() -> Iterator[Grant]:
+    """Device files by their names; and the names of this process's threads, without which CUDA's driver does not begin:
+    it writes that of its own into /proc."""
+    for path in _accelerators(Path("/dev")):
+        yield Grant(path, DEVICE)
+    yield Grant(Path(f"/proc/{os.getpid()}/task"), WRITE)
+
+
+def _accelerators(devices: Path) -> Iterator[Path]:
     yield from devices.glob(_NVIDIA)
-    yield from (devices / name for name in _ACCELERATORS)
+    yield from (devices / name for name in _ACCELERATORS if (devices / name).exists())

@@ -23,6 +23,9 @@ _UNKNOWN: Final = -1  # a name that this libseccomp has never heard of; other ne
 
 _CLONE_THREAD: Final = 0x00010000
 _PR_SET_PDEATHSIG: Final = 1
+_AF_UNIX: Final = 1
+_SOCKET_TYPE: Final = 0xF  # the bits of a socket's type that are not flags
+_OTHER_TYPES: Final = (2, 3, 4, 5, 10)  # than streams: SOCK_DGRAM sends without a connection
 
 # Sockets, also those that io_uring would make without a call of their own.
 _NETWORK: Final = "socket socketpair connect bind listen accept accept4 io_uring_setup io_uring_enter io_uring_register"
@@ -47,6 +50,10 @@ _KERNEL: Final = (
     "add_key request_key keyctl quotactl syslog acct settimeofday clock_settime adjtimex clock_adjtime sethostname "
     "setdomainname iopl ioperm personality"
 )
+# CUDA's driver begins with a socket of this machine to listen on, and does not begin without. Others may then speak to
+# the trainer, and it to nobody: `connect` and `accept` stay refused, and Landlock leaves no place for such a socket's
+# file, so that it has a name without one.
+_OF_GPUS: Final = ("socket", "bind", "listen")
 REFUSED: Final = tuple(f"{_NETWORK} {_PROCESSES} {_OTHERS} {_FILES} {_KERNEL}".split())
 # Calls newer than a libseccomp that may be there; from 424 on the numbers are the same on all architectures.
 # process_madvise, mount_setattr, process_mrelease, fchmodat2, setxattrat, removexattrat, open_tree_attr, file_setattr.
@@ -72,8 +79,17 @@ class _Comparison(ctypes.Structure):
     )
 
 
-def conditions(pid: int) -> Iterator[Condition]:
+def refused(*, gpu: bool) -> Iterator[str]:
+    """Calls that are refused whatever their arguments. gpu: to a process that may use one."""
+    return (name for name in REFUSED if not (gpu and name in _OF_GPUS))
+
+
+def conditions(pid: int, *, gpu: bool) -> Iterator[Condition]:
     """Calls that are refused for some arguments, in the process `pid`."""
+    if gpu:
+        yield Condition("socket", 0, _NOT_EQUAL, _AF_UNIX)
+        for kind in _OTHER_TYPES:
+            yield Condition("socket", 1, _MASKED_EQUAL, _SOCKET_TYPE, kind)
     yield Condition("clone", 0, _MASKED_EQUAL, _CLONE_THREAD, 0)  # threads may be made, processes not
     for name in ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"):
         yield Condition(name, 0, _NOT_EQUAL, pid)  # abort() sends a signal to itself
@@ -100,7 +116,7 @@ def load() -> ctypes.CDLL | None:
     return library
 
 
-def restrict(library: ctypes.CDLL) -> None:
+def restrict(library: ctypes.CDLL, *, gpu: bool) -> None:
     """Refuse all of the above to this process. Call it while it has one thread. Raises OSError.
 
     Calls of another architecture (32-bit ones, x32) end the process: libseccomp's own choice.
@@ -109,11 +125,11 @@ def restrict(library: ctypes.CDLL) -> None:
     if not context:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     try:
-        for name in REFUSED:
+        for name in refused(gpu=gpu):
             _refuse(library, context, _number(library, name))
         for number in REFUSED_NUMBERS:
             _refuse(library, context, number)
-        for name, at, comparison, datum, other in conditions(os.getpid()):
+        for name, at, comparison, datum, other in conditions(os.getpid(), gpu=gpu):
             argument = _Comparison(at, comparison, datum, other)
             _refuse(library, context, _number(library, name), argument)
         # Its arguments lie in memory, where a filter cannot look; the C library then takes clone.
