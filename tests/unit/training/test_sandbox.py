@@ -110,8 +110,8 @@ def test_seccomp_refuses_every_call_of_its_lists() -> None:
 
 SOCKETS = """
 base = Path(sys.argv[1])
-listening, talking = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
-server = socket.create_server(("127.0.0.1", 0))
+listening, talking = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2))
+server, dialling = socket.create_server(("127.0.0.1", 0)), socket.socket()
 kinds = [(family, kind) for family in (1, 2, 10, 16) for kind in (1, 2, 3, 5)]
 library = seccomp.load()
 landlock.restrict([landlock.Grant(base, landlock.KEEP)])
@@ -120,12 +120,12 @@ for family, kind in kinds:
     for flags in (0, socket.SOCK_CLOEXEC):
         attempt(f"{family} {kind} {flags}", lambda: socket.socket(family, kind | flags))
 attempt("pair", socket.socketpair)
-attempt("bind a name", lambda: socket.socket(socket.AF_UNIX).bind(f"\\0ubcp-test-{os.getpid()}"))
+attempt("bind a name", lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).bind(f"\\0ubcp-test-{os.getpid()}"))
 attempt("bind a file", lambda: listening.bind(str(base / "socket")))
 attempt("listen", listening.listen)
 attempt("accept", listening.accept)
 attempt("connect", lambda: talking.connect(str(base / "daemon")))
-attempt("connect by TCP", lambda: socket.socket().connect(server.getsockname()))
+attempt("connect by TCP", lambda: dialling.connect(server.getsockname()))
 """
 
 
@@ -133,12 +133,12 @@ attempt("connect by TCP", lambda: socket.socket().connect(server.getsockname()))
 @needs_landlock
 def test_with_a_gpu_a_process_may_listen_on_this_machine_and_speak_to_nobody(tmp_path: Path) -> None:
     """CUDA's driver does not begin without."""
-    with socket.socket(socket.AF_UNIX) as daemon:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as daemon:
         daemon.bind(str(tmp_path / "daemon"))
         daemon.listen()
         seen = alone(SOCKETS, str(tmp_path))
     done = {what for what, outcome in seen.items() if outcome == "done"}
-    assert done == {"1 1 0", f"1 1 {socket.SOCK_CLOEXEC}", "bind a name"} | ({"listen"} & done)
+    assert done == {"1 5 0", f"1 5 {socket.SOCK_CLOEXEC}", "bind a name"} | ({"listen"} & done)
     assert {outcome for what, outcome in seen.items() if what not in done} <= {"EPERM", "EACCES", "EINVAL"}
     assert {seen[what] for what in ("accept", "connect", "connect by TCP", "pair", "2 2 0")} == {"EPERM"}
 

@@ -25,7 +25,7 @@ _CLONE_THREAD: Final = 0x00010000
 _PR_SET_PDEATHSIG: Final = 1
 _AF_UNIX: Final = 1
 _SOCKET_TYPE: Final = 0xF  # the bits of a socket's type that are not flags
-_OTHER_TYPES: Final = (2, 3, 4, 5, 10)  # than streams: SOCK_DGRAM sends without a connection
+_OTHER_TYPES: Final = (1, 2, 3, 4, 10)  # than SOCK_SEQPACKET, which sends nothing without a connection
 
 # Sockets, also those that io_uring would make without a call of their own.
 _NETWORK: Final = "socket socketpair connect bind listen accept accept4 io_uring_setup io_uring_enter io_uring_register"
