@@ -26,6 +26,7 @@ from ubcp_p2p.training.inner import describe, set_up_torch
 
 NAME = "verification_gpu"
 LONG = Runs("digits-tiny", 1, 500, 5, "digits-tiny, long after it has learnt all", {"local_steps": 50, "total": 2000})
+LONG_GPU_ROUNDS = 150  # of them; a step on a GPU takes milliseconds, however small the network
 DIGITS_RUNS, MEDIUM_RUNS = 6, 4
 OTHERS = (Runs("fashion-cnn", 1, 12), Runs("shakespeare-nano", 1, 16))
 MEDIUM, LARGE = (256, 7, 64, 8, 50), (512, 8, 128, 8, 50)  # GPTs of 5.6M and 25M parameters
@@ -93,24 +94,24 @@ def cheats(name: str, at: Sequence[int], gpu: torch.device) -> list[dict[str, An
 
 
 def parts_of(gpu: torch.device, *, quick: bool) -> Iterator[tuple[str, Part]]:
-    """What to measure, as (kind of its rows, function); what takes longest comes first."""
+    """(kind of its rows, function) of each; first what takes a GPU long, last what takes a CPU long."""
     if quick:
         for on_gpu in (False, True):
             yield "honest", partial(small, Runs("digits-tiny", 1, 4), gpu, on_gpu=on_gpu)
         yield "cheats", partial(cheats, "digits-tiny", (2,), gpu)
         return
-    for run in range(MEDIUM_RUNS):
-        yield "honest", partial(medium, run, 2, gpu, on_gpu=True)
-        yield "honest", partial(medium, run, 1, gpu, on_gpu=False)
-    yield "honest", partial(small, LONG._replace(rounds=200), gpu, on_gpu=True)
+    yield "honest", partial(small, LONG._replace(rounds=LONG_GPU_ROUNDS), gpu, on_gpu=True)
     yield "honest", partial(small, LONG, gpu, on_gpu=False)
-    yield "honest", partial(large, 4, gpu)
     for name, at in reversed(CHEATING.items()):
         yield "cheats", partial(cheats, name, at, gpu)
     for on_gpu in (True, False):
         digits = (Runs("digits-tiny", 1, 50, first=run) for run in range(DIGITS_RUNS))
         for spec in (*OTHERS, *digits):
             yield "honest", partial(small, spec, gpu, on_gpu=on_gpu)
+    yield "honest", partial(large, 4, gpu)
+    for run in range(MEDIUM_RUNS):
+        yield "honest", partial(medium, run, 2, gpu, on_gpu=True)
+        yield "honest", partial(medium, run, 1, gpu, on_gpu=False)
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------
