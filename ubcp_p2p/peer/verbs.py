@@ -79,6 +79,7 @@ class Verbs:
             "serving": node.serving.status() if node.serving is not None else None,
             "earning": node.paying[1].status() if node.paying is not None else [],
             "serving_words": "" if node.serving is not None else node.serving_words,
+            "troubles": list(node.troubles),
             "api": {"url": node.api.address.url, "header_file": str(node.api.address.header_file)}
             if node.api is not None
             else None,
