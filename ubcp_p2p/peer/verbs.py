@@ -194,8 +194,12 @@ class Verbs:
 
     async def _one_run(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         from ubcp_p2p.peer.asking.listing import of_name
+        from ubcp_p2p.peer.runs import known_runs
 
-        return of_name(await self._known_runs(request, emit), str(request["run"]))
+        name, document = str(request["run"]), await self._known_runs(request, emit)
+        others = [row for row in document["claimed"] if row["name"] != name]
+        document["claimed"] = others + await known_runs(await self._up(), name)
+        return of_name(document, name)
 
     async def _sample(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         run = self._require_runs().get(str(request["run"]))
