@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from tests.unit.swarm.made import key
-from ubcp_p2p.keys import NodeKey, peer_id_of
-from ubcp_p2p.swarm import directory
+from ubcp_p2p.keys import NodeKey, peer_id_of, public_of
+from ubcp_p2p.swarm import directory, storage
 from ubcp_p2p.swarm.addresses import AddressBook
 from ubcp_p2p.swarm.hivemind_parts import PeerID, dht_pb2, node, validation
 from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.p2pd import P2pdSettings
-from ubcp_p2p.swarm.records import Ed25519Validator
+from ubcp_p2p.swarm.records import LIFETIME_S_MAX, VALUE_BYTES_MAX, Ed25519Validator
 
 pytestmark = pytest.mark.slow
 
@@ -70,17 +70,17 @@ async def test_neighbours_whose_routing_tables_forgot_each_other_meet_again() ->
                 await second.claim(RECORD, 1, 60.0)
 
 
-def store_request(sender: Network, subkey: bytes, value: bytes, expires_s: float) -> Any:
+def store_request(sender: Network, subkey: bytes, value: bytes, expires_s: float, key_: str = RECORD) -> Any:
     return dht_pb2.StoreRequest(
-        keys=[node.DHTID.generate(source=RECORD).to_bytes()], subkeys=[subkey], values=[value],
+        keys=[node.DHTID.generate(source=key_).to_bytes()], subkeys=[subkey], values=[value],
         expiration_time=[expires_s], in_cache=[False], peer=sender.session.dht.protocol.node_info,
     )  # fmt: skip
 
 
-async def push(sender: Network, to: Network, subkey: bytes, value: bytes, expires_s: float) -> bool:
+async def push(sender: Network, to: Network, subkey: bytes, value: bytes, expires_s: float, key_: str = RECORD) -> bool:
     """Send a record as it is, past the checks of our own node; whether the other took it."""
     stub = sender.session.dht.protocol.get_stub(PeerID(peer_id_of(to.public)))
-    answer = await stub.rpc_store(store_request(sender, subkey, value, expires_s), timeout=5.0)
+    answer = await stub.rpc_store(store_request(sender, subkey, value, expires_s, key_), timeout=5.0)
     return bool(answer.store_ok[0])
 
 
@@ -89,8 +89,8 @@ def packed(value: Any) -> bytes:
     return data
 
 
-def signed(author: NodeKey, subkey: bytes, value: bytes, expires_s: float) -> bytes:
-    key_id = node.DHTID.generate(source=RECORD).to_bytes()
+def signed(author: NodeKey, subkey: bytes, value: bytes, expires_s: float, key_: str = RECORD) -> bytes:
+    key_id = node.DHTID.generate(source=key_).to_bytes()
     record = validation.DHTRecord(key_id, subkey, value, expires_s)
     return Ed25519Validator(author).sign_value(record)
 
@@ -156,3 +156,54 @@ async def test_garbage_that_its_author_signed_neither_stops_nor_hides_the_others
                 async with asyncio.timeout(10.0):
                     found = await directory.lookup(node_)
                 assert (second.public, entry) in found, garbage
+
+
+async def shown(asker: Network, by: Network, key_: str = RECORD) -> set[bytes]:
+    """Whose records under a key one node shows to another."""
+    key_id = node.DHTID.generate(source=key_)
+    found = await asker.session.dht.protocol.call_find(PeerID(peer_id_of(by.public)), [key_id])
+    value, _ = found[key_id]
+    return {public_of(subkey) for subkey, _ in value.value.items()}
+
+
+@pytest.mark.asyncio
+async def test_what_others_ask_to_cache_hides_no_record() -> None:
+    async with three() as (first, second, third):
+        assert await second.claim(RECORD, ["mine"], 60.0)
+        late = time.time() + LIFETIME_S_MAX - 10.0
+        subkey = packed(peer_id_of(third.public))
+        request = store_request(third, subkey, signed(third.key, subkey, packed(1), late), late)
+        request.in_cache[:] = [True]
+        stub = third.session.dht.protocol.get_stub(PeerID(peer_id_of(first.public)))
+        await stub.rpc_store(request, timeout=5.0)
+        assert second.public in await shown(third, first)
+
+
+@pytest.mark.asyncio
+async def test_a_crowd_of_strangers_keeps_no_neighbour_out_of_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "RECORDS_PER_KEY_MAX", 8)
+    async with three() as (first, second, third):
+        entry = directory.Entry("run", b"\1" * 32, "recipe", b"\2" * 32, 3, 50)
+        place = directory.key_of(entry.name)
+        await directory.publish(second, [entry])
+        value, late = packed([["run", b"\1" * 32, "recipe", b"\2" * 32, 3, 50, b""]]), time.time() + 600.0
+        for number in range(20):
+            stranger = key(100 + number)
+            subkey = packed(peer_id_of(stranger.public))
+            assert await push(third, first, subkey, signed(stranger, subkey, value, late, place), late, place)
+        assert second.public in await shown(third, first, place)
+        assert len(await shown(third, first, place)) == 8
+        assert (second.public, entry) in await directory.lookup(third, "run")
+
+
+@pytest.mark.asyncio
+async def test_a_record_as_full_as_it_may_be_is_still_found() -> None:
+    async with three() as (first, second, third):
+        value, late = packed(b"." * (VALUE_BYTES_MAX - 100)), time.time() + 600.0
+        for number in range(storage.RECORDS_PER_KEY_MAX + 5):
+            stranger = key(1000 + number)
+            subkey = packed(peer_id_of(stranger.public))
+            assert await push(third, first, subkey, signed(stranger, subkey, value, late), late)
+        assert await second.claim(RECORD, ["mine"], 60.0)
+        assert len(await shown(third, first)) == storage.RECORDS_PER_KEY_MAX
+        assert second.public in {claim.author for claim in await third.claims(RECORD)}

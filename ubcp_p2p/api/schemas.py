@@ -53,6 +53,7 @@ _STATUS: Final = obj(
     p2pd_pid=maybe(INT), p2pd_restarts=INT, runs=many(named("Run")), owner=maybe(named("Owner")),
     ledger=maybe(named("Ledger")), ledger_words=TEXT, serving=maybe(named("Serving")), serving_words=TEXT,
     earning=many(obj(request=HEX, run=TEXT, rounds=INT, earned=AMOUNT, unpaid_rounds=INT, words=TEXT)),
+    troubles=many(TEXT),
     api=obj(url=maybe(TEXT), header_file=TEXT),
 )  # fmt: skip
 

@@ -102,6 +102,8 @@ def status(profile: ProfileOption = None, json: JsonOption = False) -> None:
         print(f"ledger     {printable(line)}")
     for line in describe_serving(document["serving"], document["serving_words"]):
         print(f"serving    {printable(line)}")
+    for line in document["troubles"]:
+        print(f"TROUBLE    {printable(line)}")
 
 
 def describe_run(run: dict[str, Any]) -> str:

@@ -162,7 +162,7 @@ class Fetcher:
         """Raises ConfigError, UbcpError, NetworkError."""
         name = str(request.get("run", ""))
         check_name(name)
-        claims = await directory.lookup(self._network)
+        claims = await directory.lookup(self._network, name)
         desk = self._desk()
         paid = await desk.paid(name) if desk is not None else []
         own = [run for run in await desk.paid() if run.name == name] if desk is not None else []
@@ -209,13 +209,10 @@ def _only(own: list[PaidRun], paid: list[PaidRun], name: str, claims: list[tuple
     if paid:
         return paid[0].recipe
     counts = Counter(
-        (entry.recipe_hash, entry.recipe)
-        for _, entry in claims
-        if entry.name == name and entry.run_id == run_id(name, entry.recipe_hash)
+        (entry.recipe_hash, entry.recipe) for _, entry in claims if entry.run_id == run_id(name, entry.recipe_hash)
     )
     if not counts:
-        names = sorted({entry.name for _, entry in claims})[:NAMES_TOLD]
-        raise UbcpError(f"nobody is in a run called {name!r}", hint=f"known: {', '.join(names) or 'none'}")
+        raise UbcpError(f"nobody is in a run called {name!r}", hint="`ubcp runs` lists what peers claim to be in")
     if len({hash_ for hash_, _ in counts}) > 1:
         raise _several(name, [f"{recipe} ({count} peers)" for (_, recipe), count in counts.most_common()])
     return next(iter(counts))[0]

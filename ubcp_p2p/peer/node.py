@@ -28,27 +28,34 @@ if TYPE_CHECKING:  # heavy: imported once the API answers
 log = logging.getLogger(__name__)
 
 
-async def _nothing() -> None:
+async def _nothing(words: str) -> None:
     pass
 
 
 class PayingPart(NamedTuple):
-    """serve: for the life of the daemon. ended: what is to be done where it ends by a bug."""
+    """serve: for the life of the daemon. follows: what is so where it has ended; ended: what is to be done then."""
 
     what: str
     serve: Callable[[], Awaitable[None]]
-    ended: Callable[[], Awaitable[None]] = _nothing
+    follows: str
+    ended: Callable[[str], Awaitable[None]] = _nothing
+
+    @property
+    def trouble(self) -> str:
+        """What is said where it has ended by a bug."""
+        return f"{self.what} has stopped by an error, which is in the log: {self.follows}; start the node again"
 
 
-async def serve_each(parts: Sequence[PayingPart]) -> None:
-    """Serve all until cancelled. One that ends by a bug takes no other with it, and the log says so."""
+async def serve_each(parts: Sequence[PayingPart], troubles: list[str]) -> None:
+    """Serve all until cancelled. One that ends by a bug takes no other with it; the log and `troubles` say so."""
 
     async def serve(part: PayingPart) -> None:
         try:
             await part.serve()
         except Exception:
             log.exception("%s has stopped; start the node again", part.what)
-            await part.ended()
+            troubles.append(part.trouble)
+            await part.ended(part.trouble)
 
     async with asyncio.TaskGroup() as tasks:
         for part in parts:
@@ -180,20 +187,22 @@ class Node(Parts):
         """Bills, vouchers and receipts, of both sides; and who is let in where somebody pays."""
         parts = []
         if self.runs is not None and self.runs.doorkeeper is not None:
-            parts.append(PayingPart("looking up who is let in", self.runs.doorkeeper.serve))
+            follows = "leases that begin or end from now on change nothing in the runs here"
+            parts.append(PayingPart("looking up who is let in", self.runs.doorkeeper.serve, follows))
         if self.paymaster is not None:
-            parts.append(PayingPart("paying", self.paymaster.serve, self._stop_paying))
+            follows = "this node pays for no work any more, and who is owed too much leaves the runs that it pays for"
+            parts.append(PayingPart("paying", self.paymaster.serve, follows, self._stop_paying))
         if self.paying is not None:
             contributor, worker = self.paying
-            why = "billing has stopped by an error, which is in the log; start the node again"
-            parts.append(PayingPart("billing", contributor.serve, lambda: worker.end(why)))
+            follows = "this node earns nothing, and has left the runs of its leases"
+            parts.append(PayingPart("billing", contributor.serve, follows, worker.end))
         try:
-            await serve_each(parts)
+            await serve_each(parts, self.troubles)
         finally:
             if self.reporter is not None:
                 await self.reporter.close()
 
-    async def _stop_paying(self) -> None:
+    async def _stop_paying(self, words: str) -> None:
         self.paymaster = None
 
     async def _keep_fetching(self, network: Network) -> None:

@@ -65,6 +65,7 @@ class Parts:
         self.stage = "starting"
         self.ledger_words = NONE_HERE if self.community is None else OPENING
         self.serving_words = SERVES_NOBODY if trains else "a seed node serves no requests"
+        self.troubles: list[str] = []  # of what has ended by a bug: what follows, and what to do
         self.started_s = time.monotonic()
         self.loaded = asyncio.Event()  # all parts are made; the network may still be coming up
 

@@ -58,33 +58,34 @@ class Rescue:
             await asyncio.sleep(_look_s(desk.slice_s))
 
     async def look(self, runs: Iterable[PaidRun], slice_s: int) -> None:
-        """Fetch what is due. Raises UbcpError when nothing can be looked up."""
+        """Fetch what is due."""
         now_s = self._clock()
         earned = [run for run in runs if run.earners and now_s < run.end_s + AFTER_SLICES * slice_s]
         open_ = [run for run in earned if not self._done.get(_id(run), _Done(-1, 0.0)).ended]
-        claims = await directory.lookup(self._network) if open_ else []
         for run in open_:
-            await self._look(run, claims, now_s, min(AGAIN_S, 2 * _look_s(slice_s)))
+            await self._look(run, now_s, min(AGAIN_S, 2 * _look_s(slice_s)))
 
-    async def _look(
-        self, run: PaidRun, claims: list[tuple[bytes, directory.Entry]], now_s: float, pause_s: float
-    ) -> None:
+    async def _look(self, run: PaidRun, now_s: float, pause_s: float) -> None:
         id_ = _id(run)
         last = self._done.get(id_, _Done(-1, 0.0))
-        reached = halvings(run, now_s, sum(self._promised(request) for request in run.requests))
-        ended = any(
-            author in run.earners and entry.run_id == id_ and entry.round >= entry.rounds for author, entry in claims
-        )
-        if time.monotonic() < last.again_s or not (ended or reached > last.halvings):
+        if time.monotonic() < last.again_s:
             return
+        reached = halvings(run, now_s, sum(self._promised(request) for request in run.requests))
         try:
+            if not (reached > last.halvings or await self._has_ended(run)):
+                return
             recipe = await self._fetcher.recipe(run.recipe, run.name)
-            kept = await self._fetcher.copy(self._fetcher.sought(run.name, recipe, claims, run), lambda _: None)
+            kept = await self._fetcher.copy(self._fetcher.sought(run.name, recipe, [], run), lambda _: None)
         except UbcpError as error:
             log.info("the model of %s is not fetched yet: %s", run.name, error.message)
             self._done[id_] = last._replace(again_s=time.monotonic() + pause_s)
             return
         self._done[id_] = _Done(reached, 0.0, ended=kept["round"] >= kept["rounds"])
+
+    async def _has_ended(self, run: PaidRun) -> bool:
+        """Whether one of those who earn with it says so. Raises NetworkError."""
+        claims = await directory.lookup(self._network, run.name, run.earners)
+        return any(entry.run_id == _id(run) and entry.round >= entry.rounds for _, entry in claims)
 
 
 def _look_s(slice_s: int) -> float:

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 CLAIM_EVERY_S = 20.0
 FINAL_CHECKPOINT_S = 20.0
 ROUND_S = 3600.0  # a round that is to be finished is left when it takes longer
+RUNS_LISTED_MAX = 1000  # of those that peers claim
 EARLY_S = 120.0  # and one that was offered early: the others train on meanwhile
 
 
@@ -233,14 +234,14 @@ class Runs:
 
     async def _refuse_other_recipe(self, name: str, recipe: Recipe) -> None:
         try:
-            entries = await directory.lookup(self._network)
+            entries = await directory.lookup(self._network, name)
         except NetworkError:
             return
         wanted = run_id(name, recipe.hash())
         if any(entry.run_id == wanted for _, entry in entries):
             return  # others claim this very run: one claim of another recipe must not keep anybody out
         for author, entry in entries:
-            if entry.name == name and entry.recipe_hash != recipe.hash() and author != self._network.public:
+            if entry.recipe_hash != recipe.hash() and author != self._network.public:
                 raise ConfigError(
                     f"peers are in a run called {name!r} with another recipe ({entry.recipe!r}; claimed by "
                     f"{short(author)})",
@@ -252,7 +253,7 @@ class Runs:
         if run.recipe.private:  # each has its own
             return
         try:
-            claims = await directory.lookup(self._network)
+            claims = await directory.lookup(self._network, run.name)
         except NetworkError:
             return
         others = directory.with_other_data(claims, self._network.public, run.run_id, run.data_hash)
@@ -389,10 +390,15 @@ class Runs:
         run.observe(Event("failed", run.member.round if run.member else 0, data))
 
 
-async def known_runs(network: Network) -> list[dict[str, Any]]:
-    """Runs that peers claim in the DHT to be in, with how many claim it; labelled as claims."""
+async def known_runs(network: Network, name: str | None = None) -> list[dict[str, Any]]:
+    """Runs that peers claim in the DHT to be in, with how many claim it; labelled as claims. Neighbours' come first.
+
+    name: of those that are called so all, else as many as directory.lookup finds without one.
+    """
     found: dict[bytes, dict[str, Any]] = {}
-    for _, entry in await directory.lookup(network):
+    for _, entry in await directory.lookup(network, name):
+        if entry.run_id not in found and len(found) >= RUNS_LISTED_MAX:
+            continue
         row = found.setdefault(
             entry.run_id,
             {"name": entry.name, "run_id": entry.run_id.hex(), "recipe": entry.recipe, "peers": 0, "round": 0,

@@ -79,6 +79,7 @@ class Verbs:
             "serving": node.serving.status() if node.serving is not None else None,
             "earning": node.paying[1].status() if node.paying is not None else [],
             "serving_words": "" if node.serving is not None else node.serving_words,
+            "troubles": list(node.troubles),
             "api": {"url": node.api.address.url, "header_file": str(node.api.address.header_file)}
             if node.api is not None
             else None,
@@ -193,8 +194,12 @@ class Verbs:
 
     async def _one_run(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         from ubcp_p2p.peer.asking.listing import of_name
+        from ubcp_p2p.peer.runs import known_runs
 
-        return of_name(await self._known_runs(request, emit), str(request["run"]))
+        name, document = str(request["run"]), await self._known_runs(request, emit)
+        others = [row for row in document["claimed"] if row["name"] != name]
+        document["claimed"] = others + await known_runs(await self._up(), name)
+        return of_name(document, name)
 
     async def _sample(self, request: dict[str, Any], emit: Emit) -> dict[str, Any]:
         run = self._require_runs().get(str(request["run"]))

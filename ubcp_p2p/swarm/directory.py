@@ -1,9 +1,16 @@
-"""The directory of runs in the DHT: each node's signed claim of which runs it is in. Claims, never facts."""
+"""The directory of runs in the DHT: each node's signed claim of which runs it is in. Claims, never facts.
+
+A node's claims are stored twice: all in its record under KEY, for a list of runs, and each under its run's name, where
+who seeks a run looks. So who claims other runs, however many, takes no place there.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import random
+from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from ubcp_p2p.models.run_name import is_name
@@ -12,7 +19,7 @@ from ubcp_p2p.swarm.network import Network
 KEY = "ubcp/runs/1"
 LIFETIME_S = 60.0
 RUNS_PER_NODE_MAX = 16
-NODES_MAX = 256
+NODES_MAX = 256  # of one run
 
 
 @dataclass(frozen=True)
@@ -29,24 +36,35 @@ class Entry:
 
 
 async def publish(network: Network, entries: list[Entry]) -> None:
-    """Claim all runs of this node (one record holds them). Raises Unreachable while p2pd is down."""
-    rows = [
-        [e.name, e.run_id, e.recipe, e.recipe_hash, e.round, e.rounds, e.data_hash] for e in entries[:RUNS_PER_NODE_MAX]
-    ]
-    await network.claim(KEY, rows, LIFETIME_S)
+    """Claim all runs of this node. Raises Unreachable while p2pd is down."""
+    rows = {entry.name: list(astuple(entry)) for entry in entries[:RUNS_PER_NODE_MAX]}
+    claims = {KEY: list(rows.values()), **{key_of(name): [row] for name, row in rows.items()}}
+    await asyncio.gather(*(network.claim(key, value, LIFETIME_S) for key, value in claims.items()))
 
 
-async def lookup(network: Network, among: Collection[bytes] | None = None) -> list[tuple[bytes, Entry]]:
-    """(author's public key, entry) of every well-formed claim. Raises Unreachable while p2pd is down.
+async def lookup(
+    network: Network, name: str | None = None, among: Collection[bytes] | None = None
+) -> list[tuple[bytes, Entry]]:
+    """(author's public key, entry) of the well-formed claims, at most NODES_MAX of a run. Raises Unreachable while p2pd
+    is down.
 
-    among: whose claims count, all by default. Names cost nothing: who asks for few is not to be crowded out by them.
+    name: of the runs that are sought; without one, all that a record of the DHT has room for. among: whose claims
+    count, all by default. Keys of nodes cost nothing: so of a run those come first that this node is connected to, and
+    the others in an order that nobody chooses.
     """
-    claims = [claim for claim in await network.claims(KEY) if among is None or claim.author in among]
-    found = []
-    for claim in claims[:NODES_MAX]:
-        rows = claim.value if isinstance(claim.value, list) else []
-        found += [(claim.author, entry) for row in rows[:RUNS_PER_NODE_MAX] if (entry := _parsed(row)) is not None]
+    claims = await network.claims(KEY if name is None else key_of(name))
+    found, nodes = [], Counter[bytes]()
+    for claim in sorted(claims, key=lambda claim: (claim.author not in network.connected, random.random())):
+        for entry in _entries(claim.value) if among is None or claim.author in among else ():
+            if name in (None, entry.name) and nodes[entry.run_id] < NODES_MAX:
+                nodes[entry.run_id] += 1
+                found.append((claim.author, entry))
     return found
+
+
+def key_of(name: str) -> str:
+    """The DHT's key for claims of the runs that are called so."""
+    return f"{KEY}/{name}"
 
 
 def with_other_data(claims: list[tuple[bytes, Entry]], me: bytes, run_id: bytes, data_hash: bytes) -> list[bytes]:
@@ -60,6 +78,12 @@ def with_other_data(claims: list[tuple[bytes, Entry]], me: bytes, run_id: bytes,
         if author != me and entry.run_id == run_id and entry.data_hash
     }
     return [] if data_hash in told.values() else sorted(told)
+
+
+def _entries(value: Any) -> list[Entry]:
+    """One for a run, of a record's value as it came."""
+    rows = value[:RUNS_PER_NODE_MAX] if isinstance(value, list) else []
+    return list({entry.run_id: entry for row in rows if (entry := _parsed(row)) is not None}.values())
 
 
 def _parsed(row: Any) -> Entry | None:

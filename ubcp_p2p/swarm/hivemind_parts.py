@@ -89,6 +89,7 @@ PeerID: Any = _part("p2p.p2p_daemon_bindings.datastructures").PeerID
 Multiaddr: Any = _part("utils.multiaddr").Multiaddr
 ServicerBase: Any = _part("p2p.servicer").ServicerBase
 DHTNode: Any = node.DHTNode
+DHTLocalStorageBase: Any = _part("dht.storage").DHTLocalStorage
 RecordValidatorBase: Any = validation.RecordValidatorBase
 Matchmaking: Any = matchmaking.Matchmaking
 P2PDaemonError: type[Exception] = bindings.P2PDaemonError

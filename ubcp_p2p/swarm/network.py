@@ -34,6 +34,7 @@ from ubcp_p2p.swarm.p2pd import P2pd, P2pdSettings
 from ubcp_p2p.swarm.ports import Ports, not_heard
 from ubcp_p2p.swarm.pubsub import OnMessage, PubSub
 from ubcp_p2p.swarm.records import Claim, Ed25519Validator
+from ubcp_p2p.swarm.storage import NoCache, RecordStorage
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,6 @@ HEALTH_EVERY_S = 5.0
 HEALTH_DEADLINE_S = 5.0
 LOOKUP_S_MAX = 15.0  # a look-up past a few dead peers takes some RPC_TIMEOUT_S; what takes longer has hung
 RPC_TIMEOUT_S = 1.0  # hivemind's default of 3 s makes each dead peer in a look-up cost 3 s (measured)
-RECORDS_MAX = 20_000  # DHT keys that this node keeps for others, and as many in its cache: under 100 MB at the worst
 STREAMS_PER_PEER_MAX = 16
 STREAMS_MAX = 256
 LINGER_S = 5.0
@@ -168,9 +168,11 @@ class Network:
                 record_validator=Ed25519Validator(self.key),
                 ensure_bootstrap_success=False,
                 strict=False,
+                cache_locally=False,
+                cache_nearest=0,
                 cache_refresh_before_expiry=0,
             )
-            dht.protocol.storage.maxsize = dht.protocol.cache.maxsize = RECORDS_MAX
+            dht.protocol.storage, dht.protocol.cache = RecordStorage(self._is_near), NoCache()
             pubsub = PubSub(control)
             session = Session(generation, daemon, p2p, dht, pubsub)
             served: set[str] = set()
@@ -343,6 +345,13 @@ class Network:
                 continue
         self.connected = frozenset(publics)
         return self.connected
+
+    def _is_near(self, peer_id: bytes) -> bool:
+        try:
+            public = public_of(peer_id)
+        except MalformedPeerId:
+            return False
+        return public == self.public or public in self.connected
 
     def multiaddrs(self) -> list[str]:
         """This node's own full multiaddrs, for a friend to join through."""

@@ -176,7 +176,7 @@ class Presence:
     async def _meet(self) -> None:
         """Connect to peers that claim in the DHT to be in this run."""
         try:
-            entries = await directory.lookup(self._network)
+            entries = await directory.lookup(self._network, self.settings.name)
         except NetworkError:
             return
         strangers = {author for author, entry in entries if entry.run_id == self.settings.run_id}

@@ -50,14 +50,15 @@ def compare(
     """What a stretch that was walked again says of the claimed one. loss: its mean, nats; parameters: the network's."""
     if not do_gradients_show(before, redone, fades):
         return Verdict(Finding.DROWNED, 0, "has gradients that do not show beside the inner optimizer's memory")
-    apart, allowed, noise = distance_ppm(before, claimed, redone, fades), tolerance_ppm(parameters), noise_ppm(loss)
+    apart, tolerance = distance_ppm(before, claimed, redone, fades), tolerance_ppm(parameters)
+    allowed = tolerance + noise_ppm(loss)
     away = f"{apart / PPM:.6f} of its length away"
+    if apart <= tolerance:
+        return Verdict(Finding.HONEST, apart, f"leads where it is said to lead: {away}", allowed)
     if apart <= allowed:
-        return Verdict(Finding.HONEST, apart, f"leads where it is said to lead: {away}")
-    if apart <= allowed + noise:
         words = f"has gradients that hardly show: its loss is {loss:.1g}, and float32's rounding may explain {away}"
-        return Verdict(Finding.DROWNED, apart, words)
-    return Verdict(Finding.STEPS, apart, f"leads elsewhere: {away}, where {(allowed + noise) / PPM:.3f} is allowed")
+        return Verdict(Finding.DROWNED, apart, words, allowed)
+    return Verdict(Finding.STEPS, apart, f"leads elsewhere: {away}, where {allowed / PPM:.3f} is allowed", allowed)
 
 
 def fades(optimizer: str, betas: tuple[float, float]) -> dict[str, float]:

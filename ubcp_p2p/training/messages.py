@@ -284,6 +284,7 @@ class Checked(_Message):
     finding: Literal["honest", "count", "base", "offer", "data", "memory", "drowned", "steps", "unopened"]
     distance_ppm: Count
     words: Words
+    allowed_ppm: Count
 
 
 class Evaluated(_Message):

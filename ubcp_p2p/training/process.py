@@ -221,7 +221,7 @@ class TrainerProcess:
                 messages.Check,
                 {**fields, "members": None if members is None else tuple(members)},
                 messages.Checked,
-                lambda reply, none: Verdict(Finding(reply.finding), reply.distance_ppm, reply.words),
+                lambda reply, none: Verdict(Finding(reply.finding), reply.distance_ppm, reply.words, reply.allowed_ppm),
                 fds=[buffer.fd],
             )
 

@@ -225,8 +225,9 @@ class Session:
         self._model_is_committed = False
         verdict = self._witness.check(claim, command.members, data)
         return Checked(
-            seq=command.seq, finding=verdict.finding.value, distance_ppm=verdict.distance_ppm, words=verdict.words
-        )
+            seq=command.seq, finding=verdict.finding.value, distance_ppm=verdict.distance_ppm, words=verdict.words,
+            allowed_ppm=verdict.allowed_ppm,
+        )  # fmt: skip
 
     def evaluate(self) -> Evaluation:
         """Measure the committed state on held-out data."""

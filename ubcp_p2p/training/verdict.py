@@ -35,11 +35,15 @@ class Finding(StrEnum):
 
 
 class Verdict(NamedTuple):
-    """distance_ppm: how far the claimed end is from the one found again, over the stretch's length, in millionths."""
+    """distance_ppm: how far the claimed end is from the one found again, over the stretch's length, in millionths.
+
+    allowed_ppm: how far honest peers may be on this very stretch, rounding included; 0 where no distance was judged.
+    """
 
     finding: Finding
     distance_ppm: int
     words: str
+    allowed_ppm: int = 0
 
     @property
     def is_lie(self) -> bool:

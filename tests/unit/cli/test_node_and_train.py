@@ -42,7 +42,8 @@ STATUS: dict[str, Any] = {
     "p2pd_restarts": 0, "runs": [RUN], "owner": OWNER, "ledger": None,
     "ledger_words": "none: this node is in no community",
     "serving": None,
-    "serving_words": "this node serves no requests", "api": {"url": "http://127.0.0.1:9", "header_file": "/h"},
+    "serving_words": "this node serves no requests",
+    "troubles": ["paying has stopped by an error \x1b[2J"], "api": {"url": "http://127.0.0.1:9", "header_file": "/h"},
 }  # fmt: skip
 ASKED: dict[str, Any] = {
     "request": "3a" * 32, "run": "paid", "run_id": "12" * 32, "account": "ef" * 32, "mine": True, "state": "waiting",
@@ -268,7 +269,8 @@ def test_status_in_words(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> 
     for words in ("12D3KooWx", "pid 42", "up", "loopback", "2 connected", "/ip4/127.0.0.1/tcp/1", "round 50 of 50",
                   "http://127.0.0.1:9", "owner      idle: on battery\n",
                   "owner      carbon by the average: the API is away\n",
-                  "owner      TROUBLE: pause.json is \\x1b[2J damaged\n"):  # fmt: skip
+                  "owner      TROUBLE: pause.json is \\x1b[2J damaged\n",
+                  "TROUBLE    paying has stopped by an error \\x1b[2J\n"):  # fmt: skip
         assert words in out
 
 

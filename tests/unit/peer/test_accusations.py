@@ -132,7 +132,7 @@ async def peers(tmp_path: Path, swarm: Swarm) -> AsyncIterator[Peers]:
     await asyncio.gather(*(node.serving for node in made.nodes), return_exceptions=True)
 
 
-FAR = Verdict(Finding.STEPS, 440_000, "half of each batch")
+FAR = Verdict(Finding.STEPS, 440_000, "half of each batch", 20_000)
 
 
 def found(node: Node, blob: bytes, verdict: Verdict = FAR) -> None:
@@ -234,13 +234,18 @@ async def test_data_of_others_splits_no_group_and_makes_nobody_deaf(
 
 
 @pytest.mark.parametrize(
-    "verdict", [Verdict(Finding.STEPS, 39_999, "near"), Verdict(Finding.DATA, 10**12, "the data was cut otherwise")]
+    "verdict",
+    [
+        Verdict(Finding.STEPS, 39_999, "near", 20_000),
+        Verdict(Finding.STEPS, 239_999, "near, where rounding may explain a tenth", 120_000),
+        Verdict(Finding.DATA, 10**12, "the data was cut otherwise", 20_000),
+    ],
 )
 async def test_of_what_others_may_not_be_convinced_none_is_told(peers: Peers, lie: bytes, verdict: Verdict) -> None:
     first, second = await peers.add(KEYS[A]), await peers.add(KEYS[B])
     found(first, lie, verdict)
     assert (first.member.struck, first.member.shunned) == ([LIAR], {})
-    found(first, lie, verdict._replace(finding=Finding.STEPS, distance_ppm=40_000))  # twice what is allowed
+    found(first, lie, verdict._replace(finding=Finding.STEPS, distance_ppm=2 * verdict.allowed_ppm))
     await second.events.get()
     assert second.judge.checks == 1
 
@@ -267,7 +272,9 @@ async def test_who_convinces_nobody_shuns_nobody(peers: Peers, lie: bytes) -> No
     assert node.member.shunned == {LIAR: ROUND + LEAD_ROUNDS}
 
 
-@pytest.mark.parametrize("says", [Verdict(Finding.HONEST, 19_000, "near"), Verdict(Finding.DROWNED, 0, "drowned")])
+@pytest.mark.parametrize(
+    "says", [Verdict(Finding.HONEST, 10_001, "near", 20_000), Verdict(Finding.DROWNED, 0, "drowned")]
+)
 async def test_who_may_have_seen_it_on_another_device_is_heard_again(peers: Peers, lie: bytes, says: Verdict) -> None:
     """Later each time: it may be an accomplice of the accused."""
     node = await peers.add(KEYS[A])
@@ -283,6 +290,24 @@ async def test_who_may_have_seen_it_on_another_device_is_heard_again(peers: Peer
     node.judge.says = None
     assert await peers.accuse(KEYS[B], node, lie) == WANTED
     assert set(node.member.shunned) == {LIAR}
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        Verdict(Finding.HONEST, 0, "the same bits"),
+        Verdict(Finding.HONEST, 10_000, "half of what is allowed", 20_000),
+        Verdict(Finding.HONEST, 19_000, "rounding may explain far more", 120_000),
+    ],
+)
+async def test_who_accuses_where_no_device_finds_a_lie_is_not_heard_again(
+    peers: Peers, lie: bytes, says: Verdict
+) -> None:
+    node = await peers.add(KEYS[A])
+    node.judge.says = says
+    assert await peers.accuse(KEYS[B], node, lie) == WANTED
+    node.member.round += 2 * AGAIN_ROUNDS
+    assert await peers.accuse(KEYS[B], node, lie) == NO
 
 
 async def test_who_sends_drop_by_drop_keeps_nobody_else_from_being_heard(peers: Peers, lie: bytes) -> None:

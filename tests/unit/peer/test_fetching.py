@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from tests.support.models import evaluate
 from tests.unit.peer.test_paid import RUN as PAID
-from tests.unit.swarm.made import KEYS, Wires
+from tests.unit.swarm.made import KEYS, Wires, digest
 from ubcp_p2p.buffers import SharedBuffer
 from ubcp_p2p.errors import ConfigError, LocalIOError, NetworkError, TrainingError, UbcpError
 from ubcp_p2p.keys import NodeKey
@@ -22,6 +22,7 @@ from ubcp_p2p.models.recipe import Recipe, load_recipe, run_id
 from ubcp_p2p.peer.fetching import Fetcher, Sought
 from ubcp_p2p.peer.rescue import Rescue
 from ubcp_p2p.swarm import fetching
+from ubcp_p2p.swarm.directory import NODES_MAX, key_of
 from ubcp_p2p.swarm.quorum import Certificate, Group, Seat, vote_digest
 from ubcp_p2p.swarm.records import Claim
 from ubcp_p2p.swarm.states import States
@@ -53,7 +54,10 @@ class Scene:
         self._open: list[tuple[States, SharedBuffer]] = []
 
     async def _claims(self, key: str) -> list[Claim]:
-        return [Claim(author, rows, 0.0) for author, rows in self.rows.items()]
+        claims = [
+            Claim(author, [row for row in rows if key == key_of(row[0])], 0.0) for author, rows in self.rows.items()
+        ]
+        return [claim for claim in claims if claim.value]
 
     async def _paid(self, name: str | None = None) -> list[Any]:
         return self.own if name is None else self.paid
@@ -286,6 +290,18 @@ async def test_the_last_round_is_fetched_when_it_is_made_and_then_never_again(sc
     scene.now_s = 1999.0
     await scene.rescue.look(_earning(A), 900)
     assert len(scene.network.opened) == opened
+
+
+@pytest.mark.asyncio
+async def test_strangers_do_not_hide_the_last_round_of_who_earns(scene: Scene) -> None:
+    await scene.stand(A, 3)
+    await scene.rescue.look(_earning(A), 900)
+    (row,) = scene.rows[A.public]
+    crowd = {digest(f"stranger {number}"): [row] for number in range(NODES_MAX)}
+    await scene.stand(A, RECIPE.rounds.total)
+    scene.rows = {**crowd, **scene.rows}
+    await scene.rescue.look(_earning(A), 900)
+    assert _round(scene) == RECIPE.rounds.total
 
 
 @pytest.mark.asyncio

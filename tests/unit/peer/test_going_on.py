@@ -365,10 +365,18 @@ async def test_a_part_of_paying_that_ends_by_a_bug_takes_no_other_with_it(caplog
             await asyncio.sleep(0)
         went_on.set()
 
-    async def told() -> None:
+    async def told(words: str) -> None:
+        assert words in troubles
         ended.set()
 
+    troubles: list[str] = []
     async with asyncio.timeout(PATIENCE_S):
-        await serve_each([PayingPart("billing", fails, told), PayingPart("paying", goes_on)])
+        parts = [
+            PayingPart("billing", fails, "it earns nothing", told),
+            PayingPart("paying", goes_on, "it pays nobody"),
+        ]
+        await serve_each(parts, troubles)
     assert went_on.is_set()
     assert "billing has stopped" in caplog.text
+    words = "billing has stopped by an error, which is in the log: it earns nothing; start the node again"
+    assert troubles == [words]

@@ -18,8 +18,8 @@ from ubcp_p2p.owner.values import FREE, Block, Cause, Manner, Rules, Verdict
 from ubcp_p2p.peer.config import TrainingConfig
 from ubcp_p2p.peer.kept import RunOptions, kept_runs
 from ubcp_p2p.peer.profile import Profile
-from ubcp_p2p.peer.runs import OtherData, Run, Runs
-from ubcp_p2p.swarm.directory import KEY
+from ubcp_p2p.peer.runs import RUNS_LISTED_MAX, OtherData, Run, Runs, known_runs
+from ubcp_p2p.swarm.directory import KEY, NODES_MAX, key_of
 from ubcp_p2p.swarm.events import Event, Observer, RunSettings
 from ubcp_p2p.swarm.membership import Phase
 from ubcp_p2p.swarm.records import Claim
@@ -38,12 +38,13 @@ class FakeNetwork:
     connected = frozenset({A})
 
     def __init__(self) -> None:
-        self.rows: list[Claim] = []
+        self.claimed_by: dict[str, list[Claim]] = {}  # key of the DHT → what lies there
         self.while_asked: Callable[[], None] = lambda: None
 
     def claimed(self, author: bytes, name: str, data: bytes, recipe_hash: bytes = RECIPE.hash()) -> None:
         row = [name, run_id(name, recipe_hash), "a recipe", recipe_hash, 3, 50, data]
-        self.rows.append(Claim(author, [row], 0.0))
+        for key in (KEY, key_of(name)):
+            self.claimed_by.setdefault(key, []).append(Claim(author, [row], 0.0))
 
     async def handle(self, protocol: str, handler: object) -> None:
         """Nobody asks."""
@@ -52,9 +53,8 @@ class FakeNetwork:
         """Nobody has asked."""
 
     async def claims(self, key: str) -> list[Claim]:
-        assert key == KEY
         self.while_asked()
-        return self.rows
+        return self.claimed_by.get(key, [])
 
 
 class FakeTrainer:
@@ -184,6 +184,32 @@ async def test_one_honest_peer_or_new_lets_it_in(house: House, honest: bool) -> 
     assert claim is not None
     assert (claim.run_id, claim.data_hash) == (run.run_id, OURS)
     await runs.stop()
+
+
+@pytest.mark.asyncio
+async def test_strangers_with_other_recipes_and_data_hide_no_honest_peer(house: House) -> None:
+    for number in range(NODES_MAX + 1):
+        house.network.claimed(digest(f"stranger {number}"), "r", THEIRS, digest("another recipe"))
+    for number in range(NODES_MAX - 1):  # as many as there is room for beside one neighbour
+        house.network.claimed(digest(f"stranger {number}"), "r", THEIRS)
+    house.network.claimed(B, "r", OURS)
+    runs = house.runs()
+    run = await house.begun(await runs.start("r", RECIPE, RunOptions()))
+    assert run.stage == "running"
+    await runs.stop()
+
+
+@pytest.mark.asyncio
+async def test_however_many_runs_are_claimed_those_of_neighbours_are_listed(house: House) -> None:
+    for number in range(RUNS_LISTED_MAX):
+        house.network.claimed(digest(f"stranger {number}"), f"run {number}", THEIRS)
+    house.network.claimed(A, "r", OURS)
+    network: Any = house.network
+    rows = await known_runs(network)
+    assert len(rows) == RUNS_LISTED_MAX
+    assert "r" in {row["name"] for row in rows}
+    (row,) = await known_runs(network, "run 7")
+    assert (row["name"], row["peers"]) == ("run 7", 1)
 
 
 @pytest.mark.asyncio

@@ -110,7 +110,7 @@ class Office:
         self.settler = Settler(node, ledger, self, self.cabinet, self._settled, clock=lambda: self.now_s)  # type: ignore[arg-type]
         self.said: list[bytes] = []
 
-    async def judge(self, recipe: object, claim: object, members: object, *others: object) -> Verdict:
+    async def judge(self, name: object, recipe: object, claim: object, members: object, *others: object) -> Verdict:
         """As Verifier.judge."""
         self.members = members
         self.judged += 1

@@ -57,6 +57,7 @@ class Directory:
 
     def __init__(self, claims: dict[bytes, bytes] | None, run: bytes = RUN) -> None:
         self._claims, self._run = claims, run
+        self.connected = frozenset[bytes]()
 
     async def claims(self, key: str) -> list[Any]:
         if self._claims is None:
@@ -89,14 +90,17 @@ async def test_silence_of_the_directory_convicts_nobody(
     verifier = Verifier(directory, TrainingConfig(), tmp_path)
     if kind is not None:
         with pytest.raises(CannotJudge, match=words) as raised:
-            await verifier._require_same_data(CLAIM, MINE, group)
+            await verifier._require_same_data("plays", CLAIM, MINE, group)
         assert type(raised.value) is kind
     else:
-        await verifier._require_same_data(CLAIM, MINE, group)
+        await verifier._require_same_data("plays", CLAIM, MINE, group)
 
 
 @pytest.mark.asyncio
 async def test_strangers_in_the_directory_do_not_silence_the_members(tmp_path: Path) -> None:
     crowd = {digest(f"stranger {n}"): OTHER for n in range(NODES_MAX)}
     directory: Any = Directory({**crowd, A: MINE})
-    await Verifier(directory, TrainingConfig(), tmp_path)._require_same_data(CLAIM, MINE, {LIAR, A})
+    verifier = Verifier(directory, TrainingConfig(), tmp_path)
+    await verifier._require_same_data("plays", CLAIM, MINE, {LIAR, A})
+    with pytest.raises(Unsure, match="no other member"):  # it is asked about the run of that name
+        await verifier._require_same_data("another", CLAIM, MINE, {LIAR, A})

@@ -18,29 +18,66 @@ ROW: list[Any] = ["run", RUN, "recipe", digest("recipe"), 3, 50, OURS]
 
 
 class Records:
-    """What `directory` asks of a Network."""
+    """What `directory` asks of a Network: the records under each key, by author."""
 
-    def __init__(self, *values: Any) -> None:
-        self.values = list(values)
+    def __init__(self) -> None:
+        self.values: dict[str, dict[bytes, Any]] = {}
+        self.connected = frozenset[bytes]()
 
     async def claim(self, key: str, value: Any, lifetime_s: float) -> bool:
-        self.values.append(value)
+        self.values.setdefault(key, {})[A] = value
         return True
 
     async def claims(self, key: str) -> list[Claim]:
-        return [Claim(A, value, 0.0) for value in self.values]
+        return [Claim(author, value, 0.0) for author, value in self.values.get(key, {}).items()]
 
 
-def found(*values: Any) -> list[tuple[bytes, Entry]]:
-    records: Any = Records(*values)
+def found(value: Any) -> list[tuple[bytes, Entry]]:
+    records: Any = Records()
+    records.values[directory.KEY] = {A: value}
     return asyncio.run(directory.lookup(records))
 
 
-def test_what_is_published_is_found() -> None:
+def test_what_is_published_is_found_among_all_and_by_its_name() -> None:
     records: Any = Records()
-    entries = [Entry(*ROW), Entry(*ROW[:6])]
+    entries = [Entry(*ROW), Entry("other", OTHER_RUN, *ROW[2:6])]
     asyncio.run(directory.publish(records, entries))
     assert asyncio.run(directory.lookup(records)) == [(A, entry) for entry in entries]
+    for entry in entries:
+        assert asyncio.run(directory.lookup(records, entry.name)) == [(A, entry)]
+    assert asyncio.run(directory.lookup(records, "a third")) == []
+
+
+def crowd(row: list[Any]) -> dict[bytes, Any]:
+    """More strangers than count of a run, each with that claim."""
+    return {digest(f"stranger {number}"): [row] for number in range(directory.NODES_MAX + 1)}
+
+
+@pytest.mark.parametrize("row", [["run", OTHER_RUN, *ROW[2:]], ["other", OTHER_RUN, *ROW[2:]], ["other", *ROW[1:]]])
+def test_claims_of_other_runs_crowd_none_out(row: list[Any]) -> None:
+    records: Any = Records()
+    records.values[directory.key_of("run")] = {**crowd(row), A: [ROW]}
+    assert (A, Entry(*ROW)) in asyncio.run(directory.lookup(records, "run"))
+
+
+def test_of_one_run_the_neighbours_come_first_and_of_the_others_each_has_its_turn() -> None:
+    records: Any = Records()
+    records.values[directory.key_of("run")] = {**crowd(ROW), A: [ROW], B: [ROW]}
+    records.connected = frozenset({A})
+    looks = [[author for author, _ in asyncio.run(directory.lookup(records, "run"))] for _ in range(50)]
+    assert all(len(authors) == directory.NODES_MAX and authors[0] == A for authors in looks)
+    assert any(B in authors for authors in looks)
+    assert len({tuple(authors) for authors in looks}) == len(looks)
+
+
+def test_who_is_asked_for_is_found_among_any_number_of_strangers() -> None:
+    records: Any = Records()
+    records.values[directory.key_of("run")] = {**crowd(ROW), A: [ROW]}
+    assert asyncio.run(directory.lookup(records, "run", {A, B})) == [(A, Entry(*ROW))]
+
+
+def test_a_run_is_claimed_once_by_a_node() -> None:
+    assert found([ROW] * directory.RUNS_PER_NODE_MAX) == [(A, Entry(*ROW))]
 
 
 def test_a_row_of_an_older_version_names_no_data() -> None:

@@ -130,6 +130,7 @@ def test_what_a_tiny_loss_leaves_to_rounding_convicts_nobody(loss: float, off: f
     verdict = compare(START, claimed, end, loss, ADAM, N)
     assert verdict.finding == finding
     assert verdict.distance_ppm == pytest.approx(off * PPM, rel=0.01)
+    assert verdict.allowed_ppm == TOLERANCE_PPM + noise_ppm(loss)
 
 
 def test_a_loss_of_ordinary_size_widens_nothing() -> None:

@@ -33,7 +33,6 @@ from ubcp_p2p.swarm.network import Network
 from ubcp_p2p.swarm.openings import STALL_S
 from ubcp_p2p.swarm.quorum import ROUND_MAX, Place
 from ubcp_p2p.swarm.standing import SHUN_S
-from ubcp_p2p.training.compare import tolerance_ppm
 from ubcp_p2p.training.opening import Opening
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Claim, Finding, Verdict
@@ -85,7 +84,6 @@ class Accusations:
         self._protocol = f"/ubcp/accuse/2/{run_id(name, recipe.hash()).hex()[:32]}"
         self._shape = shape_of(recipe)
         self._bytes_max = min(bytes_max(self._shape), EVIDENCE_BYTES_MAX)
-        self._tolerance_ppm = tolerance_ppm(self._shape.parameters)
         self._checked = rule_of(recipe).rate_ppm > 0  # on data of one's own honest work looks like a lie
         self._convicted: dict[bytes, Conviction] = {}  # by who lied, the oldest first
         self._ignored: dict[bytes, None] = {}
@@ -111,7 +109,7 @@ class Accusations:
         """
         if self._is_out(peer):
             return
-        if not self._will_convince(verdict) or evidence.stat().st_size > self._bytes_max:
+        if not _will_convince(verdict) or evidence.stat().st_size > self._bytes_max:
             self._member.strike(peer)
         else:
             ends = {self._network.public: time.monotonic() + SHUN_S}
@@ -133,12 +131,6 @@ class Accusations:
         finally:
             await self._network.unhandle(self._protocol)
             await self._telling.close()
-
-    def _will_convince(self, verdict: Verdict) -> bool:
-        """Whether all who judge will find a lie: devices differ, and whom the data is cut among not all know."""
-        if verdict.finding == Finding.STEPS:
-            return verdict.distance_ppm >= 2 * self._tolerance_ppm
-        return verdict.is_lie and verdict.finding != Finding.DATA
 
     # -- who is out -------------------------------------------------------------------------------------------------
 
@@ -263,7 +255,7 @@ class Accusations:
         except UbcpError as error:  # of this node's own: nobody is ignored for it
             log.warning("evidence against %s is not judged: %s", short(accused), error.message)
             return
-        if verdict is None or self._is_near(verdict):
+        if verdict is None or _is_near(verdict):
             words = "it cannot be judged here" if verdict is None else verdict.words
             log.info("%s accuses %s, and may be right: %s", short(accuser), short(accused), words)
             self._put_off(accuser)
@@ -284,11 +276,6 @@ class Accusations:
                 ends[self._network.public] = now_s + SHUN_S
             first = min(from_round, self._member.round + LEAD_ROUNDS_MAX)
             self._convict(accused, Conviction(path, first, accuser, ends))
-
-    def _is_near(self, verdict: Verdict) -> bool:
-        """Whether another device may find a lie where this one finds none."""
-        is_apart = 2 * verdict.distance_ppm >= self._tolerance_ppm
-        return verdict.finding == Finding.DROWNED or (verdict.finding == Finding.HONEST and is_apart)
 
     def _put_off(self, accuser: bytes) -> None:
         """It may be honest, or an accomplice who costs a check: it is heard again, each time twice as long after."""
@@ -314,6 +301,19 @@ class Accusations:
             if opening.members != evidence.members:  # a lie of the accused, or a certificate that somebody has made up
                 return _Judged(None, card.round)
         return _Judged(await self._trainer.check(claim, members, evidence.opening), card.round)
+
+
+def _will_convince(verdict: Verdict) -> bool:
+    """Whether all who judge will find a lie: devices differ, and whom the data is cut among not all know."""
+    if verdict.finding == Finding.STEPS:
+        return verdict.distance_ppm >= 2 * verdict.allowed_ppm
+    return verdict.is_lie and verdict.finding != Finding.DATA
+
+
+def _is_near(verdict: Verdict) -> bool:
+    """Whether another device may find a lie where this one finds none."""
+    is_apart = 2 * verdict.distance_ppm > verdict.allowed_ppm
+    return verdict.finding == Finding.DROWNED or (verdict.finding == Finding.HONEST and is_apart)
 
 
 def _keep(kept: dict[K, T], key: K, what: T, most: int) -> None:

@@ -228,7 +228,7 @@ class Settler:
             group = bill.certificate.group.peers if bill is not None else ()
             # Not what the evidence says of it: its certificate may be of a group that the validator has made up.
             members = bill.base.group.peers if bill is not None and bill.base is not None else None
-            verdict = await self._verifier.judge(job.recipe, verdict, members, evidence.opening, group)
+            verdict = await self._verifier.judge(job.run, job.recipe, verdict, members, evidence.opening, group)
         return verdict
 
     def _put_off(self, job: Job, node: bytes, hold: Hold, why: CannotJudge) -> bool:
@@ -298,7 +298,7 @@ class Settler:
             evidence = replace(evidence, opening=opening)
             async with self._judging:
                 try:
-                    verdict = await self._verifier.judge(job.recipe, claim, evidence.members, opening, group)
+                    verdict = await self._verifier.judge(job.run, job.recipe, claim, evidence.members, opening, group)
                 except Unsure as error:
                     return error, evidence
             if verdict.finding != Finding.HONEST:

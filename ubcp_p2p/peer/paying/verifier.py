@@ -39,9 +39,11 @@ class Verifier:
         self._network, self._config, self._folder = network, config, folder
 
     async def judge(
-        self, recipe: Recipe, claim: Claim, members: tuple[bytes, ...] | None, opening: bytes, group: Collection[bytes]
-    ) -> Verdict:
-        """See TrainerProcess.check. group: the round's members, whose word tells whether they have this machine's data.
+        self, name: str, recipe: Recipe, claim: Claim, members: tuple[bytes, ...] | None, opening: bytes,
+        group: Collection[bytes],
+    ) -> Verdict:  # fmt: skip
+        """See TrainerProcess.check. name: the run's. group: the round's members, whose word tells whether they have
+        this machine's data.
 
         Raises CannotJudge; Unsure where it may be able to later.
         """
@@ -61,16 +63,16 @@ class Verifier:
         except (UbcpError, OSError) as error:
             raise CannotJudge(error.message if isinstance(error, UbcpError) else str(error)) from None
         if judged.verdict.is_lie and hangs_on_data(judged.verdict.finding, recipe):
-            await self._require_same_data(claim, bytes.fromhex(judged.data_sha256), group)
+            await self._require_same_data(name, claim, bytes.fromhex(judged.data_sha256), group)
         return judged.verdict
 
-    async def _require_same_data(self, claim: Claim, data_hash: bytes, group: Collection[bytes]) -> None:
+    async def _require_same_data(self, name: str, claim: Claim, data_hash: bytes, group: Collection[bytes]) -> None:
         """Raises CannotJudge where what the members claim in the directory says that they may have other data; Unsure
         where that is silent, and somebody is left who may speak: a liar must not gain by a moment of silence."""
         if not group:
             raise CannotJudge("it is not known here who the other members of its group were")
         try:
-            claims = await directory.lookup(self._network, group)
+            claims = await directory.lookup(self._network, name, group)
         except NetworkError:
             raise Unsure("nobody can be asked now which data the run has") from None
         told = {author: entry.data_hash for author, entry in claims if entry.run_id == claim.run_id and entry.data_hash}
