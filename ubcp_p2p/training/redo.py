@@ -66,9 +66,10 @@ def judge(
         return Verdict(Finding.DATA, PPM**2, error.message)
     rule = fades(recipe.inner.optimizer, recipe.inner.betas)
     if not isinstance(opening.end, WholeEnd):
-        apart = _distance_of_part_ppm(claim, opening, redone, rule)
-        if apart is not None and apart <= tolerance_ppm(shape.parameters) and do_gradients_show(before, redone, rule):
-            return Verdict(Finding.HONEST, apart, f"stretch {opening.index} leads there, by what is shown of its end")
+        apart, allowed = _distance_of_part_ppm(claim, opening, redone, rule), tolerance_ppm(shape.parameters)
+        if apart is not None and apart <= allowed and do_gradients_show(before, redone, rule):
+            words = f"stretch {opening.index} leads there, by what is shown of its end"
+            return Verdict(Finding.HONEST, apart, words, allowed)
         return Verdict(Finding.UNOPENED, 0, "what is shown of its end does not tell: it has to be opened whole")
     claimed = opening.ends(shape.parameters)[1]
     taken = redone.memory.steps - before.memory.steps

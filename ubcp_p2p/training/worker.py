@@ -70,6 +70,8 @@ _REST_SECONDS_MAX = 60.0  # after one step: a machine that slept in between took
 _REST_SECONDS_MIN = 0.01  # a sleep is a millisecond or more too long
 _PROGRESS_SECONDS_MIN = 0.2  # between two progress messages; a person reads no faster
 
+_NO_ROOM = "failed to map segment"  # the loader's words where a library needs more memory than is left
+
 _KINDS: tuple[tuple[type[UbcpError], FailureKind], ...] = (  # the most special first
     (StateMismatch, "mismatch"),
     (RoundFailed, "round"),
@@ -146,6 +148,8 @@ def _open(start: Start) -> Session:
     try:
         from ubcp_p2p.training.session import Session  # torch takes a second or more: only now, where a failure is told
     except ImportError as error:
+        if _NO_ROOM in str(error):
+            raise _out_of_memory(error) from error
         raise ConfigError(
             f"a package that training needs is missing or broken: {error}",
             hint="install the extra: pip install 'ubcp-p2p[peer]'",
@@ -314,11 +318,7 @@ class _Server:
 def _failed(seq: int, error: BaseException) -> Failed:
     """The error as a message; kind "internal" for one that means a mistake of ours or a broken device."""
     if not isinstance(error, UbcpError) and _is_out_of_memory(error):
-        error = OutOfMemory(
-            f"memory ran out: {_first_line(error)}",
-            hint="train a smaller model or batch, close other programs, or let it have more (training.memory_mb); the "
-            "run's state is unharmed",
-        )
+        error = _out_of_memory(error)
     kind: FailureKind = "internal"
     hint = None
     if isinstance(error, UbcpError):
@@ -333,6 +333,14 @@ def _failed(seq: int, error: BaseException) -> Failed:
     if hint is not None:
         hint = hint[:WORDS_CHARS_MAX]
     return Failed(seq=seq, kind=kind, message=_clean(message), hint=hint)
+
+
+def _out_of_memory(error: BaseException) -> OutOfMemory:
+    return OutOfMemory(
+        f"memory ran out: {_first_line(error)}",
+        hint="train a smaller model or batch, close other programs, or let it have more (training.memory_mb); the "
+        "run's state is unharmed",
+    )
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
