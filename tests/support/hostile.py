@@ -292,8 +292,8 @@ async def assault(network: Network, run_id: bytes, how: str) -> dict[str, Any]:
             sent += 1
         return {"sent": sent, "refused": 0}
     protocols = [
-        f"/ubcp/exchange/1/{run}", f"/ubcp/vote/1/{run}", f"/ubcp/state/1/{run}", f"/ubcp/accuse/1/{run}",
-        f"/ubcp/group/1/{run}/rpc_join_group", "DHTProtocol.rpc_store", "DHTProtocol.rpc_find", "DHTProtocol.rpc_ping",
+        f"/ubcp/exchange/1/{run}", f"/ubcp/vote/1/{run}", f"/ubcp/state/2/{run}", f"/ubcp/accuse/3/{run}",
+        f"/ubcp/group/2/{run}/rpc_join_group", "DHTProtocol.rpc_store", "DHTProtocol.rpc_find", "DHTProtocol.rpc_ping",
     ]  # fmt: skip
     for peer in sorted(network.connected):
         for protocol in protocols:

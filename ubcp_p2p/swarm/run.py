@@ -26,6 +26,7 @@ from ubcp_p2p.swarm.learner import PATIENCE, PATIENCE_MIN_S, Learner
 from ubcp_p2p.swarm.matchmaking import Matchmaker, NoGroup
 from ubcp_p2p.swarm.membership import BEAT_S, Phase
 from ubcp_p2p.swarm.network import Network
+from ubcp_p2p.swarm.payers import Payers
 from ubcp_p2p.swarm.quorum import Card, Certificate, form_group
 from ubcp_p2p.swarm.standing import STRIKE_S
 from ubcp_p2p.swarm.trainer import Offer, Trainer
@@ -53,6 +54,7 @@ class RunMember(Learner):
         self.on_commit: Callable[[Committed], None] | None = None  # told of each round that this peer was in
         self.retries = 0
         self._polls = Polls(network, settings.run_id)
+        self._payers = Payers()
         self._matchmaker: Matchmaker | None = None
         self._tried: tuple[bytes, Certificate | None, tuple[bytes, ...]] = (
             b"",
@@ -219,9 +221,10 @@ class RunMember(Learner):
             now = time.monotonic()
             times[name], mark = now - mark, now
 
+        payer = self._payers.first((self.round, self.base_hash), me, settings.payer(self.round))
         card = Card(
             settings.run_id, self.round, self.base_hash, me, min(offer.weight, settings.weight_max), offer.digest,
-            offer_bytes, offer.trail,
+            offer_bytes, offer.trail, payer,
         ).signed(self._network.key)  # fmt: skip
         cards = [card.to_bytes()]
         self._say("matchmaking", wanted=len(companions) + 1)
@@ -240,6 +243,9 @@ class RunMember(Learner):
             raise RoundFailed("the leader's list lacks this peer")
         if companions and len(group.peers) < 2:
             raise RoundFailed("nobody else's offer was valid")
+        if two_faced := self._payers.contradicted(group):
+            names = ", ".join(map(short, two_faced))
+            raise RoundFailed(f"two payers are named for one round: by {names}", two_faced)
         self._tried = group.digest, self.certificate, tuple(cards)
         lap("match_s")
 
@@ -267,6 +273,7 @@ class RunMember(Learner):
         lap("apply_s")
 
         self._say("vote")
+        self._payers.note(group)
         # The others began when I did: who needs three times my own time, and a silence beyond, is not waited for.
         deadline_s = time.monotonic() + grace_s + 2.0 * (time.monotonic() - started_s)
         certificate = await self._polls.collect(

@@ -16,7 +16,7 @@ from ubcp_p2p.swarm.quorum import CARD_BYTES_MAX, CERTIFICATE_BYTES_MAX, Card, C
 from ubcp_p2p.training.opening import Shape
 from ubcp_p2p.training.verdict import PPM, Claim, Finding, Verdict
 
-VERSION: Final = 1
+VERSION: Final = 2
 EVIDENCE_KEPT: Final = 64  # blobs in one folder
 NAME_BYTES_MAX: Final = 256  # of a run's name
 _OVERHEAD_BYTES: Final = 4096
