@@ -109,6 +109,11 @@ class Group:
         return hashlib.sha256(b"ubcp/group/3\0" + encode([self.run_id, self.round, self.base_hash, rows])).digest()
 
     @property
+    def place(self) -> Place:
+        """The state that the round begins from."""
+        return self.round, self.base_hash
+
+    @property
     def peers(self) -> tuple[bytes, ...]:
         return tuple(seat.peer for seat in self.members)
 
@@ -182,7 +187,7 @@ class Certificate:
     @property
     def base(self) -> Place:
         """The state that the round began from."""
-        return self.group.round, self.group.base_hash
+        return self.group.place
 
     def check(self, run_id: bytes) -> None:
         """Raises MalformedMessage unless more than half of the group signed exactly this state of `run_id`."""

@@ -26,7 +26,6 @@ from ubcp_p2p.swarm.learner import PATIENCE, PATIENCE_MIN_S, Learner
 from ubcp_p2p.swarm.matchmaking import Matchmaker, NoGroup
 from ubcp_p2p.swarm.membership import BEAT_S, Phase
 from ubcp_p2p.swarm.network import Network
-from ubcp_p2p.swarm.payers import Payers
 from ubcp_p2p.swarm.quorum import Card, Certificate, form_group
 from ubcp_p2p.swarm.standing import STRIKE_S
 from ubcp_p2p.swarm.trainer import Offer, Trainer
@@ -54,7 +53,6 @@ class RunMember(Learner):
         self.on_commit: Callable[[Committed], None] | None = None  # told of each round that this peer was in
         self.retries = 0
         self._polls = Polls(network, settings.run_id)
-        self._payers = Payers()
         self._matchmaker: Matchmaker | None = None
         self._tried: tuple[bytes, Certificate | None, tuple[bytes, ...]] = (
             b"",
@@ -136,6 +134,8 @@ class RunMember(Learner):
                 companions = await self._assemble()
                 if companions is None or self.round != round_:
                     return  # the others went on; caught up
+                if attempt == 0 and await self._compare_certificates(companions):
+                    continue
                 try:
                     times = await self._attempt(offer, companions)
                 except (RoundFailed, NetworkError) as error:
@@ -221,7 +221,7 @@ class RunMember(Learner):
             now = time.monotonic()
             times[name], mark = now - mark, now
 
-        payer = self._payers.first((self.round, self.base_hash), me, settings.payer(self.round))
+        payer = self._payers.first((self.round, self.base_hash), me, settings.payer(self.round), mark)
         card = Card(
             settings.run_id, self.round, self.base_hash, me, min(offer.weight, settings.weight_max), offer.digest,
             offer_bytes, offer.trail, payer,
@@ -243,7 +243,7 @@ class RunMember(Learner):
             raise RoundFailed("the leader's list lacks this peer")
         if companions and len(group.peers) < 2:
             raise RoundFailed("nobody else's offer was valid")
-        if two_faced := self._payers.contradicted(group):
+        if two_faced := self._payers.contradicted(group, time.monotonic()):
             names = ", ".join(map(short, two_faced))
             raise RoundFailed(f"two payers are named for one round: by {names}", two_faced)
         self._tried = group.digest, self.certificate, tuple(cards)
@@ -273,7 +273,7 @@ class RunMember(Learner):
         lap("apply_s")
 
         self._say("vote")
-        self._payers.note(group)
+        self._payers.note(group, time.monotonic())
         # The others began when I did: who needs three times my own time, and a silence beyond, is not waited for.
         deadline_s = time.monotonic() + grace_s + 2.0 * (time.monotonic() - started_s)
         certificate = await self._polls.collect(

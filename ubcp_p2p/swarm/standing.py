@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ubcp_p2p.codec import MalformedMessage
@@ -19,6 +19,7 @@ from ubcp_p2p.swarm.events import Observer, RunSettings
 from ubcp_p2p.swarm.exchange import AllGather, Exchange, Pace
 from ubcp_p2p.swarm.membership import BEAT_S, STRIKE_S_MAX, Phase
 from ubcp_p2p.swarm.network import Network
+from ubcp_p2p.swarm.payers import Payers, signers_of_both
 from ubcp_p2p.swarm.presence import Presence
 from ubcp_p2p.swarm.quorum import Certificate, Standing, choose
 from ubcp_p2p.swarm.states import States
@@ -49,10 +50,12 @@ class Follower(Presence):
         self._known: set[bytes] = set()  # peers that this one has made a round with
         self._lied: set[tuple[bytes, bytes]] = set()  # (peer, state hash): it served other bytes; not to be asked again
         self._pace = Pace()
+        self._payers = Payers()
         self._candidate_hash: bytes | None = None
         self.refused = ""  # why others do not let this peer in, in the words of most of them
 
     def _stand_on(self, certificate: Certificate) -> None:
+        self._strike_two_faced(self._payers.contradicted(certificate.group, time.monotonic()))
         self._candidate_hash = None
         self.exchange.release()
         self._known.update(certificate.group.peers)
@@ -61,6 +64,33 @@ class Follower(Presence):
         self.view.forgive(peer for peer, _ in certificate.signatures)
         self.certificate, self.base_hash, self.round = certificate, certificate.state_hash, certificate.round
         self._states.publish(self._trainer.state, self.base_hash, certificate)
+
+    def _strike_two_faced(self, peers: Iterable[bytes]) -> None:
+        """Wait no more for who has named two payers for one round, or has signed that somebody did."""
+        for peer in sorted(set(peers) - {self._network.public}):
+            log.warning("%s has a part in two certificates of one round with two payers; not waited for", short(peer))
+            self._say("two payers", peer=peer.hex())
+            self.view.strike(peer, time.monotonic(), STRIKE_S_MAX)
+
+    async def _compare_certificates(self, peers: Iterable[bytes]) -> bool:
+        """Ask those of `peers` that have not signed what this one stands on; whether one was found to sign two.
+
+        A leader that shows its members different cards of itself can make two certificates for one state: then each
+        lacks the signatures on the other one.
+        """
+        if self.certificate is None:
+            return False
+        signers = {peer for peer, _ in self.certificate.signatures}
+        unsigned = set(peers) & set(self.certificate.group.peers) - signers
+        found = self._signers_of_two((await self._states.standings(unsigned)).values())
+        self._strike_two_faced(found)
+        return bool(found)
+
+    def _signers_of_two(self, standings: Iterable[Standing]) -> set[bytes]:
+        """Who has signed what this peer stands on, and by what another one stands on has lied about it."""
+        mine = self.certificate
+        others = [standing.certificate for standing in standings if standing.certificate is not None]
+        return set[bytes]().union(*(signers_of_both(mine, other) for other in others)) if mine is not None else set()
 
     async def _is_shut_out(self) -> bool:
         """Whether this peer is to train nothing now; then some time has passed, and it has caught up.
@@ -122,6 +152,7 @@ class Follower(Presence):
             if not alive:
                 return False
             standings = await self._states.standings(alive)
+            self._strike_two_faced(self._signers_of_two(standings.values()))
             mine, seats = Standing(self.base_hash, self.certificate), self.settings.peers_max
             voices = {peer: standing for peer, standing in standings.items() if not self._is_newcomer(peer, standing)}
             better = choose(mine, voices, me=self._network.public, known=self._known_peers(), seats=seats)

@@ -13,8 +13,9 @@ import pytest_asyncio
 from tests.unit.swarm.made import KEYS, card, digest, group
 from tests.unit.swarm.test_catch_up import Swarm, certified, state
 from ubcp_p2p.errors import RoundFailed
-from ubcp_p2p.swarm.payers import Payers, nobody
-from ubcp_p2p.swarm.quorum import NOBODY, Card, Group
+from ubcp_p2p.keys import NodeKey
+from ubcp_p2p.swarm.payers import NAMES_S, PLACES_KEPT, Payers, nobody, signers_of_both
+from ubcp_p2p.swarm.quorum import NOBODY, Card, Certificate, Group, vote_digest
 
 A, B, C = KEYS[:3]
 X, Y = digest("request X"), digest("request Y")
@@ -32,25 +33,58 @@ def test_a_run_that_nobody_pays_for_names_nobody() -> None:
 
 def test_who_has_named_a_payer_names_no_other_for_that_round() -> None:
     payers = Payers()
-    assert payers.contradicted(named({A.public: X, B.public: X})) == ()
-    payers.note(named({A.public: X, B.public: X}))
-    assert payers.contradicted(named({A.public: X, B.public: X, C.public: Y})) == ()
-    assert payers.contradicted(named({A.public: Y, B.public: X})) == (A.public,)
-    assert payers.contradicted(named({A.public: NOBODY, B.public: Y})) == tuple(sorted((A.public, B.public)))
+    payers.note(named({A.public: X, B.public: X}), 0.0)
+    assert payers.contradicted(named({A.public: X, B.public: X, C.public: Y}), 1.0) == ()
+    assert payers.contradicted(named({A.public: Y, B.public: X}), 1.0) == (A.public,)
+    assert payers.contradicted(named({A.public: Y, B.public: Y}), 1.0) == tuple(sorted((A.public, B.public)))
     for other in (named({A.public: Y}, round_=4), named({A.public: Y}, base=digest("another state"))):
-        assert payers.contradicted(other) == ()
+        assert payers.contradicted(other, 1.0) == ()
+
+
+def test_what_nobody_pays_contradicts_nothing_and_hides_nothing() -> None:
+    payers = Payers()
+    for payer in (NOBODY, X, NOBODY):
+        assert payers.contradicted(named({A.public: payer}), 0.0) == ()
+        payers.note(named({A.public: payer}), 0.0)
+    assert payers.contradicted(named({A.public: Y}), 0.0) == (A.public,)
 
 
 def test_only_what_was_voted_for_counts() -> None:
     payers = Payers()
-    payers.contradicted(named({A.public: X}))
-    assert payers.contradicted(named({A.public: Y})) == ()
+    payers.contradicted(named({A.public: X}), 0.0)
+    assert payers.contradicted(named({A.public: Y}), 0.0) == ()
+
+
+def test_a_name_is_forgotten_after_a_while_and_so_many_rounds() -> None:
+    payers = Payers()
+    payers.note(named({A.public: X}), 0.0)
+    assert payers.contradicted(named({A.public: Y}), NAMES_S) == (A.public,)
+    assert payers.contradicted(named({A.public: Y}), NAMES_S + 1.0) == ()
+    payers.note(named({A.public: X}), 0.0)
+    for round_ in range(4, 4 + PLACES_KEPT):
+        payers.note(named({A.public: X}, round_=round_), 0.0)
+    assert payers.contradicted(named({A.public: Y}), 0.0) == ()
 
 
 def test_the_first_name_stays_for_the_round_and_no_longer() -> None:
     payers, here, there = Payers(), (3, digest("base")), (4, digest("next"))
-    assert [payers.first(here, A.public, name) for name in (X, Y)] == [X, X]
-    assert [payers.first(there, A.public, name) for name in (Y, X)] == [Y, Y]
+    assert [payers.first(here, A.public, name, 0.0) for name in (NOBODY, X, Y, NOBODY)] == [NOBODY, X, X, X]
+    assert [payers.first(there, A.public, name, 0.0) for name in (Y, X)] == [Y, Y]
+
+
+def made(payers: dict[bytes, bytes], *signers: bytes, base: bytes = digest("base")) -> Certificate:
+    return Certificate(named(payers, base=base), digest("state"), tuple((peer, b"") for peer in sorted(signers)))
+
+
+def test_who_signs_two_payers_of_one_round_is_found_and_nobody_else() -> None:
+    a, b, c = (key.public for key in (A, B, C))
+    one = made({a: X, b: X, c: X}, a, b)
+    assert signers_of_both(one, made({a: Y, b: X, c: X}, a, c)) == {a}
+    assert signers_of_both(one, made({a: X, b: X, c: Y}, a, b)) == {a, b}
+    assert signers_of_both(one, made({a: Y, b: X, c: X}, c)) == set()
+    for other in (one, made({a: NOBODY, b: X}, a, b), made({a: X, b: X}, a, b)):  # tried again, without a third
+        assert signers_of_both(one, other) == set()
+    assert signers_of_both(one, made({a: Y, b: X, c: X}, a, c, base=digest("another"))) == set()
 
 
 class Attempts:
@@ -128,3 +162,44 @@ async def test_who_keeps_its_vote_back_and_names_another_payer_gets_no_second_vo
     assert attempts.member.view.struck(time.monotonic()) == {B.public}
     await attempts.attempt(X, X)  # by its first name, when it is back
     assert attempts.voted == 2
+
+
+def signed(payer: bytes, *signers: NodeKey) -> Certificate:
+    """Round 2 of A, B and C by a leader that shows its members two cards: C names this payer."""
+    base = certified(3, [A, B, C]).group.base_hash
+    group = named({A.public: X, B.public: X, C.public: payer}, round_=2, base=base)
+    vote = vote_digest(group.digest, state(3)[1])
+    return Certificate(group, state(3)[1], tuple(sorted((k.public, k.sign("vote", vote)) for k in signers)))
+
+
+@pytest.mark.asyncio
+async def test_two_certificates_of_one_state_are_found_by_those_who_stand_on_them() -> None:
+    swarm = Swarm(3, signed(X, A, C))
+    await swarm.peer(B, 3, signed(Y, B, C))
+    await swarm.peer(C, 3, signed(X, A, C))
+    assert await swarm.member._compare_certificates([B.public, C.public])
+    assert swarm.member.view.struck(time.monotonic()) == {C.public}
+    assert swarm.kinds == ["two payers"]
+    assert not await swarm.catch_up()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("theirs", [signed(X, B, C), signed(NOBODY, A, B), signed(Y, A)], ids=["same", "none", "junk"])
+async def test_nobody_is_struck_for_a_vote_that_came_late(theirs: Certificate) -> None:
+    swarm = Swarm(3, signed(X, A, C))
+    await swarm.peer(B, 3, theirs)
+    assert not await swarm.member._compare_certificates([B.public])
+    assert swarm.member.view.struck(time.monotonic()) == set()
+    await swarm.catch_up()
+
+
+@pytest.mark.asyncio
+async def test_whose_vote_was_kept_for_a_secret_certificate_knows_it_by_the_one_that_stands() -> None:
+    """B has voted for C's other name, got no majority, and takes over what A and C have made."""
+    swarm = Swarm(2, certified(2, [A, B, C]))
+    for who in (B, C):
+        await swarm.peer(who, 3, signed(X, B, C))
+    hidden = signed(Y, A).group
+    swarm.member._payers.note(hidden, time.monotonic())
+    assert await swarm.catch_up()
+    assert swarm.member.view.struck(time.monotonic()) == {C.public}
