@@ -20,7 +20,7 @@ from ubcp_p2p.keys import peer_id_of, to_base58
 from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.verdict import Finding, Verdict
-from ubcp_p2p.verification.evidence import Evidence, bytes_max, claim_of
+from ubcp_p2p.verification.evidence import VERSION, Evidence, bytes_max, claim_of
 from ubcp_p2p.verification.verify import verify_evidence
 
 pytestmark = pytest.mark.slow
@@ -120,10 +120,10 @@ def test_another_key_speaks_for_nobody(swarm: Swarm) -> None:
 
 
 FOREIGN: dict[str, Callable[[list[Value]], list[Value]]] = {
-    "another version": lambda v: [2, *v[1:]],
-    "another run": lambda v: [1, "other", *v[2:]],
-    "no name": lambda v: [1, 7, *v[2:]],
-    "a long name": lambda v: [1, "x" * 257, *v[2:]],
+    "another version": lambda v: [VERSION + 1, *v[1:]],
+    "another run": lambda v: [VERSION, "other", *v[2:]],
+    "no name": lambda v: [VERSION, 7, *v[2:]],
+    "a long name": lambda v: [VERSION, "x" * 257, *v[2:]],
     "no certificate": lambda v: [*v[:3], b"", v[4]],
     "a long card": lambda v: [*v[:2], bytes(513), *v[3:]],
     "a long certificate": lambda v: [*v[:3], bytes(32 * 1024 + 1), v[4]],
