@@ -52,6 +52,7 @@ class RunMember(Learner):
         self.retiring = False  # set from outside: `run` returns when the present round has ended
         self.on_commit: Callable[[Committed], None] | None = None  # told of each round that this peer was in
         self.retries = 0
+        self._comparing: set[asyncio.Task[None]] = set()
         self._polls = Polls(network, settings.run_id)
         self._matchmaker: Matchmaker | None = None
         self._tried: tuple[bytes, Certificate | None, tuple[bytes, ...]] = (
@@ -101,6 +102,9 @@ class RunMember(Learner):
     async def close(self) -> None:
         """Announce the leave and stop answering. To be called when `run` has ended, so that no cancel breaks it off."""
         await self.disappear()
+        for task in self._comparing:
+            task.cancel()
+        await asyncio.gather(*self._comparing, return_exceptions=True)
         for service in (self._polls, self._states, self.exchange):
             await service.close()
         if self._matchmaker is not None:
@@ -134,8 +138,6 @@ class RunMember(Learner):
                 companions = await self._assemble()
                 if companions is None or self.round != round_:
                     return  # the others went on; caught up
-                if attempt == 0 and await self._compare_certificates(companions):
-                    continue
                 try:
                     times = await self._attempt(offer, companions)
                 except (RoundFailed, NetworkError) as error:
@@ -282,6 +284,9 @@ class RunMember(Learner):
         lap("vote_s")
         self._strike_silent(group.peers, certificate)
         await self._adopt_own(certificate, candidate.state_hash)
+        comparing = asyncio.create_task(self.compare(certificate))
+        self._comparing.add(comparing)
+        comparing.add_done_callback(self._comparing.discard)
         lap("commit_s")
         return times
 

@@ -31,6 +31,7 @@ STRIKE_S = 30.0  # how long a peer that lied or hung is not waited for
 LIES_KEPT = 1024
 CATCH_UP_TRIES = 3
 SHUN_S = 3600.0  # how long who was shown to lie trains with nobody
+COMPARE_S = 10.0  # others' deadlines end a little later than this peer's
 LIED = "this peer was shown to lie about its work in this run"
 
 
@@ -72,25 +73,19 @@ class Follower(Presence):
             self._say("two payers", peer=peer.hex())
             self.view.strike(peer, time.monotonic(), STRIKE_S_MAX)
 
-    async def _compare_certificates(self, peers: Iterable[bytes]) -> bool:
-        """Ask those of `peers` that have not signed what this one stands on; whether one was found to sign two.
+    async def compare(self, certificate: Certificate) -> None:
+        """Ask those whose signatures it lacks what they stand on, and strike who has signed both; for a while at most.
 
         A leader that shows its members different cards of itself can make two certificates for one state: then each
         lacks the signatures on the other one.
         """
-        if self.certificate is None:
-            return False
-        signers = {peer for peer, _ in self.certificate.signatures}
-        unsigned = set(peers) & set(self.certificate.group.peers) - signers
-        found = self._signers_of_two((await self._states.standings(unsigned)).values())
-        self._strike_two_faced(found)
-        return bool(found)
-
-    def _signers_of_two(self, standings: Iterable[Standing]) -> set[bytes]:
-        """Who has signed what this peer stands on, and by what another one stands on has lied about it."""
-        mine = self.certificate
-        others = [standing.certificate for standing in standings if standing.certificate is not None]
-        return set[bytes]().union(*(signers_of_both(mine, other) for other in others)) if mine is not None else set()
+        unsigned = set(certificate.group.peers) - {peer for peer, _ in certificate.signatures} - {self._network.public}
+        until_s = time.monotonic() + COMPARE_S
+        while unsigned and time.monotonic() < until_s:
+            standings = await self._states.standings(unsigned.intersection(self.peers()))
+            self._strike_two_faced(_signers_of_two(certificate, standings.values()))
+            unsigned -= {peer for peer, standing in standings.items() if standing.round >= certificate.round}
+            await asyncio.sleep(BEAT_S)
 
     async def _is_shut_out(self) -> bool:
         """Whether this peer is to train nothing now; then some time has passed, and it has caught up.
@@ -152,7 +147,7 @@ class Follower(Presence):
             if not alive:
                 return False
             standings = await self._states.standings(alive)
-            self._strike_two_faced(self._signers_of_two(standings.values()))
+            self._strike_two_faced(_signers_of_two(self.certificate, standings.values()))
             mine, seats = Standing(self.base_hash, self.certificate), self.settings.peers_max
             voices = {peer: standing for peer, standing in standings.items() if not self._is_newcomer(peer, standing)}
             better = choose(mine, voices, me=self._network.public, known=self._known_peers(), seats=seats)
@@ -226,3 +221,9 @@ class Follower(Presence):
             log.info("no state from %s: %s", short(peer), error)
             return False
         return True
+
+
+def _signers_of_two(mine: Certificate | None, standings: Iterable[Standing]) -> set[bytes]:
+    """Who has signed what this peer stands on, and by what another one stands on has lied about it."""
+    others = [standing.certificate for standing in standings if standing.certificate is not None]
+    return set[bytes]().union(*(signers_of_both(mine, other) for other in others)) if mine is not None else set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from tests.unit.swarm.made import KEYS, card, digest, group
 from tests.unit.swarm.test_catch_up import Swarm, certified, state
 from ubcp_p2p.errors import RoundFailed
 from ubcp_p2p.keys import NodeKey
+from ubcp_p2p.swarm import standing
 from ubcp_p2p.swarm.payers import NAMES_S, PLACES_KEPT, Payers, nobody, signers_of_both
 from ubcp_p2p.swarm.quorum import NOBODY, Card, Certificate, Group, vote_digest
 
@@ -172,15 +174,34 @@ def signed(payer: bytes, *signers: NodeKey) -> Certificate:
     return Certificate(group, state(3)[1], tuple(sorted((k.public, k.sign("vote", vote)) for k in signers)))
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standing, "BEAT_S", 0.01)
+    monkeypatch.setattr(standing, "COMPARE_S", 0.2)
+
+
 @pytest.mark.asyncio
 async def test_two_certificates_of_one_state_are_found_by_those_who_stand_on_them() -> None:
     swarm = Swarm(3, signed(X, A, C))
     await swarm.peer(B, 3, signed(Y, B, C))
     await swarm.peer(C, 3, signed(X, A, C))
-    assert await swarm.member._compare_certificates([B.public, C.public])
+    await swarm.member.compare(signed(X, A, C))
     assert swarm.member.view.struck(time.monotonic()) == {C.public}
     assert swarm.kinds == ["two payers"]
     assert not await swarm.catch_up()
+
+
+@pytest.mark.asyncio
+async def test_who_is_a_little_later_is_asked_again() -> None:
+    swarm = Swarm(3, signed(X, A, C))
+    await swarm.peer(B, 2, certified(2, [A, B, C]))
+    comparing = asyncio.create_task(swarm.member.compare(signed(X, A, C)))
+    await asyncio.sleep(0)
+    await swarm.peer(B, 3, signed(Y, B, C))
+    await swarm.peer(C, 3, signed(X, A, C))
+    await comparing
+    assert swarm.member.view.struck(time.monotonic()) == {C.public}
+    await swarm.catch_up()
 
 
 @pytest.mark.asyncio
@@ -188,7 +209,7 @@ async def test_two_certificates_of_one_state_are_found_by_those_who_stand_on_the
 async def test_nobody_is_struck_for_a_vote_that_came_late(theirs: Certificate) -> None:
     swarm = Swarm(3, signed(X, A, C))
     await swarm.peer(B, 3, theirs)
-    assert not await swarm.member._compare_certificates([B.public])
+    await swarm.member.compare(signed(X, A, C))
     assert swarm.member.view.struck(time.monotonic()) == set()
     await swarm.catch_up()
 
