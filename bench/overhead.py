@@ -50,7 +50,7 @@ def rounds_of(recipe: Recipe, count: int) -> list[Certificate]:
     found, base = [], bytes(32)
     for round_ in range(count):
         state = hashlib.sha256(base).digest()
-        seats = tuple(sorted(Seat(key.public, weight, state, base) for key in KEYS))
+        seats = tuple(sorted(Seat(key.public, weight, state, base, REQUEST) for key in KEYS))
         group = Group(run, round_, base, seats)
         vote = vote_digest(group.digest, state)
         found.append(Certificate(group, state, tuple(sorted((k.public, k.sign("vote", vote)) for k in KEYS))))

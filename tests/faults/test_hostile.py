@@ -41,6 +41,7 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
     "votes in the others' names": ({"vote": "forge"}, "told"),
     "says it is ready and never comes": ({"match": "absent"}, "told"),
     "leads each with another list": ({"leader": "split"}, "told"),
+    "shows each another payer": ({"leader": "faces", "serve": "relay", "vote": "echo"}, "event two payers"),
 }
 
 QUICK = {  # what `make test` runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,12 +44,12 @@ def swarm() -> Swarm:
 def billed(swarm: Swarm, work: Work) -> Bill:
     """What the peer sends, with its card."""
     works = {**swarm.works, ME: work}
-    seats = tuple(Seat(peer, card_of(works[peer]).weight, works[peer].claim.offer_hash, works[peer].claim.trail)
-                  for peer in PEERS)  # fmt: skip
+    cards = {peer: replace(card_of(works[peer]), payer=REQUEST).signed(KEYS[peer]) for peer in PEERS}
+    seats = tuple(Seat(peer, card.weight, card.offer_hash, card.trail, card.payer) for peer, card in cards.items())
     group = Group(swarm.run_id, swarm.round, swarm.base_hash, seats)
     vote = vote_digest(group.digest, digest("state"))
     votes = tuple((peer, KEYS[peer].sign("vote", vote)) for peer in PEERS)
-    return Bill(Certificate(group, digest("state"), votes), card_of(work), certificate_of(swarm))
+    return Bill(Certificate(group, digest("state"), votes), cards[ME], certificate_of(swarm))
 
 
 async def looked_at(

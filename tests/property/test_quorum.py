@@ -42,11 +42,13 @@ def formed(cards: list[bytes], members_max: int = MEMBERS_MAX) -> tuple[bytes, i
 # -- cards -------------------------------------------------------------------------------------------------------
 
 
-@given(hashes, st.integers(0, ROUND_MAX), hashes, st.integers(0, WEIGHT_MAX), hashes, st.integers(0, 2**48), hashes)
+@given(
+    hashes, st.integers(0, ROUND_MAX), hashes, st.integers(0, WEIGHT_MAX), hashes, st.integers(0, 2**48), hashes, hashes
+)
 def test_a_card_survives_its_bytes(
-    run_id: bytes, round_: int, base: bytes, weight: int, offer: bytes, size: int, trail: bytes
+    run_id: bytes, round_: int, base: bytes, weight: int, offer: bytes, size: int, trail: bytes, payer: bytes
 ) -> None:
-    made = Card(run_id, round_, base, KEYS[0].public, weight, offer, size, trail).signed(KEYS[0])
+    made = Card(run_id, round_, base, KEYS[0].public, weight, offer, size, trail, payer).signed(KEYS[0])
     data = made.to_bytes()
     assert Card.from_bytes(data) == made
     assert len(data) <= CARD_BYTES_MAX
@@ -71,6 +73,7 @@ def test_bytes_that_are_no_card_are_refused(data: bytes) -> None:
     [
         {"run_id": b"short"}, {"base_hash": b"\0" * 33}, {"offer_hash": b""}, {"round": ROUND_MAX + 1},
         {"weight": WEIGHT_MAX + 1}, {"offer_bytes": 2**48 + 1}, {"round": b"3"}, {"run_id": "text" * 8}, {"weight": []},
+        {"payer": b""},
     ],
 )  # fmt: skip
 def test_a_field_of_the_wrong_kind_or_size_is_refused_though_signed(wrong: dict[str, Any]) -> None:
@@ -152,7 +155,7 @@ def test_a_leader_cannot_fill_a_group_beyond_its_seats() -> None:
     assert len(refused) <= MEMBERS_MAX
 
 
-@given(st.sampled_from(["run_id", "round", "base_hash", "peer", "weight", "offer", "trail"]))
+@given(st.sampled_from(["run_id", "round", "base_hash", "peer", "weight", "offer", "trail", "payer"]))
 def test_the_digest_of_a_group_covers_everything(field: str) -> None:
     made = group(k.public for k in KEYS[:3])
     first, *others = made.members
@@ -168,6 +171,7 @@ def test_the_digest_of_a_group_covers_everything(field: str) -> None:
         "weight": with_seat(weight=first.weight + 1),
         "offer": with_seat(offer=digest("x")),
         "trail": with_seat(trail=digest("x")),
+        "payer": with_seat(payer=digest("x")),
     }
     assert changed[field].digest != made.digest
 

@@ -26,7 +26,7 @@ from ubcp_p2p.swarm.hivemind_parts import PeerID, averaging_pb2
 from ubcp_p2p.swarm.matchmaking import NoGroup
 from ubcp_p2p.swarm.membership import Beat
 from ubcp_p2p.swarm.network import Network
-from ubcp_p2p.swarm.quorum import ROUND_MAX, Certificate, Group, Seat, Standing, vote_digest
+from ubcp_p2p.swarm.quorum import ROUND_MAX, Card, Certificate, Group, Seat, Standing, vote_digest
 from ubcp_p2p.swarm.run import Observer, RunMember, RunSettings
 from ubcp_p2p.swarm.states import CERTIFICATE, COPY, STATE, STATE_DOMAIN, States
 from ubcp_p2p.swarm.votes import Polls
@@ -70,13 +70,38 @@ class LyingTrainer:
 
 
 class LyingExchange(AllGather):
-    """Mode "serve": "short" hangs up after 4 bytes, "stall" stops there, "drip" sends a byte a second, "garbage"."""
+    """Mode "serve": "short" hangs up after 4 bytes, "stall" stops there, "drip" sends a byte a second, "garbage",
+    "relay" serves everybody, whatever group he asks by."""
 
     modes: Modes
     lied: Callable[[], None]
+    heard: dict[bytes, bytes]  # peer → the group that it asked by
+
+    async def _relay(self, stream: Stream) -> None:
+        """To each by its own group, also what a member of another group has."""
+        digest, owner = fields(await stream.receive(timeout_s=5.0), 2)
+        assert isinstance(digest, bytes) and isinstance(owner, bytes)
+        self.heard[stream.peer] = digest
+        buffer = SharedBuffer.create(self._offer_bytes)
+        with buffer, buffer.view as view:
+            if owner == self._network.public:
+                while self._mine is None:  # this peer is about to begin, too
+                    await self._changed.wait()
+                with self._mine.view as mine:
+                    view[:] = mine
+            else:
+                async with self._network.open(owner, self._protocol, timeout_s=5.0) as source:
+                    await source.send([self.heard.get(owner, digest), owner], timeout_s=5.0)
+                    await source.receive(timeout_s=5.0)
+                    await source.receive_block(view, stall_s=5.0)
+            await stream.send([HAVE], timeout_s=5.0)
+            await stream.send_block(view, stall_s=5.0)
 
     async def _serve(self, stream: Stream) -> None:
         how = self.modes.get("serve")
+        if how == "relay":
+            await self._relay(stream)
+            return
         if how is None:
             await super()._serve(stream)
             return
@@ -134,7 +159,8 @@ class LyingStates(States):
 
 
 class LyingPolls(Polls):
-    """Mode "vote": "other" votes for another state, "two" tells each member another, "forge" speaks for others too."""
+    """Mode "vote": "other" votes for another state, "two" tells each member another, "forge" speaks for others too,
+    "echo" gives each member its vote for whatever that one votes for."""
 
     modes: Modes
     lied: Callable[[], None]
@@ -153,8 +179,12 @@ class LyingPolls(Polls):
         if self.modes.get("vote") is None:
             await super()._serve(stream)
             return
-        digest, _, _ = fields(await stream.receive(timeout_s=5.0), 3)
-        assert isinstance(digest, bytes)
+        digest, told, _ = fields(await stream.receive(timeout_s=5.0), 3)
+        assert isinstance(digest, bytes) and isinstance(told, bytes)
+        if self.modes["vote"] == "echo":
+            vote = self._network.key.sign("vote", vote_digest(digest, told))
+            await stream.send([[self._network.public, told, vote]], timeout_s=5.0)
+            return
         ballot = self._ballots.get(digest)
         if self.modes["vote"] != "forge" or ballot is None:
             await stream.send([], timeout_s=5.0)
@@ -168,7 +198,8 @@ class LyingPolls(Polls):
 class HostileMember(RunMember):
     """A RunMember under orders. Modes besides those above: "leader", "match", "first", "seat", "shuts".
 
-    "leader": "split" shows each follower another list of cards. "match": "absent" is ready and comes to no group.
+    "leader": "split" shows each follower another list of cards, "faces" the whole list, and in it a card of its own
+    that names another payer. "match": "absent" is ready and comes to no group.
     "first": the public key (hex) of the peer from which this member downloads before all others. "seat": "greedy" takes
     a seat also in rounds in which it has none. "shuts": public keys (hex) that it does not let in, as one whose ledger
     is behind, or who lies.
@@ -189,6 +220,7 @@ class HostileMember(RunMember):
             getattr(self, module).__class__ = liar
             getattr(self, module).modes = modes
             getattr(self, module).lied = lambda: self._say("lied")
+        self.exchange.heard = {}  # type: ignore[attr-defined]
 
     async def _beat(self) -> None:
         states: Any = self._states
@@ -224,6 +256,18 @@ class HostileMember(RunMember):
             await self._wait_heard(1.0)
         raise NoGroup("the others went on, as they should")
 
+    def _shown(self, message: Any, follower: bytes) -> list[tuple[bytes, bytes]]:
+        """(peer id, card) of those that this leader tells a follower of."""
+        rows, me = list(zip(message.ordered_peer_ids, message.gathered, strict=True)), peer_id_of(self._network.public)
+        if self.modes["leader"] == "split":
+            return [row for row in rows if row[0] in (follower, me)]
+
+        def face(card: bytes) -> bytes:
+            payer = hashlib.sha256(follower).digest()
+            return replace(Card.from_bytes(card), payer=payer).signed(self._network.key).to_bytes()
+
+        return [(peer, face(card) if peer == me else card) for peer, card in rows]
+
     async def _current_matchmaker(self) -> Any:
         matchmaker: Any = await super()._current_matchmaker()
         new_search = type(matchmaker)._new_search
@@ -232,14 +276,10 @@ class HostileMember(RunMember):
             search = new_search(matchmaker, key, size)
             honest = search.rpc_join_group
 
-            async def split(request: Any, context: Any) -> Any:
+            async def lead(request: Any, context: Any) -> Any:
                 async for message in honest(request, context):
                     if message.code == averaging_pb2.BEGIN_ALLREDUCE:
-                        keep = [
-                            row
-                            for row in zip(message.ordered_peer_ids, message.gathered, strict=True)
-                            if row[0] in (context.remote_id.to_bytes(), peer_id_of(self._network.public))
-                        ]
+                        keep = self._shown(message, context.remote_id.to_bytes())
                         message = averaging_pb2.MessageFromLeader(
                             code=message.code,
                             group_id=message.group_id,
@@ -249,8 +289,8 @@ class HostileMember(RunMember):
                         self._say("lied")
                     yield message
 
-            if self.modes.get("leader") == "split":
-                search.rpc_join_group = split
+            if self.modes.get("leader") is not None:
+                search.rpc_join_group = lead
             return search
 
         matchmaker._new_search = lying_search
@@ -292,8 +332,8 @@ async def assault(network: Network, run_id: bytes, how: str) -> dict[str, Any]:
             sent += 1
         return {"sent": sent, "refused": 0}
     protocols = [
-        f"/ubcp/exchange/1/{run}", f"/ubcp/vote/1/{run}", f"/ubcp/state/1/{run}", f"/ubcp/accuse/1/{run}",
-        f"/ubcp/group/1/{run}/rpc_join_group", "DHTProtocol.rpc_store", "DHTProtocol.rpc_find", "DHTProtocol.rpc_ping",
+        f"/ubcp/exchange/1/{run}", f"/ubcp/vote/1/{run}", f"/ubcp/state/2/{run}", f"/ubcp/accuse/3/{run}",
+        f"/ubcp/group/2/{run}/rpc_join_group", "DHTProtocol.rpc_store", "DHTProtocol.rpc_find", "DHTProtocol.rpc_ping",
     ]  # fmt: skip
     for peer in sorted(network.connected):
         for protocol in protocols:

@@ -167,13 +167,13 @@ class Shop:
         group = certificate.group
         seat = next(seat for seat in group.members if seat.peer == key.public)
         card = Card(group.run_id, round_, group.base_hash, key.public, seat.weight, seat.offer, 10, seat.trail)
-        return Bill(certificate, card.signed(key)).to_bytes()
+        return Bill(certificate, replace(card, payer=seat.payer).signed(key)).to_bytes()
 
     def round(self, round_: int, number: int = 0, line: str = "") -> Certificate:
-        """A full round of Ben's and Cid's nodes."""
+        """A full round of Ben's and Cid's nodes, both for the request of this number."""
         keys = [key for key in (self.nodes["ben"].key, self.nodes["cid"].key) if isinstance(key, NodeKey)]
         state = [digest(f"state {at}{line if at > round_ else ''}") for at in (round_, round_ + 1)]
-        made = certificate(keys, keys, round_=round_, base=state[0], state=state[1])
+        made = certificate(keys, keys, round_=round_, base=state[0], state=state[1], payer=self.id(number))
         seats = tuple(seat._replace(weight=COST.samples_per_round) for seat in made.group.members)
         run = run_id(self._run(number), self.recipe.hash())
         group = replace(made.group, run_id=run, members=seats)

@@ -26,6 +26,7 @@ SEEDS = [bytes([number]) * 32 for number in (1, 2, 3)]
 OFFER = bytes(range(64))
 STATE = bytes(range(128))
 TRAIL = hashlib.sha256(b"trail").digest()
+PAYER = hashlib.sha256(b"request").digest()
 BASE = hashlib.sha256(b"base").digest()
 RECIPE_HASH = hashlib.sha256(b"recipe").digest()
 EXPIRES_S = 2_000_000_000.25
@@ -37,8 +38,8 @@ def document() -> dict[str, Any]:
     run = run_id("vectors", RECIPE_HASH)
     offer_hash = hashlib.sha256(OFFER_DOMAIN + OFFER).digest()
     state_hash = hashlib.sha256(STATE_DOMAIN + run + (8).to_bytes(8, "big") + STATE).digest()
-    card = Card(run, 7, BASE, keys[0].public, 32, offer_hash, len(OFFER), TRAIL).signed(keys[0])
-    group = Group(run, 7, BASE, tuple(Seat(key.public, 32, offer_hash, TRAIL) for key in keys))
+    card = Card(run, 7, BASE, keys[0].public, 32, offer_hash, len(OFFER), TRAIL, PAYER).signed(keys[0])
+    group = Group(run, 7, BASE, tuple(Seat(key.public, 32, offer_hash, TRAIL, PAYER) for key in keys))
     vote = vote_digest(group.digest, state_hash)
     certificate = Certificate(group, state_hash, tuple((key.public, key.sign("vote", vote)) for key in keys[:2]))
     beat = Beat(run, 1_700_000_000_000, 7, Phase.ROUND, BASE, 4, 1234)
@@ -53,13 +54,14 @@ def document() -> dict[str, Any]:
         "state_hash": {"run_id": run.hex(), "round": 8, "state": STATE.hex(), "hash": state_hash.hex()},
         "card": {
             "run_id": run.hex(), "round": 7, "base_hash": BASE.hex(), "peer": keys[0].public.hex(), "weight": 32,
-            "offer_hash": offer_hash.hex(), "offer_bytes": len(OFFER), "trail": TRAIL.hex(),
+            "offer_hash": offer_hash.hex(), "offer_bytes": len(OFFER), "trail": TRAIL.hex(), "payer": PAYER.hex(),
             "digest": card.digest().hex(),
             "bytes": card.to_bytes().hex(),
         },
         "group": {
             "members": [
-                [seat.peer.hex(), seat.weight, seat.offer.hex(), seat.trail.hex()] for seat in group.members
+                [seat.peer.hex(), seat.weight, seat.offer.hex(), seat.trail.hex(), seat.payer.hex()]
+                for seat in group.members
             ],
             "digest": group.digest.hex(),
         },

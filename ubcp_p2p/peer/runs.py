@@ -30,7 +30,7 @@ from ubcp_p2p.swarm.admission import OPEN
 from ubcp_p2p.swarm.events import Committed
 from ubcp_p2p.swarm.membership import Phase
 from ubcp_p2p.swarm.network import Network
-from ubcp_p2p.swarm.quorum import Certificate
+from ubcp_p2p.swarm.quorum import NOBODY, Certificate
 from ubcp_p2p.swarm.run import Event, Observer, RunMember, RunSettings
 from ubcp_p2p.training.process import TrainerProcess, TrainerSpec
 from ubcp_p2p.training.sandbox.reach import data_folders, within
@@ -76,6 +76,7 @@ class Runs:
         self.doorkeeper: Doorkeeper | None = None  # of a node in a community
         self.listeners: list[Callable[[Run, Event], None]] = []  # hear each event of each run
         self.committed: list[Callable[[Run, Committed], None]] = []  # hear of each round that this node was in
+        self.payer: Callable[[bytes, int], bytes] = lambda run, round_: NOBODY  # whom a run's round is billed to
         self.checks = Checks(network)
         self._changed = asyncio.Event()
 
@@ -323,6 +324,7 @@ class Runs:
             checkpoint_every_s=run.options.checkpoint_every_s,
             seats=door.seats if door is not None else allocated,
             admission=door.admission if door is not None else OPEN,
+            payer=lambda round_: self.payer(run.run_id, round_),
         )
         run.member = member = self.member(settings, trainer, observe)
         member.certificate = _restored(trainer, run.run_id, settings.peers_max)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.swarm.admission import OPEN, Admission
+from ubcp_p2p.swarm.payers import ChoosePayer, nobody
 from ubcp_p2p.swarm.quorum import Card, Certificate
 from ubcp_p2p.swarm.seating import ChooseSeats, drawn
 
@@ -17,7 +18,7 @@ class RunSettings:
     """What a run is.
 
     The same for all its members, except `peers_min` and `checkpoint_every_s`, which are this peer's. seats: who gets
-    one, when more ask than there are. admission: whom this peer lets in.
+    one, when more ask than there are. admission: whom this peer lets in. payer: whom it bills a round to.
     """
 
     name: str
@@ -32,6 +33,7 @@ class RunSettings:
     checkpoint_every_s: float = 10.0
     seats: ChooseSeats = drawn
     admission: Admission = OPEN
+    payer: ChoosePayer = nobody
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Committed:
                 card = Card.from_bytes(data)
             except MalformedMessage:
                 continue
-            if seat is not None and (card.peer, card.offer_hash, card.trail) == (seat.peer, seat.offer, seat.trail):
+            if seat is not None and card.earns(seat):
                 return card
         return None
 

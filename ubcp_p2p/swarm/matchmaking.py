@@ -83,7 +83,7 @@ class GroupServicer(ServicerBase):  # type: ignore[misc]  # hivemind is untyped
 
     @classmethod
     def _get_handle_name(cls, namespace: str | None, method_name: str) -> str:
-        return f"/ubcp/group/1/{namespace}/{method_name}"
+        return f"/ubcp/group/2/{namespace}/{method_name}"
 
     async def rpc_join_group(
         self, request: averaging_pb2.JoinRequest, context: P2PContext

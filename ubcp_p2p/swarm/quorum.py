@@ -22,6 +22,7 @@ CARD_BYTES_MAX = 512
 CERTIFICATE_BYTES_MAX = 32 * 1024
 ROUND_MAX = 10**6  # no run of ours is longer; a larger number is a lie
 WEIGHT_MAX = 2**40
+NOBODY = bytes(32)  # who pays where nobody does
 
 Place: TypeAlias = tuple[int, bytes]  # (round, state hash)
 
@@ -33,6 +34,7 @@ class Seat(NamedTuple):
     weight: int
     offer: bytes  # the offer's hash
     trail: bytes
+    payer: bytes = NOBODY
 
 
 @dataclass(frozen=True)
@@ -47,39 +49,44 @@ class Card:
     offer_hash: bytes
     offer_bytes: int
     trail: bytes  # what the local steps led through: commits the peer before anybody knows what is checked
+    payer: bytes = NOBODY  # whom the round is billed to, by a name that no swarm reads: one a round
     signature: bytes = b""
 
     def digest(self) -> bytes:
         body: list[Value] = [
             self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes,
-            self.trail,
+            self.trail, self.payer,
         ]  # fmt: skip
-        return hashlib.sha256(b"ubcp/card/2\0" + encode(body)).digest()
+        return hashlib.sha256(b"ubcp/card/3\0" + encode(body)).digest()
 
     def signed(self, key: NodeKey) -> Card:
         return Card(
             self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes,
-            self.trail, key.sign("card", self.digest()),
+            self.trail, self.payer, key.sign("card", self.digest()),
         )  # fmt: skip
+
+    def earns(self, seat: Seat) -> bool:
+        """Whether it can have given this seat to its peer, whatever the weight: a group may clamp that."""
+        return (self.peer, self.offer_hash, self.trail, self.payer) == (seat.peer, seat.offer, seat.trail, seat.payer)
 
     def to_bytes(self) -> bytes:
         return encode(
             [
                 self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes,
-                self.trail, self.signature,
+                self.trail, self.payer, self.signature,
             ]
         )  # fmt: skip
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Card:
         """Parse and verify the signature. Raises MalformedMessage."""
-        run_id, round_, base_hash, peer, weight, offer_hash, offer_bytes, trail, signature = fields(
-            decode(data, bytes_max=CARD_BYTES_MAX), 9
+        run_id, round_, base_hash, peer, weight, offer_hash, offer_bytes, trail, payer, signature = fields(
+            decode(data, bytes_max=CARD_BYTES_MAX), 10
         )
         card = cls(
             hash_of(run_id), number(round_, ROUND_MAX), hash_of(base_hash), hash_of(peer),
             number(weight, WEIGHT_MAX), hash_of(offer_hash), number(offer_bytes), hash_of(trail),
-            signature_of(signature),
+            hash_of(payer), signature_of(signature),
         )  # fmt: skip
         if not verify(card.peer, "card", card.digest(), card.signature):
             raise MalformedMessage("the card's signature is wrong")
@@ -97,9 +104,14 @@ class Group:
 
     @property
     def digest(self) -> bytes:
-        """What makes two attempts the same: same run, round, base, members, weights, offers and trails."""
+        """What makes two attempts the same: same run, round, base, members, weights, offers, trails and payers."""
         rows: list[Value] = [list(seat) for seat in self.members]
-        return hashlib.sha256(b"ubcp/group/2\0" + encode([self.run_id, self.round, self.base_hash, rows])).digest()
+        return hashlib.sha256(b"ubcp/group/3\0" + encode([self.run_id, self.round, self.base_hash, rows])).digest()
+
+    @property
+    def place(self) -> Place:
+        """The state that the round begins from."""
+        return self.round, self.base_hash
 
     @property
     def peers(self) -> tuple[bytes, ...]:
@@ -145,7 +157,7 @@ def form_group(
             refused.append(f"a card after the {members_max} that a group can have")
         else:
             weight = max(1, min(card.weight, weight_max, admission.weighs(card.peer)))
-            members[card.peer] = Seat(card.peer, weight, card.offer_hash, card.trail)
+            members[card.peer] = Seat(card.peer, weight, card.offer_hash, card.trail, card.payer)
     return Group(run_id, round_, base_hash, tuple(sorted(members.values()))), refused
 
 
@@ -175,7 +187,7 @@ class Certificate:
     @property
     def base(self) -> Place:
         """The state that the round began from."""
-        return self.group.round, self.group.base_hash
+        return self.group.place
 
     def check(self, run_id: bytes) -> None:
         """Raises MalformedMessage unless more than half of the group signed exactly this state of `run_id`."""
@@ -204,8 +216,9 @@ class Certificate:
         run, round_, base_hash, rows, state_hash, signatures = fields(decode(data, bytes_max=CERTIFICATE_BYTES_MAX), 6)
         members = []
         for row in items(rows, members_max):
-            peer, weight, offer, trail = fields(row, 4)
-            members.append(Seat(hash_of(peer), number(weight, WEIGHT_MAX), hash_of(offer), hash_of(trail)))
+            peer, weight, offer, trail, payer = fields(row, 5)
+            seat = Seat(hash_of(peer), number(weight, WEIGHT_MAX), hash_of(offer), hash_of(trail), hash_of(payer))
+            members.append(seat)
         signed = []
         for row in items(signatures, members_max):
             peer, signature = fields(row, 2)

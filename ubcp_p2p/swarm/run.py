@@ -52,6 +52,7 @@ class RunMember(Learner):
         self.retiring = False  # set from outside: `run` returns when the present round has ended
         self.on_commit: Callable[[Committed], None] | None = None  # told of each round that this peer was in
         self.retries = 0
+        self._comparing: set[asyncio.Task[None]] = set()
         self._polls = Polls(network, settings.run_id)
         self._matchmaker: Matchmaker | None = None
         self._tried: tuple[bytes, Certificate | None, tuple[bytes, ...]] = (
@@ -101,6 +102,9 @@ class RunMember(Learner):
     async def close(self) -> None:
         """Announce the leave and stop answering. To be called when `run` has ended, so that no cancel breaks it off."""
         await self.disappear()
+        for task in self._comparing:
+            task.cancel()
+        await asyncio.gather(*self._comparing, return_exceptions=True)
         for service in (self._polls, self._states, self.exchange):
             await service.close()
         if self._matchmaker is not None:
@@ -219,9 +223,10 @@ class RunMember(Learner):
             now = time.monotonic()
             times[name], mark = now - mark, now
 
+        payer = self._payers.first((self.round, self.base_hash), me, settings.payer(self.round), mark)
         card = Card(
             settings.run_id, self.round, self.base_hash, me, min(offer.weight, settings.weight_max), offer.digest,
-            offer_bytes, offer.trail,
+            offer_bytes, offer.trail, payer,
         ).signed(self._network.key)  # fmt: skip
         cards = [card.to_bytes()]
         self._say("matchmaking", wanted=len(companions) + 1)
@@ -240,6 +245,9 @@ class RunMember(Learner):
             raise RoundFailed("the leader's list lacks this peer")
         if companions and len(group.peers) < 2:
             raise RoundFailed("nobody else's offer was valid")
+        if two_faced := self._payers.contradicted(group, time.monotonic()):
+            names = ", ".join(map(short, two_faced))
+            raise RoundFailed(f"two payers are named for one round: by {names}", two_faced)
         self._tried = group.digest, self.certificate, tuple(cards)
         lap("match_s")
 
@@ -267,6 +275,7 @@ class RunMember(Learner):
         lap("apply_s")
 
         self._say("vote")
+        self._payers.note(group, time.monotonic())
         # The others began when I did: who needs three times my own time, and a silence beyond, is not waited for.
         deadline_s = time.monotonic() + grace_s + 2.0 * (time.monotonic() - started_s)
         certificate = await self._polls.collect(
@@ -275,6 +284,9 @@ class RunMember(Learner):
         lap("vote_s")
         self._strike_silent(group.peers, certificate)
         await self._adopt_own(certificate, candidate.state_hash)
+        comparing = asyncio.create_task(self.compare(certificate))
+        self._comparing.add(comparing)
+        comparing.add_done_callback(self._comparing.discard)
         lap("commit_s")
         return times
 

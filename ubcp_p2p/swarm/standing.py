@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ubcp_p2p.codec import MalformedMessage
@@ -19,6 +19,7 @@ from ubcp_p2p.swarm.events import Observer, RunSettings
 from ubcp_p2p.swarm.exchange import AllGather, Exchange, Pace
 from ubcp_p2p.swarm.membership import BEAT_S, STRIKE_S_MAX, Phase
 from ubcp_p2p.swarm.network import Network
+from ubcp_p2p.swarm.payers import Payers, signers_of_both
 from ubcp_p2p.swarm.presence import Presence
 from ubcp_p2p.swarm.quorum import Certificate, Standing, choose
 from ubcp_p2p.swarm.states import States
@@ -30,6 +31,7 @@ STRIKE_S = 30.0  # how long a peer that lied or hung is not waited for
 LIES_KEPT = 1024
 CATCH_UP_TRIES = 3
 SHUN_S = 3600.0  # how long who was shown to lie trains with nobody
+COMPARE_S = 10.0  # others' deadlines end a little later than this peer's
 LIED = "this peer was shown to lie about its work in this run"
 
 
@@ -49,10 +51,12 @@ class Follower(Presence):
         self._known: set[bytes] = set()  # peers that this one has made a round with
         self._lied: set[tuple[bytes, bytes]] = set()  # (peer, state hash): it served other bytes; not to be asked again
         self._pace = Pace()
+        self._payers = Payers()
         self._candidate_hash: bytes | None = None
         self.refused = ""  # why others do not let this peer in, in the words of most of them
 
     def _stand_on(self, certificate: Certificate) -> None:
+        self._strike_two_faced(self._payers.contradicted(certificate.group, time.monotonic()))
         self._candidate_hash = None
         self.exchange.release()
         self._known.update(certificate.group.peers)
@@ -61,6 +65,27 @@ class Follower(Presence):
         self.view.forgive(peer for peer, _ in certificate.signatures)
         self.certificate, self.base_hash, self.round = certificate, certificate.state_hash, certificate.round
         self._states.publish(self._trainer.state, self.base_hash, certificate)
+
+    def _strike_two_faced(self, peers: Iterable[bytes]) -> None:
+        """Wait no more for who has named two payers for one round, or has signed that somebody did."""
+        for peer in sorted(set(peers) - {self._network.public}):
+            log.warning("%s has a part in two certificates of one round with two payers; not waited for", short(peer))
+            self._say("two payers", peer=peer.hex())
+            self.view.strike(peer, time.monotonic(), STRIKE_S_MAX)
+
+    async def compare(self, certificate: Certificate) -> None:
+        """Ask those whose signatures it lacks what they stand on, and strike who has signed both; for a while at most.
+
+        A leader that shows its members different cards of itself can make two certificates for one state: then each
+        lacks the signatures on the other one.
+        """
+        unsigned = set(certificate.group.peers) - {peer for peer, _ in certificate.signatures} - {self._network.public}
+        until_s = time.monotonic() + COMPARE_S
+        while unsigned and time.monotonic() < until_s:
+            standings = await self._states.standings(unsigned.intersection(self.peers()))
+            self._strike_two_faced(_signers_of_two(certificate, standings.values()))
+            unsigned -= {peer for peer, standing in standings.items() if standing.round >= certificate.round}
+            await asyncio.sleep(BEAT_S)
 
     async def _is_shut_out(self) -> bool:
         """Whether this peer is to train nothing now; then some time has passed, and it has caught up.
@@ -122,6 +147,7 @@ class Follower(Presence):
             if not alive:
                 return False
             standings = await self._states.standings(alive)
+            self._strike_two_faced(_signers_of_two(self.certificate, standings.values()))
             mine, seats = Standing(self.base_hash, self.certificate), self.settings.peers_max
             voices = {peer: standing for peer, standing in standings.items() if not self._is_newcomer(peer, standing)}
             better = choose(mine, voices, me=self._network.public, known=self._known_peers(), seats=seats)
@@ -195,3 +221,9 @@ class Follower(Presence):
             log.info("no state from %s: %s", short(peer), error)
             return False
         return True
+
+
+def _signers_of_two(mine: Certificate | None, standings: Iterable[Standing]) -> set[bytes]:
+    """Who has signed what this peer stands on, and by what another one stands on has lied about it."""
+    others = [standing.certificate for standing in standings if standing.certificate is not None]
+    return set[bytes]().union(*(signers_of_both(mine, other) for other in others)) if mine is not None else set()

@@ -57,7 +57,7 @@ class States:
     ) -> None:
         self._network = network
         self._run_id = run_id
-        self._protocol = f"/ubcp/state/1/{run_id.hex()[:32]}"
+        self._protocol = f"/ubcp/state/2/{run_id.hex()[:32]}"
         self._state_bytes = state_bytes
         self._rounds = rounds
         self._peers_max = peers_max

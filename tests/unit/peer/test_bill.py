@@ -46,6 +46,7 @@ def test_the_card_goes_along_where_a_check_is_drawn() -> None:
     [
         (Bill(ROUND, card(A, offer="other"), BASE), "nobody a seat"),
         (Bill(ROUND, card(C), BASE), "nobody a seat"),
+        (Bill(ROUND, card(A, payer=digest("another")), BASE), "nobody a seat"),
         (Bill(ROUND, card(A, weight=7), BASE), "nobody a seat"),  # it would be paid for 8 samples and checked for 7
         (Bill(ROUND, card(A, round_=2), BASE), "nobody a seat"),
         (Bill(ROUND, card(A, base=digest("elsewhere")), BASE), "nobody a seat"),

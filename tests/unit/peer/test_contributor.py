@@ -28,9 +28,10 @@ from ubcp_p2p.peer.paying.contributor import Contributor
 from ubcp_p2p.peer.paying.owed import ALLOT_S, BILLS_MAX, PAUSE_S, PAUSE_S_MAX
 from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore, NotYet
 from ubcp_p2p.peer.paying.wire import PROTOCOL, Promise, Statement, What, answer, answered, asked, question, refusal
-from ubcp_p2p.peer.paying.worker import Worker
+from ubcp_p2p.peer.paying.worker import Worker, in_turn
 from ubcp_p2p.swarm.events import Committed
 from ubcp_p2p.swarm.frames import Stream
+from ubcp_p2p.swarm.quorum import NOBODY
 
 ME, PAYMASTER, OTHER = KEYS[:3]
 NETWORK = digest("network")
@@ -116,14 +117,14 @@ class Till:
         else:
             await stream.send(answer(b""), timeout_s=5.0)
 
-    def trains(self, count: int) -> list[bytes]:
+    def trains(self, count: int, payer: bytes = ASKED.id) -> list[bytes]:
         """So many rounds are made; their bills."""
         done = []
         for round_ in range(count):
-            made = certificate([ME, OTHER], [ME, OTHER], round_=round_)
+            made = certificate([ME, OTHER], [ME, OTHER], round_=round_, payer=payer)
             members = tuple(seat._replace(weight=COST.samples_per_round) for seat in made.group.members)
             whole = replace(made, group=replace(made.group, members=members))
-            self.contributor.on_round([ASKED.id], Committed(whole, None, ()))
+            self.contributor.on_round(Committed(whole, None, ()))
             done.append(Bill(whole).to_bytes())
         return done
 
@@ -344,16 +345,38 @@ def test_every_round_that_the_node_was_in_is_billed_and_a_drawn_one_with_its_car
     """Also one whose end it has missed: nobody says "committed" of that."""
     contributor = Till(tmp_path, voucher).contributor
     runs: Any = SimpleNamespace(committed=[])
-    worker = Worker(runs, contributor)
-    worker._held = {ASKED.id: ASKED}
-    run = run_id(BODY.run, BODY.recipe)
+    Worker(runs, contributor)
     job = contributor.work_for(ASKED, ALL_CHECKED)
-    made = certificate([ME, OTHER], [ME, OTHER])
-    cards = tuple(card(key).to_bytes() for key in (OTHER, ME))
-    for hear in runs.committed:
-        hear(SimpleNamespace(run_id=run), Committed(made, None, cards))
-        hear(SimpleNamespace(run_id=digest("another run")), Committed(made, None, cards))
-    assert list(job.bills) == [Bill(made, card(ME)).to_bytes()]
+    cards = tuple(card(key, payer=payer).to_bytes() for payer in (ASKED.id, NOBODY) for key in (OTHER, ME))
+    made = certificate([ME, OTHER], [ME, OTHER], payer=ASKED.id)
+    others = [certificate([ME, OTHER], [ME, OTHER], payer=payer) for payer in (NOBODY, digest("of another"))]
+    for committed in (made, certificate([OTHER], [OTHER], payer=ASKED.id), *others):
+        for hear in runs.committed:
+            hear(SimpleNamespace(), Committed(committed, None, cards))
+    assert list(job.bills) == [Bill(made, card(ME, payer=ASKED.id)).to_bytes()]
+
+
+def test_the_requests_for_a_run_are_named_in_turn_while_they_are_worked_for(tmp_path: Path) -> None:
+    runs: Any = SimpleNamespace(committed=[])
+    worker, run = Worker(runs, Till(tmp_path, voucher).contributor), run_id(BODY.run, BODY.recipe)
+    other, elsewhere = digest("a second request"), digest("of another run")
+    worker._held = {
+        ASKED.id: ASKED, other: ASKED._replace(id=other),
+        elsewhere: ASKED._replace(id=elsewhere, body=BODY._replace(run="poems")),
+    }  # fmt: skip
+    assert runs.payer(run, 0) == NOBODY  # none is begun yet
+    worker._begun = {ASKED.id: "plays", other: "plays", elsewhere: "poems"}
+    named = [runs.payer(run, round_) for round_ in range(4)]
+    assert (set(named), named[:2]) == ({ASKED.id, other}, named[2:])
+    del worker._held[other]
+    assert {runs.payer(run, round_) for round_ in range(4)} == {ASKED.id}
+    assert runs.payer(digest("a run of volunteers"), 0) == NOBODY
+
+
+@given(st.sets(st.binary(min_size=32, max_size=32), max_size=8), st.integers(0, 10**6))
+def test_each_request_has_its_turn(requests: set[bytes], round_: int) -> None:
+    turns = [in_turn(requests, round_ + more) for more in range(max(1, len(requests)))]
+    assert sorted(turns) == (sorted(requests) or [NOBODY])
 
 
 @pytest.mark.asyncio

@@ -83,7 +83,7 @@ class Machine:
 
     def trains(self, count: int) -> None:
         for round_ in range(count):
-            self.contributor.on_round([self.shop.id()], Committed(self.shop.round(round_), None, ()))
+            self.contributor.on_round(Committed(self.shop.round(round_), None, ()))
 
     def receipts(self) -> list[int]:
         """µcredits."""

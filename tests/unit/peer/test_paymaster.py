@@ -163,7 +163,7 @@ async def test_what_comes_as_a_recipe_and_is_none_is_said(opens: Opens) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_round_is_paid_by_one_request_for_its_run(opens: Opens) -> None:
+async def test_a_round_with_two_certificates_is_paid_by_one_request_of_a_paymaster(opens: Opens) -> None:
     shop = await opens(requests=2, is_one_run=True)
     for number in (0, 1):
         await shop.hello("ben", number)
@@ -183,6 +183,20 @@ async def test_a_round_is_paid_by_one_request_for_its_run(opens: Opens) -> None:
     with pytest.raises(BillRefused, match="another request for this run"):
         await shop.bill("ben", 3, 0)
     assert units(await shop.bill("ben", 4, 0)) >= 3 * ROUND_UNITS
+
+
+@pytest.mark.asyncio
+async def test_a_round_is_paid_by_the_request_that_its_certificate_names(opens: Opens) -> None:
+    """So every paymaster says it, whether it has heard of the others or not: nothing of theirs is looked at."""
+    shop = await opens(requests=2, is_one_run=True)
+    shop.seconds = 60
+    await shop.hello("ben", 1)
+    with pytest.raises(BillRefused, match="names another payer") as refused:
+        await shop.ask("ben", What.BILL, shop.made_bill("ben", 0, 0), 1)
+    assert type(refused.value) is BillRefused  # for good: it will never name this one
+    assert units(await shop.bill("ben", 1, 1)) == ROUND_UNITS
+    await shop.hello("ben", 0)
+    assert units(await shop.bill("ben", 0, 0)) == ROUND_UNITS
 
 
 @pytest.mark.asyncio

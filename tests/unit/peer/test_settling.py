@@ -55,15 +55,15 @@ BATCH = RECIPE.inner.batch
 
 def signed(weight: int = BATCH, round_: int = 0) -> tuple[Card, Certificate]:
     """A's card of a round, and the certificate of the group of A, B and C."""
-    card = Card(RUN, round_, digest("base"), A.public, weight, digest("offer"), 10, digest("trail")).signed(A)
+    card = Card(RUN, round_, digest("base"), A.public, weight, digest("offer"), 10, digest("trail"), ASKED.id)
     made = certificate([A, B, C], [A, B], round_=round_, base=digest("base"))
     seats = tuple(
-        Seat(seat.peer, weight if seat.peer == A.public else BATCH, card.offer_hash, card.trail)
+        Seat(seat.peer, weight if seat.peer == A.public else BATCH, card.offer_hash, card.trail, card.payer)
         for seat in made.group.members
     )
     group = replace(made.group, run_id=RUN, members=seats)
     votes = tuple(sorted((k.public, k.sign("vote", vote_digest(group.digest, made.state_hash))) for k in (A, B)))
-    return card, Certificate(group, made.state_hash, votes)
+    return card.signed(A), Certificate(group, made.state_hash, votes)
 
 
 def led_to_base(members: list[NodeKey]) -> Certificate:
@@ -148,9 +148,9 @@ class Office:
 
     def also_b(self) -> None:
         """A round of B is on hold, too."""
-        card = Card(RUN, 0, digest("base"), B.public, BATCH, digest("offer"), 10, digest("trail")).signed(B)
+        card = Card(RUN, 0, digest("base"), B.public, BATCH, digest("offer"), 10, digest("trail"), ASKED.id)
         place = Place(ASKED.id, B.public, 0)
-        self.cabinet.put_bill(place, Bill(self.certificate, card).to_bytes())
+        self.cabinet.put_bill(place, Bill(self.certificate, card.signed(B)).to_bytes())
         leased = frozenset(key.public for key in (A, B, C))
         self.job.tab.welcome(B.public, digest("opening of B"), "cpu", 0)
         self.job.tab.meter(B.public, self.certificate, leased, Draw(B.public, None, (0,)), self.now_s)

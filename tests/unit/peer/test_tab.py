@@ -52,7 +52,8 @@ def state(round_: int) -> bytes:
 def done(round_: int, line: str = "") -> Certificate:
     """The round that began at number `round_`: A, B and C made it, with 8 samples each."""
     names = (A, B, C)
-    return certificate(names, names, round_=round_, base=state(round_), state=digest(f"state {round_ + 1}{line}"))
+    after = digest(f"state {round_ + 1}{line}")
+    return certificate(names, names, round_=round_, base=state(round_), state=after, payer=REQUEST)
 
 
 def opened() -> Tab:
@@ -90,9 +91,14 @@ def test_parts_of_a_unit_add_up() -> None:
     [
         (replace(done(1), state_hash=digest("another")), LEASED, "another group's round"),
         (done(2, line="x"), LEASED, "not on the line"),
-        (certificate([A, B, C], [A, B, C], round_=2, base=digest("elsewhere")), LEASED, "not on the line"),
+        (
+            certificate([A, B, C], [A, B, C], round_=2, base=digest("elsewhere"), payer=REQUEST),
+            LEASED,
+            "not on the line",
+        ),
         (certificate([B, C], [B, C], round_=2, base=state(2)), LEASED, "does not name this contributor"),
-        (certificate(KEYS[:5], KEYS[:5], round_=2, base=state(2)), LEASED, "5 where the recipe seats 4"),
+        (certificate([A, B, C], [A, B, C], round_=2, base=state(2), state=state(3)), LEASED, "another payer"),
+        (certificate(KEYS[:5], KEYS[:5], round_=2, base=state(2), payer=REQUEST), LEASED, "5 where the recipe seats 4"),
         (done(2), frozenset({A.public}), "have no lease"),
         (done(TERMS.rounds), LEASED, "of a run of"),
         (done(5 + ROUNDS_AWAY), LEASED, "too far"),
@@ -323,7 +329,7 @@ def test_so_many_contributors_and_rounds_are_kept_and_no_more() -> None:
     with pytest.raises(BillRefused, match="contributors at most"):
         tab.welcome(digest("one more"), digest("opening"), "cpu", 0)
     tab = opened()
-    first = certificate([A], [A], round_=0, base=state(0), state=state(1))
+    first = certificate([A], [A], round_=0, base=state(0), state=state(1), payer=REQUEST)
     for round_ in range(ROUNDS_KEPT + 10):
         group = replace(first.group, round=round_, base_hash=state(round_))
         tab.meter(A.public, replace(first, group=group, state_hash=state(round_ + 1)), LEASED)

@@ -13,7 +13,7 @@ from ubcp_p2p.codec import MalformedMessage, Value
 from ubcp_p2p.errors import NetworkError
 from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.swarm.frames import Stream, Unreachable
-from ubcp_p2p.swarm.quorum import Card, Certificate, Group, Seat, Standing, vote_digest
+from ubcp_p2p.swarm.quorum import NOBODY, Card, Certificate, Group, Seat, Standing, vote_digest
 
 RUN = hashlib.sha256(b"a run").digest()
 OTHER_RUN = hashlib.sha256(b"another run").digest()
@@ -31,20 +31,25 @@ def digest(words: str) -> bytes:
 KEYS = [key(number) for number in range(12)]
 
 
-def card(who: NodeKey, *, round_: int = 3, base: bytes = digest("base"), weight: int = 8, offer: str = "offer") -> Card:
-    return Card(RUN, round_, base, who.public, weight, digest(offer), OFFER_BYTES, digest("trail")).signed(who)
+def card(
+    who: NodeKey, *, round_: int = 3, base: bytes = digest("base"), weight: int = 8, offer: str = "offer",
+    payer: bytes = NOBODY,
+) -> Card:  # fmt: skip
+    made = Card(RUN, round_, base, who.public, weight, digest(offer), OFFER_BYTES, digest("trail"), payer)
+    return made.signed(who)
 
 
-def group(members: Iterable[bytes], *, round_: int = 3, base: bytes = digest("base")) -> Group:
-    return Group(RUN, round_, base, tuple(Seat(peer, 8, digest("offer"), digest("trail")) for peer in sorted(members)))
+def group(members: Iterable[bytes], *, round_: int = 3, base: bytes = digest("base"), payer: bytes = NOBODY) -> Group:
+    seats = (Seat(peer, 8, digest("offer"), digest("trail"), payer) for peer in sorted(members))
+    return Group(RUN, round_, base, tuple(seats))
 
 
 def certificate(
     members: Sequence[NodeKey], signers: Sequence[NodeKey], *, round_: int = 3, base: bytes = digest("base"),
-    state: bytes = digest("state"),
+    state: bytes = digest("state"), payer: bytes = NOBODY,
 ) -> Certificate:  # fmt: skip
     """A certificate with real signatures for the state that round `round_` led to."""
-    made = group((k.public for k in members), round_=round_, base=base)
+    made = group((k.public for k in members), round_=round_, base=base, payer=payer)
     signed = vote_digest(made.digest, state)
     return Certificate(made, state, tuple(sorted((k.public, k.sign("vote", signed)) for k in signers)))
 

@@ -22,7 +22,7 @@ from ubcp_p2p.swarm.states import CERTIFICATE, STATE_DOMAIN, States
 
 SIZE = 4000
 WANTED = Wanted(RUN, SIZE, 50, 4)
-PROTOCOL = f"/ubcp/state/1/{RUN.hex()[:32]}"
+PROTOCOL = f"/ubcp/state/2/{RUN.hex()[:32]}"
 A, B, C, ASKER = KEYS[:4]
 
 

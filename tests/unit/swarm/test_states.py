@@ -22,7 +22,7 @@ from ubcp_p2p.swarm.states import CERTIFICATE, STATE, STATE_DOMAIN, States
 
 SIZE = 4000
 ROUND = 4
-PROTOCOL = f"/ubcp/state/1/{RUN.hex()[:32]}"
+PROTOCOL = f"/ubcp/state/2/{RUN.hex()[:32]}"
 A, B, C = KEYS[:3]
 LONG_S = 20.0
 STATE_BYTES = bytes(n % 256 for n in range(SIZE))
@@ -122,7 +122,7 @@ async def test_a_certificate_of_another_run_is_left_out(shelf: Shelf) -> None:
     shelf.client = States(shelf.wires.node(B), OTHER_RUN, SIZE, 50, 4)
     shelf.answer(2, [STATE_HASH, CERTIFIED.to_bytes()])
     handlers = shelf.wires.node(C).handlers
-    handlers[f"/ubcp/state/1/{OTHER_RUN.hex()[:32]}"] = handlers[PROTOCOL]
+    handlers[f"/ubcp/state/2/{OTHER_RUN.hex()[:32]}"] = handlers[PROTOCOL]
     assert await shelf.client.standings([C.public]) == {}
 
 

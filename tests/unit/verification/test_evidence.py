@@ -120,7 +120,7 @@ def test_another_key_speaks_for_nobody(swarm: Swarm) -> None:
 
 
 FOREIGN: dict[str, Callable[[list[Value]], list[Value]]] = {
-    "another version": lambda v: [1, *v[1:]],
+    "another version": lambda v: [VERSION + 1, *v[1:]],
     "another run": lambda v: [VERSION, "other", *v[2:]],
     "no name": lambda v: [VERSION, 7, *v[2:]],
     "a long name": lambda v: [VERSION, "x" * 257, *v[2:]],

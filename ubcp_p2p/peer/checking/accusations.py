@@ -81,7 +81,7 @@ class Accusations:
     ) -> None:  # fmt: skip
         self._network, self._name, self._recipe, self._trainer = network, name, recipe, trainer
         self._member, self._admitted, self._folder, self._observe = member, admitted, folder, observe
-        self._protocol = f"/ubcp/accuse/2/{run_id(name, recipe.hash()).hex()[:32]}"
+        self._protocol = f"/ubcp/accuse/3/{run_id(name, recipe.hash()).hex()[:32]}"
         self._shape = shape_of(recipe)
         self._bytes_max = min(bytes_max(self._shape), EVIDENCE_BYTES_MAX)
         self._checked = rule_of(recipe).rate_ppm > 0  # on data of one's own honest work looks like a lie

@@ -36,9 +36,7 @@ class Bill(NamedTuple):
             return cls(certificate)
         card, group = Card.from_bytes(bytes_of(signed)), certificate.group
         # A group may clamp a weight; who is paid for more than its card says would be checked for less.
-        seated = [seat.weight for seat in group.members
-                  if (seat.peer, seat.offer, seat.trail) == (card.peer, card.offer_hash, card.trail)
-                  and seat.weight <= card.weight]  # fmt: skip
+        seated = any(card.earns(seat) and seat.weight <= card.weight for seat in group.members)
         if not seated or (card.run_id, card.round, card.base_hash) != (run_id, group.round, group.base_hash):
             raise MalformedMessage("a card that gave nobody a seat in the round that is billed")
         base = None

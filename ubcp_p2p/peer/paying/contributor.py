@@ -88,16 +88,15 @@ class Contributor:
     def jobs(self) -> list[Owed]:
         return list(self._jobs.values())
 
-    def on_round(self, requests: list[bytes], committed: Committed) -> None:
-        """A round was committed: billed to one of the REQUESTs that pay for the run, in turn."""
-        certificate = committed.certificate
-        jobs = [self._jobs[id_] for id_ in sorted(requests) if id_ in self._jobs]
-        weight = next((seat.weight for seat in certificate.group.members if seat.peer == self._network.public), 0)
-        if jobs and weight:
-            job = jobs[certificate.round % len(jobs)]
-            drawn = self._network.public in draws_of(certificate, job.recipe)
-            bill = bill_of(committed, self._network.public, drawn=drawn).to_bytes()
-            job.work(bill, weight * job.cost.flop_per_sample, time.monotonic(), drawn=drawn)
+    def on_round(self, committed: Committed) -> None:
+        """A round was committed: billed to the REQUEST that this node has named on its card, if it named one."""
+        certificate, me = committed.certificate, self._network.public
+        seat = next((seat for seat in certificate.group.members if seat.peer == me), None)
+        job = self._jobs.get(seat.payer) if seat is not None else None
+        if seat is not None and job is not None:
+            drawn = me in draws_of(certificate, job.recipe)
+            bill = bill_of(committed, me, drawn=drawn).to_bytes()
+            job.work(bill, seat.weight * job.cost.flop_per_sample, time.monotonic(), drawn=drawn)
             self._news.set()
 
     async def serve(self) -> None:

@@ -2,8 +2,8 @@
 
 A contributor bills a round with its certificate, which more than half of the round's group signed. Money is integers:
 FLOP are summed, and as many whole GFLOP of them are owed as µcredits; nothing is owed above the ALLOT, above what the
-device class can do in the time that the contributor was here, or twice for one round. The FLOP of a round that is drawn
-for a check are counted when the check is over.
+device class can do in the time that the contributor was here, twice for one round, or for a round whose certificate
+names another payer. The FLOP of a round that is drawn for a check are counted when the check is over.
 """
 
 from __future__ import annotations
@@ -131,9 +131,11 @@ class Tab:
             raise BillRefused("a bill before the first word")
         if account.barred:
             raise NothingMore(account.barred)
-        weight = next((seat.weight for seat in group.members if seat.peer == node), None)
-        if weight is None:
+        seat = next((seat for seat in group.members if seat.peer == node), None)
+        if seat is None:
             raise BillRefused(f"the certificate of round {round_} does not name this contributor")
+        if seat.payer != self.terms.request:
+            raise BillRefused(f"the certificate of round {round_} names another payer for this contributor")
         if len(group.members) > self.terms.peers_max:
             raise BillRefused(f"a group of {len(group.members)} where the recipe seats {self.terms.peers_max}")
         if not is_majority(sum(peer in leased for peer in group.peers), len(group.peers)):
@@ -145,7 +147,7 @@ class Tab:
         if drawn is not None and (len(self.holds) >= HOLDS_MAX or len(self.held(node)) >= HOLDS_PER_NODE_MAX):
             raise NotYet("too many rounds wait for their checks already")
         self._require_one_line(certificate)
-        flop = min(FLOP_MAX, min(weight, self.terms.weight_max) * self.terms.flop_per_sample)
+        flop = min(FLOP_MAX, min(seat.weight, self.terms.weight_max) * self.terms.flop_per_sample)
         account.billed = (account.billed << min(round_ - account.last_round, ROUNDS_KEPT) | 1) & _BILLED_MAX
         account.last_round = round_
         if drawn is not None:

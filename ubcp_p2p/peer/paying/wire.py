@@ -1,4 +1,4 @@
-"""What contributors and paymasters say to each other: `/ubcp/pay/2`, one question and one answer a stream (pure).
+"""What contributors and paymasters say to each other: `/ubcp/pay/3`, one question and one answer a stream (pure).
 
 A question is [what, REQUEST id, payload]; an answer [1, payload], [0, words]: refused, [2, words]: nothing more is paid
 for, or [3, words]: not now, ask again. What follows the answer to a report is its evidence, if the answer asks for it,
@@ -19,7 +19,7 @@ from ubcp_p2p.peer.paying.bill import BILL_BYTES_MAX
 from ubcp_p2p.peer.paying.holding import HOLDS_PER_NODE_MAX
 from ubcp_p2p.peer.paying.tab import BillRefused, NothingMore, NotYet
 
-PROTOCOL: Final = "/ubcp/pay/2"
+PROTOCOL: Final = "/ubcp/pay/3"
 ANSWER_S: Final = 10.0
 WORDS_MAX: Final = 300
 MESSAGE_BYTES_MAX: Final = BILL_BYTES_MAX + 256

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ubcp_p2p.errors import UbcpError
@@ -13,6 +13,7 @@ from ubcp_p2p.models.recipe import run_id
 from ubcp_p2p.peer.kept import RunOptions
 from ubcp_p2p.peer.paying.contributor import Contributor
 from ubcp_p2p.peer.run import ENDED
+from ubcp_p2p.swarm.quorum import NOBODY
 from ubcp_p2p.units import credits_text
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from ubcp_p2p.swarm.events import Committed
 
 log = logging.getLogger(__name__)
+
+
+def in_turn(requests: Collection[bytes], round_: int) -> bytes:
+    """Which of the REQUESTs has its turn in this round; NOBODY where there is none."""
+    return sorted(requests)[round_ % len(requests)] if requests else NOBODY
 
 
 class Worker:
@@ -34,10 +40,15 @@ class Worker:
         self._troubles: dict[bytes, str] = {}
         self._ended = ""  # why nothing is billed any more
         runs.committed.append(self.on_commit)
+        runs.payer = self.payer_of
 
     def paid_by(self, run: bytes) -> list[Asked]:
         """The REQUESTs that pay for the run with this id, and that this node has a lease on."""
         return [asked for asked in self._held.values() if run_id(asked.body.run, asked.body.recipe) == run]
+
+    def payer_of(self, run: bytes, round_: int) -> bytes:
+        """Whom this node's work in a round of the run with this id is billed to: those that pay for it, in turn."""
+        return in_turn([asked.id for asked in self.paid_by(run) if asked.id in self._begun], round_)
 
     async def obey(self, held: Sequence[Asked]) -> None:
         """These are the REQUESTs on which this node's leases of the slice hold."""
@@ -63,7 +74,7 @@ class Worker:
 
     def on_commit(self, run: Run, committed: Committed) -> None:
         """Bill each round that this node was in, also one whose end it has missed."""
-        self._contributor.on_round([asked.id for asked in self.paid_by(run.run_id)], committed)
+        self._contributor.on_round(committed)
 
     async def _begin(self, asked: Asked) -> None:
         body = asked.body
