@@ -24,6 +24,7 @@ from ubcp_p2p.swarm.quorum import (
     Group,
     form_group,
     is_majority,
+    leaves_room,
     vote_digest,
 )
 
@@ -295,3 +296,11 @@ def test_the_largest_certificate_fits_and_a_larger_one_is_refused() -> None:
         Certificate.from_bytes(certificate(keys, keys[:MEMBERS_MAX]).to_bytes(), RUN)
     with pytest.raises(MalformedMessage, match="at most"):
         Certificate.from_bytes(b"\0" * (CERTIFICATE_BYTES_MAX + 1), RUN)
+
+
+@given(st.integers(1, 256), st.integers(1, 256), st.integers(0, 256))
+def test_of_two_groups_that_share_nobody_one_waits_for_the_rest(one: int, other: int, away: int) -> None:
+    ready = one + other + away
+    assert leaves_room(one, ready) or leaves_room(other, ready)
+    assert not leaves_room(ready, ready)
+    assert not leaves_room(1, 1)

@@ -202,7 +202,7 @@ class HostileMember(RunMember):
     that names another payer. "match": "absent" is ready and comes to no group.
     "first": the public key (hex) of the peer from which this member downloads before all others. "seat": "greedy" takes
     a seat also in rounds in which it has none. "shuts": public keys (hex) that it does not let in, as one whose ledger
-    is behind, or who lies.
+    is behind, or who lies. "apart": {round: public keys (hex)}: in the first try at that round it meets these alone.
     """
 
     def __init__(
@@ -249,6 +249,9 @@ class HostileMember(RunMember):
         return [*chosen[1:], self._network.public]
 
     async def _find_group(self, card: bytes, companions: Sequence[bytes]) -> list[bytes]:
+        if (met := self.modes.get("apart", {}).pop(str(self.round), None)) is not None:
+            self._say("apart")
+            return await super()._find_group(card, [peer for peer in companions if peer.hex() in met])
         if self.modes.get("match") != "absent":
             return await super()._find_group(card, companions)
         self._say("lied")

@@ -161,6 +161,14 @@ def form_group(
     return Group(run_id, round_, base_hash, tuple(sorted(members.values()))), refused
 
 
+def leaves_room(members: int, wanted: int) -> bool:
+    """Whether those that stayed away are enough for a group as large: then one round could be made twice.
+
+    wanted: how many were ready. Who takes no such group at once leaves time for all to meet.
+    """
+    return 2 * members <= wanted
+
+
 def vote_digest(group_digest: bytes, state_hash: bytes) -> bytes:
     """What a vote signs: this group's round leads to this state."""
     return hashlib.sha256(b"ubcp/vote/1\0" + group_digest + state_hash).digest()

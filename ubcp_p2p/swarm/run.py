@@ -26,7 +26,7 @@ from ubcp_p2p.swarm.learner import PATIENCE, PATIENCE_MIN_S, Learner
 from ubcp_p2p.swarm.matchmaking import Matchmaker, NoGroup
 from ubcp_p2p.swarm.membership import BEAT_S, Phase
 from ubcp_p2p.swarm.network import Network
-from ubcp_p2p.swarm.quorum import Card, Certificate, form_group
+from ubcp_p2p.swarm.quorum import Card, Certificate, form_group, leaves_room
 from ubcp_p2p.swarm.standing import STRIKE_S
 from ubcp_p2p.swarm.trainer import Offer, Trainer
 from ubcp_p2p.swarm.votes import Polls
@@ -139,7 +139,7 @@ class RunMember(Learner):
                 if companions is None or self.round != round_:
                     return  # the others went on; caught up
                 try:
-                    times = await self._attempt(offer, companions)
+                    times = await self._attempt(offer, companions, attempt)
                 except (RoundFailed, NetworkError) as error:
                     await self._after_failure(error, attempt)
                     if self.round != round_ or self._states.refusals.by_most(self.peers()):
@@ -210,8 +210,11 @@ class RunMember(Learner):
             self._say("refused a seat", reason=near.refused[self._network.public])
         return [*near.seated, *rest.seated]
 
-    async def _attempt(self, offer: Offer, companions: Sequence[bytes]) -> dict[str, float]:
-        """One try at the round with `companions`; returns the seconds of each part. Raises RoundFailed or NoGroup."""
+    async def _attempt(self, offer: Offer, companions: Sequence[bytes], attempt: int) -> dict[str, float]:
+        """One try at the round with `companions`; returns the seconds of each part. Raises RoundFailed or NoGroup.
+
+        attempt: how many tries with this offer have failed.
+        """
         await self._enter(Phase.ROUND)
         settings, me = self.settings, self._network.public
         offer_bytes = self._trainer.ready.offer_bytes
@@ -245,6 +248,8 @@ class RunMember(Learner):
             raise RoundFailed("the leader's list lacks this peer")
         if companions and len(group.peers) < 2:
             raise RoundFailed("nobody else's offer was valid")
+        if attempt < ABSENCES_MAX and leaves_room(len(group.peers), len(companions) + 1):
+            raise RoundFailed(f"{len(group.peers)} of {len(companions) + 1} came: the others could make a group too")
         if two_faced := self._payers.contradicted(group, time.monotonic()):
             names = ", ".join(map(short, two_faced))
             raise RoundFailed(f"two payers are named for one round: by {names}", two_faced)
