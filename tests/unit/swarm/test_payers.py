@@ -129,7 +129,7 @@ class Attempts:
         self.member.settings = replace(self.member.settings, payer=lambda round_: mine)
         offer: Any = SimpleNamespace(weight=8, digest=digest("offer"), trail=digest("trail"), buffer=None)
         with pytest.raises(RoundFailed) as failed:
-            await self.member._attempt(offer, [B.public])
+            await self.member._attempt(offer, [B.public], 0)
         return failed.value
 
 
