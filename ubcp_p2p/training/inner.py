@@ -13,7 +13,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -221,6 +222,15 @@ class InnerLoop:
         if recipe.inner.optimizer == "adamw":
             self._optimizer = AdamW(self.parameters, device, recipe.inner.betas, decay)
         self._autocast = bf16_pays(device, self.parameters) if bf16 is None else bf16
+
+    @contextmanager
+    def in_other_precision(self) -> Iterator[None]:
+        """Matrices multiply in float32 where they do in bfloat16, and in bfloat16 where they do in float32."""
+        self._autocast = not self._autocast
+        try:
+            yield
+        finally:
+            self._autocast = not self._autocast
 
     @property
     def state_vectors(self) -> tuple[str, ...]:

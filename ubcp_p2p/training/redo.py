@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.models.recipe import Recipe
@@ -18,12 +18,17 @@ from ubcp_p2p.training.compare import (
 from ubcp_p2p.training.ends import DrawnEnd, WholeEnd
 from ubcp_p2p.training.errors import Diverged
 from ubcp_p2p.training.inner import InnerLoop
+from ubcp_p2p.training.limits import BF16_PARAMETERS_MIN
 from ubcp_p2p.training.opening import Opening, fault_in_leaves, leads_to_the_same
 from ubcp_p2p.training.points import Point, Shape
 from ubcp_p2p.training.recorder import take
 from ubcp_p2p.training.shape import shape_of
 from ubcp_p2p.training.trail import marks
 from ubcp_p2p.training.verdict import PPM, Claim, Finding, Verdict
+
+# By how many times what one device differs from itself, in float32 and in bfloat16, two honest ones may differ: at most
+# 1.5 times on steady stretches of 5.6M parameters (docs/verification.md), which stay far below the tolerance.
+SWINGS_MAX: Final = 4
 
 
 class Redone(NamedTuple):
@@ -76,7 +81,31 @@ def judge(
     if claimed.memory.steps - before.memory.steps != taken or not is_memory_possible(before, rule):
         return Verdict(Finding.MEMORY, PPM**2, "the inner optimizer's memory is not one that training leaves behind")
     verdict = compare(before, claimed, redone, loss, rule, shape.parameters)
+    if verdict.finding == Finding.STEPS and shape.parameters >= BF16_PARAMETERS_MIN:
+        verdict = _unless_unsteady(verdict, loop, claim, opening, shape, redone, rule)
     return verdict._replace(words=f"stretch {opening.index} {verdict.words}")
+
+
+def _unless_unsteady(
+    verdict: Verdict, loop: InnerLoop, claim: Claim, opening: Opening, shape: Shape, redone: Point,
+    rule: Mapping[str, float],
+) -> Verdict:  # fmt: skip
+    """The verdict on a stretch that leads elsewhere, in a network where some peers multiply in bfloat16.
+
+    Where this device alone comes about as far apart in the two precisions, as in a run whose steps are too large to be
+    steady, an honest peer may, too.
+    """
+    try:
+        with loop.in_other_precision():
+            other = redo(loop, claim, opening, shape).point
+    except Diverged:
+        swing = PPM**2
+    else:
+        swing = distance_ppm(opening.start(shape.parameters), other, redone, rule)
+    if verdict.distance_ppm > SWINGS_MAX * swing:
+        return verdict
+    words = f"leads {verdict.distance_ppm / PPM:.3f} away, and is so unsteady that its own precision may explain that"
+    return Verdict(Finding.DROWNED, verdict.distance_ppm, words, min(SWINGS_MAX * swing, PPM**2))
 
 
 def _distance_of_part_ppm(claim: Claim, opening: Opening, redone: Point, rule: Mapping[str, float]) -> int | None:

@@ -11,7 +11,10 @@ import torch
 from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.models.recipe import Recipe, load_recipe
 from ubcp_p2p.models.task import ImageTask, build_task
+from ubcp_p2p.training import compare as compare_module
 from ubcp_p2p.training import recorder as recorder_module
+from ubcp_p2p.training import redo as redo_module
+from ubcp_p2p.training.compare import TOLERANCE_BF16_PPM
 from ubcp_p2p.training.ends import LEAN, WholeEnd, drawn_by
 from ubcp_p2p.training.inner import InnerLoop
 from ubcp_p2p.training.opening import Opening, require_committed
@@ -171,3 +174,26 @@ def test_a_count_of_steps_that_does_not_fit_is_a_lie() -> None:
     for opened, finding in ((replace(elsewhere, end=opening.end), Finding.HONEST), (elsewhere, Finding.UNOPENED)):
         part = opened.as_asked(drawn_by(bytes(32)))
         assert judge(loop, recipe, claim, part, None).finding == finding
+
+
+def test_a_stretch_that_is_unsteady_in_itself_convicts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps so large that bfloat16 and float32 part: as in any network where some peers multiply in bfloat16."""
+    for module in (redo_module, compare_module):
+        monkeypatch.setattr(module, "BF16_PARAMETERS_MIN", 1)
+    base = short("digits-tiny", 50)
+    recipe = base.model_copy(update={"inner": base.inner.model_copy(update={"lr": 0.3, "warmup_steps": 0})})
+    task = build_task(recipe)
+    loop, other = (InnerLoop(recipe, task, CPU, bf16=bf16) for bf16 in (True, False))
+    trail, claim = a_round(recipe, loop, 50)
+    stolen = claim._replace(peer=next(member for member in MEMBERS if member != PEER))
+    for index in range(len(trail.leaves) - 1):
+        opening = sent(open_stretch(loop, trail, index), claim, recipe)
+        verdict = judge(other, recipe, claim, opening, MEMBERS)
+        if index == 0:  # from a fresh network
+            assert verdict.finding == Finding.DROWNED, verdict.words
+            assert TOLERANCE_BF16_PPM < verdict.distance_ppm <= verdict.allowed_ppm
+            assert "unsteady" in verdict.words
+        else:
+            assert verdict.finding == Finding.HONEST, verdict.words
+            assert judge(other, recipe, stolen, opening, MEMBERS).finding == Finding.STEPS
+        assert not judge(other, recipe, claim, opening.as_asked(LEAN), MEMBERS).is_lie
