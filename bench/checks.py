@@ -67,9 +67,14 @@ def recipe_of(name: str) -> Recipe:
     return gpt(128, 5, 64, 8, 50) if name == MILLION else load_recipe(name)
 
 
+def seed_of(opening: Opening) -> bytes:
+    """A validator's own, for one stretch."""
+    return hashlib.sha256(opening.root + opening.index.to_bytes(4, "big")).digest()
+
+
 def part_of(opening: Opening) -> Opening:
     """What a validator asks for whose bits differ: a part of the end, drawn anew for each stretch."""
-    return opening.as_asked(drawn_by(hashlib.sha256(opening.root + opening.index.to_bytes(4, "big")).digest()))
+    return opening.as_asked(drawn_by(seed_of(opening)))
 
 
 # -- honest peers -----------------------------------------------------------------------------------------------------
@@ -245,8 +250,8 @@ def _count(row: dict[str, Any], work: Work, witness: Witness) -> None:
         opening = work.open(index)
         assert opening is not None
         verdict = witness.check(work.claim, work.members, opening.to_bytes())
-        part = part_of(opening)
-        row["part_found"] += witness.check(work.claim, work.members, part.to_bytes()).finding != Finding.HONEST
+        part, seed = part_of(opening).to_bytes(), seed_of(opening)
+        row["part_found"] += witness.check(work.claim, work.members, part, seed).finding != Finding.HONEST
         row["stretches"] += 1
         row["findings"][verdict.finding] = row["findings"].get(verdict.finding, 0) + 1
         if verdict.finding != Finding.HONEST:

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 
 RECIPE = recipe()
 RUN = spec_of(RECIPE, Path()).run_id
+SEED = b"seed" * 8
 MEMBERS = tuple(sorted(key(number).public for number in (1, 2)))
 
 
@@ -51,9 +52,12 @@ async def test_a_check_between_two_nodes(tmp_path: Path) -> None:
         with offer.buffer:
             steps = offer.weight // RECIPE.inner.batch
             claim = Claim(RUN, 0, checked.public, mine.state_hash, steps, offer.digest, offer.trail)
-            for end in (LEAN, drawn_by(bytes(32)), WHOLE):
+            for end in (LEAN, drawn_by(SEED), WHOLE):
                 opening = await asking.ask(checked.public, offer.trail, 2, end=end, total_s=20.0)
-                assert (await other.check(claim, None, opening)).finding == Finding.HONEST
+                assert (await other.check(claim, None, opening, SEED)).finding == Finding.HONEST
+                asked = Finding.UNOPENED if end == drawn_by(SEED) else Finding.HONEST
+                for seed in (None, bytes(32)):  # whose pieces nobody has asked for
+                    assert (await other.check(claim, None, opening, seed)).finding == asked
             stolen = claim._replace(peer=validator.public)  # another's work under one's own name
             assert (await other.check(stolen, MEMBERS, opening)).finding == Finding.STEPS
             with pytest.raises(Unreachable, match="does not open"):

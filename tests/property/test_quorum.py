@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.unit.swarm.made import KEYS, OFFER_BYTES, OTHER_RUN, RUN, card, certificate, digest, group
 from ubcp_p2p.codec import MalformedMessage
+from ubcp_p2p.keys import NodeKey
 from ubcp_p2p.swarm.quorum import (
     CARD_BYTES_MAX,
     CERTIFICATE_BYTES_MAX,
@@ -298,9 +299,32 @@ def test_the_largest_certificate_fits_and_a_larger_one_is_refused() -> None:
         Certificate.from_bytes(b"\0" * (CERTIFICATE_BYTES_MAX + 1), RUN)
 
 
-@given(st.integers(1, 256), st.integers(1, 256), st.integers(0, 256))
+def awaiting(key: NodeKey, awaits: int) -> bytes:
+    return replace(card(key), awaits=awaits).signed(key).to_bytes()
+
+
+def of_cards(cards: list[bytes]) -> Group:
+    return form_group(RUN, 3, digest("base"), cards, offer_bytes=OFFER_BYTES, weight_max=8)[0]
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 3))
 def test_of_two_groups_that_share_nobody_one_waits_for_the_rest(one: int, other: int, away: int) -> None:
-    ready = one + other + away
-    assert leaves_room(one, ready) or leaves_room(other, ready)
-    assert not leaves_room(ready, ready)
-    assert not leaves_room(1, 1)
+    groups = [KEYS[:one], KEYS[one : one + other]]
+    found = []
+    for keys in groups:
+        cards = [awaiting(key, one + other + away) for key in keys]
+        found.append(leaves_room(of_cards(cards), cards))
+    assert any(found)
+
+
+@pytest.mark.parametrize(
+    ("awaits", "leaves"),
+    [((1,), False), ((2, 2), False), ((4, 4), True), ((3, 4), True), ((0, 4), True), ((0, 0), False),
+     ((4, 4, 4), False), ((6, 6, 5), True), ((6, 0, 0), False), ((65536, 2, 2), False)],
+)  # fmt: skip
+def test_half_of_a_group_can_wait_for_the_rest(awaits: tuple[int, ...], leaves: bool) -> None:
+    cards = [awaiting(key, wanted) for key, wanted in zip(KEYS, awaits, strict=False)]
+    made = of_cards(cards)
+    assert len(made.members) == len(awaits)
+    assert leaves_room(made, cards) == leaves
+    assert leaves_room(made, [b"junk", *reversed(cards)]) == leaves

@@ -55,7 +55,10 @@ async def serve_each(parts: Sequence[PayingPart], troubles: list[str]) -> None:
         except Exception:
             log.exception("%s has stopped; start the node again", part.what)
             troubles.append(part.trouble)
-            await part.ended(part.trouble)
+            try:
+                await part.ended(part.trouble)
+            except Exception:
+                log.exception("what follows from that could not be done")
 
     async with asyncio.TaskGroup() as tasks:
         for part in parts:

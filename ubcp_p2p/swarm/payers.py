@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from ubcp_p2p.swarm.quorum import NOBODY, Certificate, Group, Place
 
 ChoosePayer: TypeAlias = Callable[[int], bytes]  # a round → whom this peer's work in it is billed to
 
 PLACES_KEPT: Final = 16  # a peer may go back a round with its branch
+T = TypeVar("T")
 NAMES_S: Final = 600.0  # who was started again and works for other leases now must not stop a pair for ever
 
 
@@ -29,16 +30,22 @@ class Payers:
 
     def __init__(self) -> None:
         self._named: OrderedDict[Place, tuple[float, dict[bytes, bytes]]] = OrderedDict()  # place → since, by member
+        self._mine: OrderedDict[Place, bytes] = OrderedDict()  # as long as it may be tried: others' clocks differ
 
-    def first(self, place: Place, peer: bytes, payer: bytes, now_s: float) -> bytes:
-        """Whom `peer` has named first for the round that begins at `place`; `payer` where it had named nobody."""
-        named = self._at(place, now_s)
-        return named.get(peer, NOBODY) if payer == NOBODY else named.setdefault(peer, payer)
+    def mine(self, place: Place, payer: bytes) -> bytes:
+        """Whom this peer has named first for the round that begins at `place`; `payer` where it had named nobody."""
+        named = self._mine.get(place, NOBODY)
+        if named == NOBODY:
+            named = self._mine[place] = payer
+        _keep_newest(self._mine)
+        return named
 
     def note(self, group: Group, now_s: float) -> None:
         """A vote on this group's round is about to be signed here."""
+        named = self._at(group.place, now_s)
         for seat in group.members:
-            self.first(group.place, seat.peer, seat.payer, now_s)
+            if seat.payer != NOBODY:
+                named.setdefault(seat.peer, seat.payer)
 
     def contradicted(self, group: Group, now_s: float) -> tuple[bytes, ...]:
         """The members that name another payer than in a group of this round that was voted for here."""
@@ -50,22 +57,25 @@ class Payers:
         if now_s - since_s > NAMES_S:
             since_s, named = now_s, {}
         self._named[place] = since_s, named
-        while len(self._named) > PLACES_KEPT:
-            self._named.popitem(last=False)
+        _keep_newest(self._named)
         return named
 
 
-def signers_of_both(one: Certificate, other: Certificate) -> set[bytes]:
-    """Who has signed two certificates of one round in which a member names two payers.
+def two_faced(one: Certificate, other: Certificate) -> set[bytes]:
+    """Who is named with two payers in two certificates of one round, and has signed both.
 
-    Two majorities of the same members share one, and an honest member signs but one of them. A signature is a peer's
-    own: nobody is found for what others have made up.
+    A signature is a peer's own, and an honest peer names one payer: nobody is found for what others have made up.
     """
-    named = {seat.peer: seat.payer for seat in one.group.members}
-    differ = any(_are_two(named.get(seat.peer, NOBODY), seat.payer) for seat in other.group.members)
-    if one.group.place != other.group.place or not differ:
+    if one.group.place != other.group.place:
         return set()
-    return {peer for peer, _ in one.signatures} & {peer for peer, _ in other.signatures}
+    named = {seat.peer: seat.payer for seat in one.group.members}
+    both = {seat.peer for seat in other.group.members if _are_two(named.get(seat.peer, NOBODY), seat.payer)}
+    return both & {peer for peer, _ in one.signatures} & {peer for peer, _ in other.signatures}
+
+
+def _keep_newest(places: OrderedDict[Place, T]) -> None:
+    while len(places) > PLACES_KEPT:
+        places.popitem(last=False)
 
 
 def _are_two(one: bytes, other: bytes) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -22,6 +23,7 @@ CARD_BYTES_MAX = 512
 CERTIFICATE_BYTES_MAX = 32 * 1024
 ROUND_MAX = 10**6  # no run of ours is longer; a larger number is a lie
 WEIGHT_MAX = 2**40
+AWAITS_MAX = 2**16
 NOBODY = bytes(32)  # who pays where nobody does
 
 Place: TypeAlias = tuple[int, bytes]  # (round, state hash)
@@ -50,19 +52,20 @@ class Card:
     offer_bytes: int
     trail: bytes  # what the local steps led through: commits the peer before anybody knows what is checked
     payer: bytes = NOBODY  # whom the round is billed to, by a name that no swarm reads: one a round
+    awaits: int = 0  # how many are ready, as it sees them; 0 where it takes any group
     signature: bytes = b""
 
     def digest(self) -> bytes:
         body: list[Value] = [
             self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes,
-            self.trail, self.payer,
+            self.trail, self.payer, self.awaits,
         ]  # fmt: skip
         return hashlib.sha256(b"ubcp/card/3\0" + encode(body)).digest()
 
     def signed(self, key: NodeKey) -> Card:
         return Card(
             self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes,
-            self.trail, self.payer, key.sign("card", self.digest()),
+            self.trail, self.payer, self.awaits, key.sign("card", self.digest()),
         )  # fmt: skip
 
     def earns(self, seat: Seat) -> bool:
@@ -73,20 +76,20 @@ class Card:
         return encode(
             [
                 self.run_id, self.round, self.base_hash, self.peer, self.weight, self.offer_hash, self.offer_bytes,
-                self.trail, self.payer, self.signature,
+                self.trail, self.payer, self.awaits, self.signature,
             ]
         )  # fmt: skip
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Card:
         """Parse and verify the signature. Raises MalformedMessage."""
-        run_id, round_, base_hash, peer, weight, offer_hash, offer_bytes, trail, payer, signature = fields(
-            decode(data, bytes_max=CARD_BYTES_MAX), 10
+        run_id, round_, base_hash, peer, weight, offer_hash, offer_bytes, trail, payer, awaits, signature = fields(
+            decode(data, bytes_max=CARD_BYTES_MAX), 11
         )
         card = cls(
             hash_of(run_id), number(round_, ROUND_MAX), hash_of(base_hash), hash_of(peer),
             number(weight, WEIGHT_MAX), hash_of(offer_hash), number(offer_bytes), hash_of(trail),
-            hash_of(payer), signature_of(signature),
+            hash_of(payer), number(awaits, AWAITS_MAX), signature_of(signature),
         )  # fmt: skip
         if not verify(card.peer, "card", card.digest(), card.signature):
             raise MalformedMessage("the card's signature is wrong")
@@ -161,12 +164,18 @@ def form_group(
     return Group(run_id, round_, base_hash, tuple(sorted(members.values()))), refused
 
 
-def leaves_room(members: int, wanted: int) -> bool:
-    """Whether those that stayed away are enough for a group as large: then one round could be made twice.
+def leaves_room(group: Group, cards: Iterable[bytes]) -> bool:
+    """Whether at least half of a group say, by their cards, that enough are left to make another one as large.
 
-    wanted: how many were ready. Who takes no such group at once leaves time for all to meet.
+    A round could then be made twice. All members say the same of the same cards.
     """
-    return 2 * members <= wanted
+    awaits: dict[bytes, int] = {}
+    for data in sorted(cards)[:MEMBERS_MAX]:
+        with suppress(MalformedMessage):
+            card = Card.from_bytes(data)
+            awaits.setdefault(card.peer, card.awaits)
+    doubts = sum(2 * len(group.members) <= awaits.get(peer, 0) for peer in group.peers)
+    return 0 < 2 * doubts >= len(group.members)
 
 
 def vote_digest(group_digest: bytes, state_hash: bytes) -> bytes:

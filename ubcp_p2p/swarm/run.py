@@ -14,7 +14,7 @@ import hashlib
 import logging
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 
@@ -40,6 +40,7 @@ MATCH_S = 4.0  # one search; hivemind's window is 2 s, and a leader that dies co
 OFFER_TRIES_MAX = 6  # attempts with one offer before it is thrown away and trained anew
 SAY_AGAIN_S = 5.0
 ASK_AGAIN_S = 1.0  # peers elsewhere that gave no reason to move are asked again after this
+COMPARED_MAX = 3  # rounds at one time
 ABSENCES_MAX = 2  # one may be chance
 ABSENT_STRIKE_S = 5.0  # a hiccup is no lie; doubled each time, so that what goes on is soon not waited for
 
@@ -52,7 +53,7 @@ class RunMember(Learner):
         self.retiring = False  # set from outside: `run` returns when the present round has ended
         self.on_commit: Callable[[Committed], None] | None = None  # told of each round that this peer was in
         self.retries = 0
-        self._comparing: set[asyncio.Task[None]] = set()
+        self._comparing: deque[asyncio.Task[None]] = deque()
         self._polls = Polls(network, settings.run_id)
         self._matchmaker: Matchmaker | None = None
         self._tried: tuple[bytes, Certificate | None, tuple[bytes, ...]] = (
@@ -226,10 +227,10 @@ class RunMember(Learner):
             now = time.monotonic()
             times[name], mark = now - mark, now
 
-        payer = self._payers.first((self.round, self.base_hash), me, settings.payer(self.round), mark)
+        payer = self._payers.mine((self.round, self.base_hash), settings.payer(self.round))
         card = Card(
             settings.run_id, self.round, self.base_hash, me, min(offer.weight, settings.weight_max), offer.digest,
-            offer_bytes, offer.trail, payer,
+            offer_bytes, offer.trail, payer, len(companions) + 1 if attempt < ABSENCES_MAX else 0,
         ).signed(self._network.key)  # fmt: skip
         cards = [card.to_bytes()]
         self._say("matchmaking", wanted=len(companions) + 1)
@@ -248,8 +249,8 @@ class RunMember(Learner):
             raise RoundFailed("the leader's list lacks this peer")
         if companions and len(group.peers) < 2:
             raise RoundFailed("nobody else's offer was valid")
-        if attempt < ABSENCES_MAX and leaves_room(len(group.peers), len(companions) + 1):
-            raise RoundFailed(f"{len(group.peers)} of {len(companions) + 1} came: the others could make a group too")
+        if leaves_room(group, cards):
+            raise RoundFailed(f"{len(group.peers)} came, of more that are ready: they could make a group too")
         if two_faced := self._payers.contradicted(group, time.monotonic()):
             names = ", ".join(map(short, two_faced))
             raise RoundFailed(f"two payers are named for one round: by {names}", two_faced)
@@ -289,11 +290,15 @@ class RunMember(Learner):
         lap("vote_s")
         self._strike_silent(group.peers, certificate)
         await self._adopt_own(certificate, candidate.state_hash)
-        comparing = asyncio.create_task(self.compare(certificate))
-        self._comparing.add(comparing)
-        comparing.add_done_callback(self._comparing.discard)
+        self._compare(certificate)
         lap("commit_s")
         return times
+
+    def _compare(self, certificate: Certificate) -> None:
+        """Begin to; of the rounds before, the oldest is given up: rounds may be shorter than a comparison."""
+        while len(self._comparing) >= COMPARED_MAX:
+            self._comparing.popleft().cancel()
+        self._comparing.append(asyncio.create_task(self.compare(certificate)))
 
     async def _find_group(self, card: bytes, companions: Sequence[bytes]) -> list[bytes]:
         """The cards of the group that came together. Raises NoGroup, also when the others have gone on meanwhile."""

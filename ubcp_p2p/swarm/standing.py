@@ -19,7 +19,7 @@ from ubcp_p2p.swarm.events import Observer, RunSettings
 from ubcp_p2p.swarm.exchange import AllGather, Exchange, Pace
 from ubcp_p2p.swarm.membership import BEAT_S, STRIKE_S_MAX, Phase
 from ubcp_p2p.swarm.network import Network
-from ubcp_p2p.swarm.payers import Payers, signers_of_both
+from ubcp_p2p.swarm.payers import Payers, two_faced
 from ubcp_p2p.swarm.presence import Presence
 from ubcp_p2p.swarm.quorum import Certificate, Standing, choose
 from ubcp_p2p.swarm.states import States
@@ -56,7 +56,8 @@ class Follower(Presence):
         self.refused = ""  # why others do not let this peer in, in the words of most of them
 
     def _stand_on(self, certificate: Certificate) -> None:
-        self._strike_two_faced(self._payers.contradicted(certificate.group, time.monotonic()))
+        signers = {peer for peer, _ in certificate.signatures}
+        self._strike_two_faced(signers.intersection(self._payers.contradicted(certificate.group, time.monotonic())))
         self._candidate_hash = None
         self.exchange.release()
         self._known.update(certificate.group.peers)
@@ -226,4 +227,4 @@ class Follower(Presence):
 def _signers_of_two(mine: Certificate | None, standings: Iterable[Standing]) -> set[bytes]:
     """Who has signed what this peer stands on, and by what another one stands on has lied about it."""
     others = [standing.certificate for standing in standings if standing.certificate is not None]
-    return set[bytes]().union(*(signers_of_both(mine, other) for other in others)) if mine is not None else set()
+    return set[bytes]().union(*(two_faced(mine, other) for other in others)) if mine is not None else set()

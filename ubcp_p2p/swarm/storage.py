@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import random
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from ubcp_p2p.swarm.hivemind_parts import DHTLocalStorageBase
 
 RECORDS_MAX: Final = 20_000  # in all: under 100 MB at the worst
 RECORDS_PER_KEY_MAX: Final = 256  # 1.1 MiB at the worst, and as many signatures for whoever looks the key up
+HEAP_SPARE: Final = 64  # entries of records that were stored again
 KEYS_LOOKED_AT: Final = 16  # for one that may go: strangers have most places before all of these are another's
 
 
@@ -34,13 +36,21 @@ class RecordStorage(DHTLocalStorageBase):  # type: ignore[misc]  # hivemind is u
     def store_subkey(self, key: Any, subkey: Any, value: bytes, expiration_time: float) -> bool:
         """As DHTLocalStorage: whether it was stored. subkey: the author's peer id; the record is valid."""
         found = self.get(key)
+        known = None if found is None else found.value.get(subkey)
+        until_s = time.time() if known is None else known.expiration_time
+        if expiration_time <= until_s:
+            return False  # ended already, or no newer: hivemind would let the newer one end with it
         if found is None or subkey not in found.value:
             if found is not None and len(found.value) >= RECORDS_PER_KEY_MAX:
                 self._drop_a_record(found.value)
             if self._records >= RECORDS_MAX:
                 self._make_room()
             self._records += 1
-        return bool(super().store_subkey(key, subkey, value, expiration_time))
+        stored = bool(super().store_subkey(key, subkey, value, expiration_time))
+        for kept in (self, self.data[key].value if key in self.data else self):
+            if len(kept.expiration_heap) > 2 * len(kept.data) + HEAP_SPARE:
+                _forget_what_is_gone(kept)
+        return stored
 
     def _drop_a_record(self, records: Any) -> None:
         authors = random.sample(list(records.data), len(records.data))

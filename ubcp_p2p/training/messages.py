@@ -150,6 +150,7 @@ class Check(_Message):
     """Walk a stretch of another's trail again, by the opening that comes as a descriptor. → Checked.
 
     See opening.Claim for the fields. members: whom the data is cut among, by the base's certificate, if it has one.
+    seed: what pieces of the end may be drawn by, if any.
     """
 
     type: Literal["check"] = "check"
@@ -161,6 +162,7 @@ class Check(_Message):
     offer_hash: Digest
     trail: Digest
     members: tuple[Peer, ...] | None = Field(max_length=MEMBERS_MAX)
+    seed: Digest | None
 
 
 class Evaluate(_Message):

@@ -33,7 +33,8 @@ class Pieces(NamedTuple):
     def of(cls, value: Value, length: int, shown: tuple[int, ...]) -> Pieces:
         """Of a vector of `length`. Raises MalformedMessage unless exactly the pieces `shown` have their hashes."""
         hashes, data = (bytes_of(part) for part in fields(value, 2))
-        parts = [slices(length)[place] for place in shown]
+        places = slices(length)
+        parts = [places[place] for place in shown]
         size = sum(part.stop - part.start for part in parts)
         if len(hashes) != count(length) * _HASH_BYTES or len(data) != size * ITEM_BYTES:
             raise MalformedMessage("not the pieces of a vector of this recipe that were drawn")

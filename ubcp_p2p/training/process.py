@@ -207,10 +207,13 @@ class TrainerProcess:
 
         return await self._link.ask(messages.Open, {"trail": trail, "stretch": stretch}, messages.Opened, accept)
 
-    async def check(self, claim: Claim, members: Sequence[bytes] | None, opening: bytes) -> Verdict:
+    async def check(
+        self, claim: Claim, members: Sequence[bytes] | None, opening: bytes, seed: bytes | None = None
+    ) -> Verdict:
         """Walk an opened stretch of another's trail again and compare (redo.judge). The claim's run must be this one.
 
-        members: whom the data is cut among, by the certificate of the claim's base; None before the first one.
+        members: whom the data is cut among, by the certificate of the claim's base; None before the first one. seed: by
+        which the asker has had pieces of the end drawn; None: such an opening is UNOPENED.
         """
         fields = claim._asdict()
         del fields["run_id"]
@@ -219,7 +222,7 @@ class TrainerProcess:
                 view[:] = opening
             return await self._link.ask(
                 messages.Check,
-                {**fields, "members": None if members is None else tuple(members)},
+                {**fields, "members": None if members is None else tuple(members), "seed": seed},
                 messages.Checked,
                 lambda reply, none: Verdict(Finding(reply.finding), reply.distance_ppm, reply.words, reply.allowed_ppm),
                 fds=[buffer.fd],

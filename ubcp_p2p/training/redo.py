@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from ubcp_p2p.errors import TrainingError
@@ -66,24 +67,34 @@ def judge(
     try:
         redone, loss = redo(loop, claim, opening, shape)
     except Diverged as error:
-        return Verdict(Finding.STEPS, PPM**2, f"from the state before, the stretch does not lead anywhere: {error}")
+        return _diverged(error, loop, claim, opening, shape)
     except TrainingError as error:  # it has no items, so it took no step
         return Verdict(Finding.DATA, PPM**2, error.message)
     rule = fades(recipe.inner.optimizer, recipe.inner.betas)
+    possible = is_memory_possible(before, rule)
     if not isinstance(opening.end, WholeEnd):
         apart, allowed = _distance_of_part_ppm(claim, opening, redone, rule), tolerance_ppm(shape.parameters)
-        if apart is not None and apart <= allowed and do_gradients_show(before, redone, rule):
+        if possible and apart is not None and apart <= allowed and do_gradients_show(before, redone, rule):
             words = f"stretch {opening.index} leads there, by what is shown of its end"
             return Verdict(Finding.HONEST, apart, words, allowed)
         return Verdict(Finding.UNOPENED, 0, "what is shown of its end does not tell: it has to be opened whole")
     claimed = opening.ends(shape.parameters)[1]
     taken = redone.memory.steps - before.memory.steps
-    if claimed.memory.steps - before.memory.steps != taken or not is_memory_possible(before, rule):
+    if claimed.memory.steps - before.memory.steps != taken or not possible:
         return Verdict(Finding.MEMORY, PPM**2, "the inner optimizer's memory is not one that training leaves behind")
     verdict = compare(before, claimed, redone, loss, rule, shape.parameters)
     if verdict.finding == Finding.STEPS and shape.parameters >= BF16_PARAMETERS_MIN:
         verdict = _unless_unsteady(verdict, loop, claim, opening, shape, redone, rule)
     return verdict._replace(words=f"stretch {opening.index} {verdict.words}")
+
+
+def _diverged(error: Diverged, loop: InnerLoop, claim: Claim, opening: Opening, shape: Shape) -> Verdict:
+    """The verdict on a stretch that does not lead anywhere on this device: a lie, unless its precision explains it."""
+    if shape.parameters >= BF16_PARAMETERS_MIN:
+        with loop.in_other_precision(), suppress(Diverged):
+            redo(loop, claim, opening, shape)
+            return Verdict(Finding.DROWNED, 0, f"leads somewhere in one precision, and nowhere in another: {error}")
+    return Verdict(Finding.STEPS, PPM**2, f"from the state before, the stretch does not lead anywhere: {error}")
 
 
 def _unless_unsteady(
@@ -102,10 +113,11 @@ def _unless_unsteady(
         swing = PPM**2
     else:
         swing = distance_ppm(opening.start(shape.parameters), other, redone, rule)
-    if verdict.distance_ppm > SWINGS_MAX * swing:
-        return verdict
+    allowed = max(verdict.allowed_ppm, min(SWINGS_MAX * swing, PPM**2))
+    if verdict.distance_ppm > allowed:
+        return verdict._replace(allowed_ppm=allowed)
     words = f"leads {verdict.distance_ppm / PPM:.3f} away, and is so unsteady that its own precision may explain that"
-    return Verdict(Finding.DROWNED, verdict.distance_ppm, words, min(SWINGS_MAX * swing, PPM**2))
+    return Verdict(Finding.DROWNED, verdict.distance_ppm, words, allowed)
 
 
 def _distance_of_part_ppm(claim: Claim, opening: Opening, redone: Point, rule: Mapping[str, float]) -> int | None:
@@ -115,6 +127,6 @@ def _distance_of_part_ppm(claim: Claim, opening: Opening, redone: Point, rule: M
     if not isinstance(opening.end, DrawnEnd):
         return None
     before, claimed, found = opening.drawn_ends(redone)
-    if claimed.memory.steps != found.memory.steps or not is_memory_possible(before, rule):
+    if claimed.memory.steps != found.memory.steps:
         return None
     return distance_ppm(before, claimed, found, rule)

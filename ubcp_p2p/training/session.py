@@ -223,7 +223,7 @@ class Session:
             command.trail,
         )  # fmt: skip
         self._model_is_committed = False
-        verdict = self._witness.check(claim, command.members, data)
+        verdict = self._witness.check(claim, command.members, data, command.seed)
         return Checked(
             seq=command.seq, finding=verdict.finding.value, distance_ppm=verdict.distance_ppm, words=verdict.words,
             allowed_ppm=verdict.allowed_ppm,

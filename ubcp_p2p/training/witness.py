@@ -13,6 +13,7 @@ from typing import Final
 from ubcp_p2p.codec import MalformedMessage
 from ubcp_p2p.errors import TrainingError
 from ubcp_p2p.models.recipe import Recipe
+from ubcp_p2p.training.ends import DrawnEnd
 from ubcp_p2p.training.inner import InnerLoop
 from ubcp_p2p.training.opening import Opening, require_committed
 from ubcp_p2p.training.recorder import Recorder, Trail, open_stretch
@@ -53,11 +54,16 @@ class Witness:
         with self._borrowed():
             return open_stretch(self._loop, found, index).to_bytes()
 
-    def check(self, claim: Claim, members: tuple[bytes, ...] | None, data: bytes) -> Verdict:
-        """Judge an opening; one that is not of the trail on the card is UNOPENED. See `redo.judge`."""
+    def check(self, claim: Claim, members: tuple[bytes, ...] | None, data: bytes, seed: bytes | None = None) -> Verdict:
+        """Judge an opening; one that is not of the trail on the card is UNOPENED. See `redo.judge`.
+
+        seed: by which pieces of the end may be drawn; who is checked would choose those that are honest.
+        """
         try:
             opening = Opening.from_bytes(data, self.shape)
             require_committed(claim, opening, self.shape)
+            if isinstance(opening.end, DrawnEnd) and opening.end.seed != seed:
+                raise MalformedMessage("pieces of the end that nobody has asked for")
         except MalformedMessage as error:
             return Verdict(Finding.UNOPENED, 0, f"what was opened is not what the card commits to: {error.message}")
         with self._borrowed():

@@ -99,6 +99,26 @@ def test_what_has_ended_takes_no_room(storage: RecordStorage, monkeypatch: pytes
     assert records(storage) == 99
 
 
+def test_an_older_record_neither_replaces_a_newer_nor_ends_it(
+    storage: RecordStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, until = place(0), late()
+    assert storage.store_subkey(key, b"a", b"new", until)
+    for older in (until, until - 300.0, time.time() - 1.0):
+        assert not storage.store_subkey(key, b"a", b"old", older)
+    assert storage.store_subkey(key, b"b", b"", until)
+    monkeypatch.setattr(timed_storage, "get_dht_time", lambda: until - 1.0)
+    assert authors(storage, key) == {b"a", b"b"}
+    assert storage.get(key).value.get(b"a").value == b"new"
+
+
+def test_what_is_stored_again_and_again_takes_no_more_memory(storage: RecordStorage) -> None:
+    for again in range(2000):
+        assert storage.store_subkey(place(0), b"a", b"", late() + again)
+    assert len(storage.expiration_heap) < 100
+    assert len(storage.get(place(0)).value.expiration_heap) < 100
+
+
 def test_nothing_is_cached() -> None:
     cache = NoCache()
     assert not cache.store(place(0), b"value", late())

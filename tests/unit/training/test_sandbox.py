@@ -17,7 +17,7 @@ import pytest
 
 from ubcp_p2p.training.sandbox import landlock, reach, rlimits, seccomp
 from ubcp_p2p.training.sandbox.enter import enter
-from ubcp_p2p.training.sandbox.landlock import KEEP, READ, WRITE, Grant
+from ubcp_p2p.training.sandbox.landlock import DEVICE, KEEP, READ, WRITE, Grant
 from ubcp_p2p.training.sandbox.values import SandboxSpec
 
 needs_landlock = pytest.mark.skipif(landlock.version() < 4, reason="this kernel has no Landlock, or no TCP in it")
@@ -94,7 +94,7 @@ library = seccomp.load()
 numbers = {name: library.seccomp_syscall_resolve_name(name.encode()) for name in seccomp.REFUSED}
 numbers = {name: number for name, number in numbers.items() if number >= 0}
 numbers |= {str(number): number for number in seccomp.REFUSED_NUMBERS} | {"clone3": 435}
-seccomp.restrict(library, gpu=False)
+seccomp.restrict(library, cuda=False)
 for name, number in numbers.items():
     seen[name] = errno.errorcode[ctypes.get_errno()] if libc.syscall(number, -1, -1, -1, -1, -1, -1) == -1 else "done"
 """
@@ -115,7 +115,7 @@ server, dialling = socket.create_server(("127.0.0.1", 0)), socket.socket()
 kinds = [(family, kind) for family in (1, 2, 10, 16) for kind in (1, 2, 3, 5)]
 library = seccomp.load()
 landlock.restrict([landlock.Grant(base, landlock.KEEP)])
-seccomp.restrict(library, gpu=True)
+seccomp.restrict(library, cuda=True)
 for family, kind in kinds:
     for flags in (0, socket.SOCK_CLOEXEC):
         attempt(f"{family} {kind} {flags}", lambda: socket.socket(family, kind | flags))
@@ -147,7 +147,7 @@ def test_with_a_gpu_a_process_may_listen_on_this_machine_and_speak_to_nobody(tmp
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="x32 calls are those of an x86-64 kernel")
 def test_a_call_by_another_architectures_number_ends_the_process() -> None:
     """x32's calls have numbers of their own, which the lists do not name."""
-    code = f"{PRELUDE}seccomp.restrict(seccomp.load(), gpu=True)\nlibc.syscall(0x40000000 + 41, 1, 1, 0)"  # socket
+    code = f"{PRELUDE}seccomp.restrict(seccomp.load(), cuda=True)\nlibc.syscall(0x40000000 + 41, 1, 1, 0)"  # socket
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == -signal.SIGSYS, done.stderr
 
@@ -160,7 +160,7 @@ def test_libseccomp_knows_every_name_on_both_architectures(token: int) -> None:
     assert library is not None
     resolve = library.seccomp_syscall_resolve_name_arch
     resolve.argtypes = [ctypes.c_uint32, ctypes.c_char_p]
-    names = {*seccomp.REFUSED, "clone3", *(condition.name for condition in seccomp.conditions(1, gpu=True))}
+    names = {*seccomp.REFUSED, "clone3", *(condition.name for condition in seccomp.conditions(1, cuda=True))}
     numbers = {name: resolve(token, name.encode()) for name in names}
     assert [name for name, number in numbers.items() if number == -1] == []
     present = {name for name, number in numbers.items() if number >= 0}
@@ -218,7 +218,7 @@ def granted(grants: Sequence[Grant], path: Path, rights: int) -> bool:
 
 def test_the_trainer_reaches_its_program_and_run_but_no_home_and_no_source_tree(tmp_path: Path) -> None:
     source = Path(reach.__file__).resolve().parents[3]
-    grants = reach.grants(tmp_path / "profile" / "runs" / "r", (tmp_path / "data",), gpu=False)
+    grants = reach.grants(tmp_path / "profile" / "runs" / "r", (tmp_path / "data",), "cpu", cuda=False)
     for path in (Path(json.__file__), Path(pytest.__file__), Path(reach.__file__), tmp_path / "data" / "x"):
         assert granted(grants, path, READ), path
     for path in (Path("/home"), Path.home() / ".ssh", Path("/etc/shadow"), Path("/tmp"), Path("/proc"), Path("/dev"),
@@ -250,21 +250,27 @@ seen = {"words": reach.unused_gpu("auto", "cpu (1 thread)", Path(sys.argv[1]) / 
 
 
 def test_who_may_use_a_gpu_is_who_asks_for_one_where_one_is(tmp_path: Path) -> None:
-    assert not any(reach.may_use_gpu(device, tmp_path) for device in ("auto", "cuda:1", "cpu"))
+    assert not any(reach.may_use_cuda(device, tmp_path) for device in ("auto", "cuda:1", "cpu"))
     (tmp_path / "nvidia0").touch()
-    assert [reach.may_use_gpu(device, tmp_path) for device in ("auto", "cuda:1", "cpu")] == [True, True, False]
+    (tmp_path / "dri").mkdir()
+    assert [reach.may_use_cuda(device, tmp_path) for device in ("auto", "cuda:1", "cpu")] == [True, True, False]
+
+
+def test_device_files_of_gpus_are_granted_to_those_who_may_use_one(tmp_path: Path) -> None:
+    for device, rights in (("auto", DEVICE), ("cuda:1", DEVICE), ("cpu", 0)):
+        grants = reach.grants(tmp_path, (), device, cuda=False)
+        assert [grant.rights for grant in grants if grant.path == Path("/dev/dri")] == ([rights] if rights else [])
 
 
 def test_a_gpus_driver_may_name_its_threads(tmp_path: Path) -> None:
     """Its files are granted by their names (what is not there, is not); /proc/…/comm it must be able to write."""
     names = Path(f"/proc/{os.getpid()}/task")
-    for gpu in (True, False):
-        grants = reach.grants(tmp_path, (), gpu=gpu)
-        assert granted(grants, names / "1" / "comm", WRITE) == gpu
+    for cuda in (True, False):
+        grants = reach.grants(tmp_path, (), "cuda:0", cuda=cuda)
+        assert granted(grants, names / "1" / "comm", WRITE) == cuda
         assert not granted(grants, Path("/proc/1/task"), READ)
     code = """
-reach._accelerators = lambda devices: iter(())
-landlock.restrict(reach.grants(Path(sys.argv[1]), (), gpu=True))
+landlock.restrict(reach.grants(Path(sys.argv[1]), (), "cpu", cuda=True))
 attempt("name", lambda: Path("/proc/self/comm").write_bytes(b"x"))
 attempt("name of a thread", lambda: Path(f"/proc/self/task/{os.getpid()}/comm").write_bytes(b"x"))
 attempt("another's", lambda: Path(f"/proc/{os.getppid()}/task/{os.getppid()}/comm").write_bytes(b"x"))

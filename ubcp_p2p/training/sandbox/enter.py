@@ -30,12 +30,12 @@ def enter(spec: SandboxSpec, run_folder: Path, device: str) -> tuple[Layer, ...]
     To be called before the recipe and any data is read, and before torch is imported: a thread that runs already would
     stay outside. Makes the run's folder. Raises ConfigError when spec.mode is "required" and a layer is missing.
     """
-    gpu = reach.may_use_gpu(device)
+    cuda = reach.may_use_cuda(device)
     attempts: tuple[tuple[str, Callable[[], str]], ...] = (
         ("limits", lambda: _limits(spec)),
         ("privileges", _privileges),
-        ("files", lambda: _files(spec, run_folder, gpu=gpu)),
-        ("calls", lambda: _calls(gpu=gpu)),
+        ("files", lambda: _files(spec, run_folder, device, cuda=cuda)),
+        ("calls", lambda: _calls(cuda=cuda)),
     )
     if spec.mode == "off":
         return tuple(Layer(name, False, _SWITCHED_OFF) for name, _ in attempts)
@@ -74,7 +74,7 @@ def _privileges() -> str:
     return "no rights of root's, and none by starting a program"
 
 
-def _files(spec: SandboxSpec, run_folder: Path, *, gpu: bool) -> str:
+def _files(spec: SandboxSpec, run_folder: Path, device: str, *, cuda: bool) -> str:
     abi = landlock.version()
     if not abi:
         raise _Missing("this kernel has no Landlock", "use Linux 5.13 or newer with landlock among its `lsm=`")
@@ -82,7 +82,7 @@ def _files(spec: SandboxSpec, run_folder: Path, *, gpu: bool) -> str:
         run_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
         pass  # a checkpoint will fail, and say so
-    grants = reach.grants(run_folder, spec.read_dirs, gpu=gpu)
+    grants = reach.grants(run_folder, spec.read_dirs, device, cuda=cuda)
     landlock.restrict(grants)
     if (folder := reach.exposing(run_folder, grants)) is not None:
         raise _Missing(
@@ -90,12 +90,14 @@ def _files(spec: SandboxSpec, run_folder: Path, *, gpu: bool) -> str:
             "move the profile elsewhere, or take that folder out of read_dirs",
         )
     tcp = ", no TCP" if abi >= _TCP_SINCE else ""
-    return f"writes its run's folder alone, reads that, the program and the system's libraries{tcp}"
+    threads = " and, for CUDA, its threads' names" if cuda else ""
+    return f"writes its run's folder{threads} alone, reads that, the program and the system's libraries{tcp}"
 
 
-def _calls(*, gpu: bool) -> str:
+def _calls(*, cuda: bool) -> str:
     library = seccomp.load()
     if library is None:
         raise _Missing(f"{seccomp.LIBRARY} is not installed", "install libseccomp (Debian: apt install libseccomp2)")
-    seccomp.restrict(library, gpu=gpu)
-    return "no network, no programs or processes of its own, no hand on other processes"
+    seccomp.restrict(library, cuda=cuda)
+    network = "no network but a socket of this machine that CUDA listens on" if cuda else "no network"
+    return f"{network}, no programs or processes of its own, no hand on other processes"

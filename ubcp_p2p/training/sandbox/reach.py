@@ -22,21 +22,23 @@ _MACHINE: Final = (
 )  # fmt: skip
 _ACCELERATORS: Final = ("dri", "kfd", "dxg")  # AMD's and Intel's, the latter's compute node, and those of WSL
 _NVIDIA: Final = "nvidia*"
+_WSL: Final = "dxg"  # through which CUDA reaches its GPU there
 _GPUS_MAX: Final = 16  # of one machine
 
 
-def may_use_gpu(device: str, devices: Path = Path("/dev")) -> bool:
-    """Whether a trainer on `device` may look for a GPU, and this machine has files of one."""
-    return device != "cpu" and any(_accelerators(devices))
+def may_use_cuda(device: str, devices: Path = Path("/dev")) -> bool:
+    """Whether a trainer on `device` may look for a GPU, and this machine has files of one for CUDA."""
+    return device != "cpu" and (any(devices.glob(_NVIDIA)) or (devices / _WSL).exists())
 
 
-def grants(run_folder: Path, read_dirs: Sequence[Path], *, gpu: bool) -> list[Grant]:
-    """What a trainer may open. Paths that are not there may be among them."""
+def grants(run_folder: Path, read_dirs: Sequence[Path], device: str, *, cuda: bool) -> list[Grant]:
+    """What a trainer on `device` may open. Paths that are not there may be among them."""
     read = [*_program(), *map(Path, _SYSTEM), *map(Path, _MACHINE), Path(f"/proc/{os.getpid()}"), *read_dirs]
     return [
         *(Grant(path, READ) for path in read),
         Grant(Path("/dev/null"), DEVICE),
-        *(_for_gpus() if gpu else ()),
+        *(Grant(path, DEVICE) for path in (_accelerators() if device != "cpu" else ())),
+        *(Grant(path, WRITE) for path in (_names_of_threads() if cuda else ())),
         Grant(run_folder, KEEP),
     ]
 
@@ -88,14 +90,12 @@ def _program() -> Iterator[Path]:
             yield entry
 
 
-def _for_gpus() -> Iterator[Grant]:
-    """Device files by their names; and the names of this process's threads, without which CUDA's driver does not begin:
-    it writes that of its own into /proc."""
-    for path in _accelerators(Path("/dev")):
-        yield Grant(path, DEVICE)
-    yield Grant(Path(f"/proc/{os.getpid()}/task"), WRITE)
-
-
-def _accelerators(devices: Path) -> Iterator[Path]:
+def _accelerators() -> Iterator[Path]:
+    devices = Path("/dev")
     yield from devices.glob(_NVIDIA)
-    yield from (devices / name for name in _ACCELERATORS if (devices / name).exists())
+    yield from (devices / name for name in _ACCELERATORS)
+
+
+def _names_of_threads() -> Iterator[Path]:
+    """Of this process, and what else of each thread may be written: CUDA's driver does not begin where it cannot."""
+    yield Path(f"/proc/{os.getpid()}/task")

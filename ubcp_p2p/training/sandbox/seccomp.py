@@ -53,7 +53,7 @@ _KERNEL: Final = (
 # CUDA's driver begins with a socket of this machine to listen on, and does not begin without. Others may then speak to
 # the trainer, and it to nobody: `connect` and `accept` stay refused, and Landlock leaves no place for such a socket's
 # file, so that it has a name without one.
-_OF_GPUS: Final = ("socket", "bind", "listen")
+_OF_CUDA: Final = ("socket", "bind", "listen")
 REFUSED: Final = tuple(f"{_NETWORK} {_PROCESSES} {_OTHERS} {_FILES} {_KERNEL}".split())
 # Calls newer than a libseccomp that may be there; from 424 on the numbers are the same on all architectures.
 # process_madvise, mount_setattr, process_mrelease, fchmodat2, setxattrat, removexattrat, open_tree_attr, file_setattr.
@@ -79,14 +79,14 @@ class _Comparison(ctypes.Structure):
     )
 
 
-def refused(*, gpu: bool) -> Iterator[str]:
-    """Calls that are refused whatever their arguments. gpu: to a process that may use one."""
-    return (name for name in REFUSED if not (gpu and name in _OF_GPUS))
+def refused(*, cuda: bool) -> Iterator[str]:
+    """Calls that are refused whatever their arguments. cuda: to a process that may use it."""
+    return (name for name in REFUSED if not (cuda and name in _OF_CUDA))
 
 
-def conditions(pid: int, *, gpu: bool) -> Iterator[Condition]:
+def conditions(pid: int, *, cuda: bool) -> Iterator[Condition]:
     """Calls that are refused for some arguments, in the process `pid`."""
-    if gpu:
+    if cuda:
         yield Condition("socket", 0, _NOT_EQUAL, _AF_UNIX)
         for kind in _OTHER_TYPES:
             yield Condition("socket", 1, _MASKED_EQUAL, _SOCKET_TYPE, kind)
@@ -116,7 +116,7 @@ def load() -> ctypes.CDLL | None:
     return library
 
 
-def restrict(library: ctypes.CDLL, *, gpu: bool) -> None:
+def restrict(library: ctypes.CDLL, *, cuda: bool) -> None:
     """Refuse all of the above to this process. Call it while it has one thread. Raises OSError.
 
     Calls of another architecture (32-bit ones, x32) end the process: libseccomp's own choice.
@@ -125,11 +125,11 @@ def restrict(library: ctypes.CDLL, *, gpu: bool) -> None:
     if not context:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     try:
-        for name in refused(gpu=gpu):
+        for name in refused(cuda=cuda):
             _refuse(library, context, _number(library, name))
         for number in REFUSED_NUMBERS:
             _refuse(library, context, number)
-        for name, at, comparison, datum, other in conditions(os.getpid(), gpu=gpu):
+        for name, at, comparison, datum, other in conditions(os.getpid(), cuda=cuda):
             argument = _Comparison(at, comparison, datum, other)
             _refuse(library, context, _number(library, name), argument)
         # Its arguments lie in memory, where a filter cannot look; the C library then takes clone.
