@@ -227,3 +227,14 @@ async def test_whose_vote_was_kept_for_a_secret_certificate_knows_it_by_the_one_
     swarm.member._payers.note(hidden, time.monotonic())
     assert await swarm.catch_up()
     assert swarm.member.view.struck(time.monotonic()) == {C.public}
+
+
+@pytest.mark.asyncio
+async def test_nobody_is_struck_for_a_name_that_others_have_signed() -> None:
+    """B has voted for one name of C's; A and B certify another, which C has not signed."""
+    swarm = Swarm(2, certified(2, [A, B, C]))
+    for who in (A, B):
+        await swarm.peer(who, 3, signed(X, A, B))
+    swarm.member._payers.note(signed(Y, A).group, time.monotonic())
+    assert await swarm.catch_up()
+    assert swarm.member.view.struck(time.monotonic()) == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from ubcp_p2p.training import recorder as recorder_module
 from ubcp_p2p.training import redo as redo_module
 from ubcp_p2p.training.compare import TOLERANCE_BF16_PPM
 from ubcp_p2p.training.ends import LEAN, WholeEnd, drawn_by
+from ubcp_p2p.training.errors import Diverged
 from ubcp_p2p.training.inner import InnerLoop
 from ubcp_p2p.training.opening import Opening, require_committed
 from ubcp_p2p.training.recorder import Recorder, Trail, open_stretch, take
@@ -197,3 +199,29 @@ def test_a_stretch_that_is_unsteady_in_itself_convicts_nobody(monkeypatch: pytes
             assert verdict.finding == Finding.HONEST, verdict.words
             assert judge(other, recipe, stolen, opening, MEMBERS).finding == Finding.STEPS
         assert not judge(other, recipe, claim, opening.as_asked(LEAN), MEMBERS).is_lie
+
+
+@pytest.mark.parametrize("diverges_too", [False, True])
+def test_what_leads_nowhere_in_one_precision_alone_is_no_lie(
+    diverges_too: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = short("digits-tiny")
+    loop = InnerLoop(recipe, build_task(recipe), CPU)
+    trail, claim = a_round(recipe, loop, 7)
+    opening = open_stretch(loop, trail, 1)
+    real, walks = redo_module.redo, []
+
+    def walk(*arguments: Any) -> Any:
+        walks.append(loop._autocast)
+        if diverges_too or not loop._autocast:
+            raise Diverged("not finite")
+        return real(*arguments)
+
+    monkeypatch.setattr(redo_module, "redo", walk)
+    assert judge(loop, recipe, claim, opening, MEMBERS).finding == Finding.STEPS  # small networks know one precision
+    assert walks == [False]
+    monkeypatch.setattr(redo_module, "BF16_PARAMETERS_MIN", 1)
+    finding = judge(loop, recipe, claim, opening, MEMBERS).finding
+    assert finding == (Finding.STEPS if diverges_too else Finding.DROWNED)
+    assert walks == [False, False, True]
+    assert not loop._autocast
