@@ -52,7 +52,8 @@ _STATUS: Final = obj(
     addresses=many(TEXT), reachability=obj(kind=TEXT, words=TEXT), clock_offset_s=maybe(NUMBER), connected=INT,
     p2pd_pid=maybe(INT), p2pd_restarts=INT, runs=many(named("Run")), owner=maybe(named("Owner")),
     ledger=maybe(named("Ledger")), ledger_words=TEXT, serving=maybe(named("Serving")), serving_words=TEXT,
-    earning=many(obj(request=HEX, run=TEXT, rounds=INT, earned=AMOUNT, unpaid_rounds=INT, words=TEXT)),
+    earning=many(obj(request=HEX, run=TEXT, rounds=INT, earned=AMOUNT, earned_words=TEXT, receipted=AMOUNT,
+                     unpaid_rounds=INT, held_rounds=INT, words=TEXT)),
     troubles=many(TEXT),
     api=obj(url=maybe(TEXT), header_file=TEXT),
 )  # fmt: skip

@@ -102,6 +102,8 @@ def status(profile: ProfileOption = None, json: JsonOption = False) -> None:
         print(f"ledger     {printable(line)}")
     for line in describe_serving(document["serving"], document["serving_words"]):
         print(f"serving    {printable(line)}")
+    for row in document["earning"]:
+        print(f"earning    {printable(describe_earning(row))}")
     for line in document["troubles"]:
         print(f"TROUBLE    {printable(line)}")
 
@@ -181,6 +183,17 @@ def describe_serving(serving: dict[str, Any] | None, words: str) -> list[str]:
     if serving["carbon"]["emitted_mg"]:
         lines.append(f"carbon of what was given since the start: {serving['carbon']['words']}")
     return lines
+
+
+def describe_earning(row: dict[str, Any]) -> str:
+    """One line on what this node earns with one request."""
+    name = f"{row['run']} {row['request'][:16]}…".lstrip()
+    if not row["rounds"]:
+        return f"{name}: {row['words'] or 'nothing yet'}"
+    open_ = [f"{row['unpaid_rounds']} not yet in its voucher"] if row["unpaid_rounds"] else []
+    open_ += [f"{row['held_rounds']} wait for a check"] if row["held_rounds"] else []
+    words = f": {row['words']}" if row["words"] else ""
+    return f"{name}: {row['earned_words']} for {row['rounds']} rounds{''.join(', ' + one for one in open_)}{words}"
 
 
 def stop(profile: ProfileOption = None, json: JsonOption = False) -> None:

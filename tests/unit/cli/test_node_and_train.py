@@ -16,7 +16,7 @@ from ubcp_p2p.api.address import Address
 from ubcp_p2p.api.server import ApiServer
 from ubcp_p2p.api.verbs import Emit
 from ubcp_p2p.cli import main as cli
-from ubcp_p2p.cli.node import describe_run, describe_sandbox
+from ubcp_p2p.cli.node import describe_earning, describe_run, describe_sandbox
 from ubcp_p2p.errors import ConfigError
 from ubcp_p2p.keys import AccountKey, NodeKey, Ownership
 from ubcp_p2p.peer.asking.listing import of_name
@@ -43,7 +43,7 @@ STATUS: dict[str, Any] = {
     "ledger_words": "none: this node is in no community",
     "serving": None,
     "serving_words": "this node serves no requests",
-    "troubles": ["paying has stopped by an error \x1b[2J"], "api": {"url": "http://127.0.0.1:9", "header_file": "/h"},
+    "earning": [], "troubles": ["paying has stopped by an error \x1b[2J"], "api": {"url": "http://127.0.0.1:9", "header_file": "/h"},
 }  # fmt: skip
 ASKED: dict[str, Any] = {
     "request": "3a" * 32, "run": "paid", "run_id": "12" * 32, "account": "ef" * 32, "mine": True, "state": "waiting",
@@ -447,6 +447,26 @@ def test_stop_waits_for_the_end(node: FakeNode, capsys: pytest.CaptureFixture[st
 def test_one_line_on_a_run(run: dict[str, Any], words: str) -> None:
     assert words in describe_run(run)
     assert "\n" not in describe_run(run)
+
+
+EARNING: dict[str, Any] = {
+    "request": "ab" * 32, "run": "plays", "rounds": 12, "earned": 340, "earned_words": "0.00034 credits",
+    "receipted": 300, "unpaid_rounds": 2, "held_rounds": 1, "words": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ({}, "plays abababababababab…: 0.00034 credits for 12 rounds, 2 not yet in its voucher, 1 wait for a check"),
+        ({"unpaid_rounds": 0, "held_rounds": 0, "words": "capped"},
+         "plays abababababababab…: 0.00034 credits for 12 rounds: capped"),
+        ({"rounds": 0}, "plays abababababababab…: nothing yet"),
+        ({"rounds": 0, "run": "", "words": "nobody has its recipe"}, "abababababababab…: nobody has its recipe"),
+    ],
+)  # fmt: skip
+def test_one_line_on_what_is_earned(row: dict[str, Any], line: str) -> None:
+    assert describe_earning(EARNING | row) == line
 
 
 def test_the_lines_on_a_sandbox() -> None:
