@@ -43,7 +43,9 @@ STATUS: dict[str, Any] = {
     "ledger_words": "none: this node is in no community",
     "serving": None,
     "serving_words": "this node serves no requests",
-    "earning": [], "troubles": ["paying has stopped by an error \x1b[2J"], "api": {"url": "http://127.0.0.1:9", "header_file": "/h"},
+    "earning": [],
+    "troubles": ["paying has stopped by an error \x1b[2J"],
+    "api": {"url": "http://127.0.0.1:9", "header_file": "/h"},
 }  # fmt: skip
 ASKED: dict[str, Any] = {
     "request": "3a" * 32, "run": "paid", "run_id": "12" * 32, "account": "ef" * 32, "mine": True, "state": "waiting",
