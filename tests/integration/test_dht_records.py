@@ -53,7 +53,11 @@ async def three() -> AsyncIterator[tuple[Network, Network, Network]]:
         for network in (second, third):
             await network.neighbours.connect(joined[0])
         await third.neighbours.connect(second.multiaddrs()[0])
-        yield first, second, third
+        networks = first, second, third
+        async with asyncio.timeout(20.0):  # else each learns of a connection when it next looks
+            while any(len(network.connected) < 2 for network in networks):
+                await asyncio.gather(*(network.refresh_connected() for network in networks))
+        yield networks
 
 
 @pytest.mark.asyncio
