@@ -42,7 +42,7 @@ def made_up(steps: int, index: int, shape: Shape = SHAPE) -> tuple[Claim, Openin
         offer_hash(offer.data),
     ]
     leaves = [
-        Leaf(step, name, memory_hash(point.memory.steps, point.memory.vectors))
+        Leaf(step, name, memory_hash(point.memory))
         for step, name, point in zip(marks(steps, shape.stretch), names, points, strict=True)
     ]
     claim = Claim(RUN, 7, PEER, names[0], steps, names[-1], trail_hash(MEMBERS, root_of(leaves)))

@@ -61,7 +61,7 @@ class Committed:
 
     def card_of(self, peer: bytes) -> Card | None:
         """The card that gave `peer` its seat; None where it is not among those that were gathered."""
-        seat = next((seat for seat in self.certificate.group.members if seat.peer == peer), None)
+        seat = self.certificate.group.seat_of(peer)
         for data in self.cards:
             try:
                 card = Card.from_bytes(data)

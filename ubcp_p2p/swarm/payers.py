@@ -70,7 +70,7 @@ def two_faced(one: Certificate, other: Certificate) -> set[bytes]:
         return set()
     named = {seat.peer: seat.payer for seat in one.group.members}
     both = {seat.peer for seat in other.group.members if _are_two(named.get(seat.peer, NOBODY), seat.payer)}
-    return both & {peer for peer, _ in one.signatures} & {peer for peer, _ in other.signatures}
+    return both.intersection(one.signers, other.signers)
 
 
 def _keep_newest(places: OrderedDict[Place, T]) -> None:

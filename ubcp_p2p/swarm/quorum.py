@@ -120,6 +120,10 @@ class Group:
     def peers(self) -> tuple[bytes, ...]:
         return tuple(seat.peer for seat in self.members)
 
+    def seat_of(self, peer: bytes) -> Seat | None:
+        """None for who is no member."""
+        return next((seat for seat in self.members if seat.peer == peer), None)
+
 
 def form_group(
     run_id: bytes,
@@ -206,13 +210,18 @@ class Certificate:
         """The state that the round began from."""
         return self.group.place
 
+    @property
+    def signers(self) -> tuple[bytes, ...]:
+        """Public keys of those who signed, as they are listed."""
+        return tuple(peer for peer, _ in self.signatures)
+
     def check(self, run_id: bytes) -> None:
         """Raises MalformedMessage unless more than half of the group signed exactly this state of `run_id`."""
         if self.group.run_id != run_id:
             raise MalformedMessage("a certificate of another run")
         peers = self.group.peers
-        signers = [peer for peer, _ in self.signatures]
-        if sorted(set(peers)) != list(peers) or sorted(set(signers)) != signers or not set(signers) <= set(peers):
+        signers = self.signers
+        if sorted(set(peers)) != list(peers) or sorted(set(signers)) != list(signers) or not set(signers) <= set(peers):
             raise MalformedMessage("a certificate with doubled or foreign members")
         if not is_majority(len(signers), len(peers)):
             raise MalformedMessage(f"a certificate with {len(signers)} of {len(peers)} signatures is no majority")
@@ -348,7 +357,7 @@ def choose(
 
     def vouched(tip: Certificate) -> bool:
         carried = len(on(tip.place) | on(tip.base) | on(bases.get(tip.base)))
-        return any(peer == me for peer, _ in tip.signatures) or is_majority(_signers(tip, live), min(seats, carried))
+        return me in tip.signers or is_majority(_signers(tip, live), min(seats, carried))
 
     def line(place: Place, base: Place | None) -> set[bytes]:
         """Those on a state, one round behind it, or one round ahead of it."""
@@ -381,4 +390,4 @@ def choose(
 
 
 def _signers(certificate: Certificate, live: Set[bytes]) -> int:
-    return sum(peer in live for peer, _ in certificate.signatures)
+    return sum(peer in live for peer in certificate.signers)

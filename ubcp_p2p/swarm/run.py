@@ -328,7 +328,7 @@ class RunMember(Learner):
 
     def _strike_silent(self, peers: Sequence[bytes], certificate: Certificate) -> None:
         """Who is there and let a vote run to its deadline is not waited for next time."""
-        signers = {peer for peer, _ in certificate.signatures}
+        signers = set(certificate.signers)
         for peer in self._still_here(set(peers) & set(self.peers()) - signers):
             self.view.strike(peer, time.monotonic(), ABSENT_STRIKE_S)
 
@@ -339,8 +339,7 @@ class RunMember(Learner):
             self._say("mismatch", mine=mine.hex(), theirs=certificate.state_hash.hex())
             await self._trainer.discard()
             self._candidate_hash = None
-            backers = [peer for peer, _ in certificate.signatures]
-            if not await self._adopt(certificate, backers):
+            if not await self._adopt(certificate, certificate.signers):
                 raise RoundFailed("the majority's state could not be had")
             return
         await self._trainer.commit()

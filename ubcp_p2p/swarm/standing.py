@@ -56,35 +56,35 @@ class Follower(Presence):
         self.refused = ""  # why others do not let this peer in, in the words of most of them
 
     def _stand_on(self, certificate: Certificate) -> None:
-        signers = {peer for peer, _ in certificate.signatures}
-        self._strike_two_faced(signers.intersection(self._payers.contradicted(certificate.group, time.monotonic())))
+        contradicted = self._payers.contradicted(certificate.group, time.monotonic())
+        self._strike_two_faced(set(contradicted).intersection(certificate.signers))
         self._candidate_hash = None
         self.exchange.release()
         self._known.update(certificate.group.peers)
         for peer in certificate.group.peers if self._network.public in certificate.group.peers else ():
             self._states.refusals.lift(peer)
-        self.view.forgive(peer for peer, _ in certificate.signatures)
+        self.view.forgive(certificate.signers)
         self.certificate, self.base_hash, self.round = certificate, certificate.state_hash, certificate.round
         self._states.publish(self._trainer.state, self.base_hash, certificate)
 
     def _strike_two_faced(self, peers: Iterable[bytes]) -> None:
-        """Wait no more for who has named two payers for one round, or has signed that somebody did."""
+        """Wait no more for who has named two payers for one round, and has signed both."""
         for peer in sorted(set(peers) - {self._network.public}):
-            log.warning("%s has a part in two certificates of one round with two payers; not waited for", short(peer))
+            log.warning("%s has named two payers for one round, and signed both; not waited for", short(peer))
             self._say("two payers", peer=peer.hex())
             self.view.strike(peer, time.monotonic(), STRIKE_S_MAX)
 
     async def compare(self, certificate: Certificate) -> None:
-        """Ask those whose signatures it lacks what they stand on, and strike who has signed both; for a while at most.
+        """Ask those whose signatures it lacks what they stand on, and strike who is two-faced; for a while at most.
 
         A leader that shows its members different cards of itself can make two certificates for one state: then each
         lacks the signatures on the other one.
         """
-        unsigned = set(certificate.group.peers) - {peer for peer, _ in certificate.signatures} - {self._network.public}
+        unsigned = set(certificate.group.peers) - {*certificate.signers, self._network.public}
         until_s = time.monotonic() + COMPARE_S
         while unsigned and time.monotonic() < until_s:
             standings = await self._states.standings(unsigned.intersection(self.peers()))
-            self._strike_two_faced(_signers_of_two(certificate, standings.values()))
+            self._strike_two_faced(_two_faced_among(certificate, standings.values()))
             unsigned -= {peer for peer, standing in standings.items() if standing.round >= certificate.round}
             await asyncio.sleep(BEAT_S)
 
@@ -148,7 +148,7 @@ class Follower(Presence):
             if not alive:
                 return False
             standings = await self._states.standings(alive)
-            self._strike_two_faced(_signers_of_two(self.certificate, standings.values()))
+            self._strike_two_faced(_two_faced_among(self.certificate, standings.values()))
             mine, seats = Standing(self.base_hash, self.certificate), self.settings.peers_max
             voices = {peer: standing for peer, standing in standings.items() if not self._is_newcomer(peer, standing)}
             better = choose(mine, voices, me=self._network.public, known=self._known_peers(), seats=seats)
@@ -224,7 +224,7 @@ class Follower(Presence):
         return True
 
 
-def _signers_of_two(mine: Certificate | None, standings: Iterable[Standing]) -> set[bytes]:
-    """Who has signed what this peer stands on, and by what another one stands on has lied about it."""
+def _two_faced_among(mine: Certificate | None, standings: Iterable[Standing]) -> set[bytes]:
+    """Who is, by what this peer stands on and by what others do."""
     others = [standing.certificate for standing in standings if standing.certificate is not None]
     return set[bytes]().union(*(two_faced(mine, other) for other in others)) if mine is not None else set()

@@ -18,8 +18,7 @@ from ubcp_p2p.training.trail import COUNT_MAX, memory_hash, memory_name, paramet
 # How an asker says which it wants.
 LEAN: Final = b"\0"
 WHOLE: Final = b"\1"
-_DRAWN: Final = b"\2"
-END_BYTES_MAX: Final = 1 + SEED_BYTES
+_DRAWN: Final = b"\2"  # and the seed
 
 
 def drawn_by(seed: bytes) -> bytes:
@@ -43,13 +42,12 @@ class WholeEnd:
     def of(cls, value: Value, shape: Shape) -> WholeEnd:
         """Raises MalformedMessage."""
         offer, after, memory = fields(value, 3)
-        return cls(
-            vector_of(offer, shape.parameters), vector_of(after, shape.parameters), memory_of(memory, shape)
-        )  # fmt: skip
+        length = shape.parameters
+        return cls(vector_of(offer, length), vector_of(after, length), memory_of(memory, shape))
 
     def names(self) -> tuple[bytes | None, bytes]:
         """What names the parameters after and the memory in the trail's leaf; None for an offer."""
-        return None if self.after is None else parameters_hash(self.after), name_of(self.memory)
+        return None if self.after is None else parameters_hash(self.after), memory_hash(self.memory)
 
     def drawn(self, seed: bytes) -> DrawnEnd:
         """The pieces of it which `seed` draws."""
@@ -136,11 +134,6 @@ def as_asked(whole: WholeEnd, wanted: bytes) -> End:
     """What of it is wanted: LEAN, WHOLE or `drawn_by`. Raises MalformedMessage for what is none of these."""
     if wanted in (LEAN, WHOLE):
         return whole if wanted == WHOLE else None
-    if wanted[:1] != _DRAWN or len(wanted) != END_BYTES_MAX:
+    if wanted[:1] != _DRAWN or len(wanted) != 1 + SEED_BYTES:
         raise MalformedMessage("no way to open the end of a stretch")
     return whole.drawn(wanted[1:])
-
-
-def name_of(memory: InnerState) -> bytes:
-    """What names it in a trail's leaf."""
-    return memory_hash(memory.steps, memory.vectors)

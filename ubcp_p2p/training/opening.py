@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 from ubcp_p2p.codec import MalformedMessage, Value, bytes_of, decode, encode, fields, hash_of, items, number
 from ubcp_p2p.ledger.merkle import is_included
-from ubcp_p2p.training.ends import DrawnEnd, End, WholeEnd, as_asked, end_of, end_value, name_of
+from ubcp_p2p.training.ends import DrawnEnd, End, WholeEnd, as_asked, end_of, end_value
 from ubcp_p2p.training.limits import MEMBERS_MAX
 from ubcp_p2p.training.points import Point, Shape, memory_of, raw, raw_memory, vector_of
 from ubcp_p2p.training.state import InnerState, Vector, offer_hash, state_hash
-from ubcp_p2p.training.trail import PROOF_MAX, Leaf, marks, parameters_hash, proof_of, root_of, trail_hash
+from ubcp_p2p.training.trail import PROOF_MAX, Leaf, marks, memory_hash, parameters_hash, proof_of, root_of, trail_hash
 from ubcp_p2p.training.verdict import PPM, Claim, Finding, Verdict
 
 _PEER_BYTES_MAX = 64
@@ -136,7 +136,7 @@ def require_committed(claim: Claim, opening: Opening, shape: Shape) -> None:
     if end is not None and (end.offer is not None, end.after is not None) != (at_end, not at_end):
         raise MalformedMessage("not the states that such a stretch is opened with")
     before, after = opening.leaves[index][0], opening.leaves[index + 1][0]
-    pairs = [(name_of(opening.before_memory), before.memory)]
+    pairs = [(memory_hash(opening.before_memory), before.memory)]
     if opening.base is not None:
         pairs.append((state_hash(claim.run_id, claim.round, opening.base.data), claim.base_hash))
     if opening.before is not None:
@@ -161,7 +161,7 @@ def leads_to_the_same(claim: Claim, opening: Opening, redone: Point) -> bool:
         named, name = claim.offer_hash, offer_hash((opening.base[: len(redone.theta)] - redone.theta).data)
     else:
         named, name = leaf.name, parameters_hash(redone.theta)
-    return named == name and leaf.memory == name_of(redone.memory)
+    return named == name and leaf.memory == memory_hash(redone.memory)
 
 
 def fault_in_leaves(claim: Claim, opening: Opening, members: tuple[bytes, ...] | None) -> Verdict | None:

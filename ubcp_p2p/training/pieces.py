@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from ubcp_p2p.codec import MalformedMessage, Value, bytes_of, encode, fields
-from ubcp_p2p.training.state import FLOAT32_LE, ITEM_BYTES, Vector, is_finite
+from ubcp_p2p.training.state import FLOAT32_LE, ITEM_BYTES, Vector, blocks, is_finite
 
 PIECE: Final = 1 << 14  # values; the last piece has what is left
 DRAWN_SHARE: Final = 8  # one piece of so many is drawn,
@@ -57,7 +57,7 @@ def count(length: int) -> int:
 
 def slices(length: int) -> list[slice]:
     """Where the pieces of a vector of this length are."""
-    return [slice(start, min(start + PIECE, length)) for start in range(0, length, PIECE)]
+    return list(blocks(length, PIECE))
 
 
 def drawn(seed: bytes, length: int) -> tuple[int, ...]:

@@ -48,8 +48,7 @@ class Recorder:
         point_bytes = loop.parameters * ITEM_BYTES * (1 + len(loop.state_vectors))
         self._every = max(1, -(-states * point_bytes // KEPT_BYTES_MAX))
         self._kept = {0: take(loop)}
-        memory = self._kept[0].memory
-        self._leaves = [Leaf(0, b"", memory_hash(memory.steps, memory.vectors))]
+        self._leaves = [Leaf(0, b"", memory_hash(self._kept[0].memory))]
         self._steps = 0
 
     def after_step(self, steps: int) -> None:
@@ -57,20 +56,16 @@ class Recorder:
         self._steps = steps
         if steps % self._stretch == 0 and steps < self._local_steps:
             point = self._take()
-            self._leaves.append(
-                Leaf(steps, parameters_hash(point.theta), memory_hash(point.memory.steps, point.memory.vectors))
-            )
+            self._leaves.append(Leaf(steps, parameters_hash(point.theta), memory_hash(point.memory)))
 
     def finish(
         self, run_id: bytes, round: int, peer: bytes, members: tuple[bytes, ...], base: Vector, base_hash: bytes,
         offer: bytes,
     ) -> Trail:  # fmt: skip
         """The trail from the state `base`, which is copied, to the offer with the hash `offer`."""
-        if self._leaves[-1].step == self._steps:  # ended early, where a stretch ends: the offer's name replaces its own
-            memory = self._leaves.pop().memory
-        else:
-            last = self._take().memory
-            memory = memory_hash(last.steps, last.vectors)
+        # Ended early, where a stretch ends: the offer's name replaces the leaf's own.
+        at_mark = self._leaves[-1].step == self._steps
+        memory = self._leaves.pop().memory if at_mark else memory_hash(self._take().memory)
         first = Leaf(0, base_hash, self._leaves[0].memory)
         leaves = (first, *self._leaves[1:], Leaf(self._steps, offer, memory))
         return Trail(
@@ -112,7 +107,7 @@ def _point(loop: InnerLoop, trail: Trail, place: int) -> Point:
     if nearest == place:
         return trail.kept[place]
     point = walk(loop, trail, trail.kept[nearest], trail.marks[nearest], trail.marks[place])
-    if memory_hash(point.memory.steps, point.memory.vectors) != trail.leaves[place].memory:
+    if memory_hash(point.memory) != trail.leaves[place].memory:
         raise TrainingError(
             "this device did not repeat its own steps to the bit, so the round cannot be opened",
             hint="run with a fixed number of threads; if it repeats, use another device",

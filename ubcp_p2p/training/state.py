@@ -43,10 +43,11 @@ def vector(buffer: SharedBuffer) -> Vector:
     return np.frombuffer(buffer.view, dtype=FLOAT32_LE)
 
 
-def blocks(length: int) -> Iterator[slice]:
-    """Slices that cover 0…length in steps of BLOCK."""
-    for start in range(0, length, BLOCK):
-        yield slice(start, min(start + BLOCK, length))
+def blocks(length: int, size: int | None = None) -> Iterator[slice]:
+    """Slices that cover 0…length in steps of `size`, or of BLOCK."""
+    step = BLOCK if size is None else size
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
 
 
 def state_hash(run_id: bytes, round: int, state: memoryview) -> bytes:

@@ -17,7 +17,7 @@ from ubcp_p2p.codec import Value, encode, fields, hash_of, number
 from ubcp_p2p.ledger import merkle
 from ubcp_p2p.training.limits import LEAVES_MAX, STEPS_MAX, STRETCH_STEPS_MAX
 from ubcp_p2p.training.pieces import hashes_of
-from ubcp_p2p.training.state import Vector
+from ubcp_p2p.training.state import InnerState, Vector
 
 # A check costs its validator one stretch, about a fifth of a round; a skipped stretch is found with probability 1/5.
 STRETCHES: Final = 5
@@ -72,9 +72,9 @@ def parameters_name(hashes: bytes) -> bytes:
     return hashlib.sha256(b"ubcp/trail-parameters/2\0" + hashes).digest()
 
 
-def memory_hash(steps: int, vectors: Mapping[str, Vector]) -> bytes:
+def memory_hash(memory: InnerState) -> bytes:
     """SHA-256 that names an inner optimizer's memory. 32 bytes."""
-    return memory_name(steps, {name: hashes_of(values) for name, values in vectors.items()})
+    return memory_name(memory.steps, {name: hashes_of(values) for name, values in memory.vectors.items()})
 
 
 def memory_name(steps: int, hashes: Mapping[str, bytes]) -> bytes:

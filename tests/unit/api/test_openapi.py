@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.support.profiles import owned_profile
 from ubcp_p2p.api import openapi
 from ubcp_p2p.api.routes import ROUTES
 from ubcp_p2p.api.schemas import SCHEMAS
-from ubcp_p2p.keys import AccountKey, NodeKey, Ownership
 from ubcp_p2p.peer.config import PeerConfig
 from ubcp_p2p.peer.node import Node
-from ubcp_p2p.peer.profile import Profile
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -23,12 +22,7 @@ def test_the_document_in_docs_is_this_one() -> None:
 
 
 def test_the_node_serves_all_rows_of_the_table_and_nothing_else(tmp_path: Path) -> None:
-    place = Profile(tmp_path)
-    place.make()
-    account, key = AccountKey.generate(), NodeKey.generate()
-    key.save(place.node_key)
-    Ownership.make(account, key.public).save(place.owner_file)
-    verbs = Node(place, PeerConfig())._verbs()
+    verbs = Node(owned_profile(tmp_path), PeerConfig())._verbs()
     assert set(verbs) == {route.verb for route in ROUTES}
 
 

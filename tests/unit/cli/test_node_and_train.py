@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.profiles import owned_profile
 from ubcp_p2p.api.address import Address
 from ubcp_p2p.api.server import ApiServer
 from ubcp_p2p.api.verbs import Emit
 from ubcp_p2p.cli import main as cli
 from ubcp_p2p.cli.node import describe_earning, describe_run, describe_sandbox
 from ubcp_p2p.errors import ConfigError
-from ubcp_p2p.keys import AccountKey, NodeKey, Ownership
 from ubcp_p2p.peer.asking.listing import of_name
 from ubcp_p2p.peer.pause import read_pause
 from ubcp_p2p.peer.profile import Profile, ProfileLock
@@ -167,12 +167,7 @@ class FakeNode:
 def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("HIVEMIND_LOGLEVEL", "GOLOG_LOG_LEVEL"):
         monkeypatch.setenv(name, "ERROR")
-    place = Profile(tmp_path / "profile")
-    place.make()
-    account, node = AccountKey.generate(), NodeKey.generate()
-    node.save(place.node_key)
-    Ownership.make(account, node.public).save(place.owner_file)
-    return place.root
+    return owned_profile(tmp_path / "profile").root
 
 
 @pytest.fixture

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from ubcp_p2p.keys import AccountKey, NodeKey, Ownership
+from tests.support.profiles import owned_profile
 from ubcp_p2p.peer.config import PeerConfig
 from ubcp_p2p.peer.node import Node
-from ubcp_p2p.peer.profile import Profile
 
 WORDS = {
     "looking up who is let in": "leases that begin or end from now on change nothing in the runs here",
@@ -47,12 +46,7 @@ class Worker:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
-    place = Profile(tmp_path)
-    place.make()
-    account, key = AccountKey.generate(), NodeKey.generate()
-    key.save(place.node_key)
-    Ownership.make(account, key.public).save(place.owner_file)
-    return Node(place, PeerConfig())
+    return Node(owned_profile(tmp_path), PeerConfig())
 
 
 async def status_of(node: Node) -> Any:

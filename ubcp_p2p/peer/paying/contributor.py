@@ -91,7 +91,7 @@ class Contributor:
     def on_round(self, committed: Committed) -> None:
         """A round was committed: billed to the REQUEST that this node has named on its card, if it named one."""
         certificate, me = committed.certificate, self._network.public
-        seat = next((seat for seat in certificate.group.members if seat.peer == me), None)
+        seat = certificate.group.seat_of(me)
         job = self._jobs.get(seat.payer) if seat is not None else None
         if seat is not None and job is not None:
             drawn = me in draws_of(certificate, job.recipe)

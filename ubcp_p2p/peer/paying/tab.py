@@ -131,7 +131,7 @@ class Tab:
             raise BillRefused("a bill before the first word")
         if account.barred:
             raise NothingMore(account.barred)
-        seat = next((seat for seat in group.members if seat.peer == node), None)
+        seat = group.seat_of(node)
         if seat is None:
             raise BillRefused(f"the certificate of round {round_} does not name this contributor")
         if seat.payer != self.terms.request:

@@ -20,9 +20,9 @@ _MACHINE: Final = (
     "/proc/driver/nvidia", "/proc/sys/vm", "/sys/devices", "/sys/bus", "/sys/module", "/dev/zero", "/dev/random",
     "/dev/urandom",
 )  # fmt: skip
-_ACCELERATORS: Final = ("dri", "kfd", "dxg")  # AMD's and Intel's, the latter's compute node, and those of WSL
 _NVIDIA: Final = "nvidia*"
 _WSL: Final = "dxg"  # through which CUDA reaches its GPU there
+_ACCELERATORS: Final = ("dri", "kfd", _WSL)  # AMD's and Intel's, the latter's compute node, and those of WSL
 _GPUS_MAX: Final = 16  # of one machine
 
 
@@ -38,7 +38,8 @@ def grants(run_folder: Path, read_dirs: Sequence[Path], device: str, *, cuda: bo
         *(Grant(path, READ) for path in read),
         Grant(Path("/dev/null"), DEVICE),
         *(Grant(path, DEVICE) for path in (_accelerators() if device != "cpu" else ())),
-        *(Grant(path, WRITE) for path in (_names_of_threads() if cuda else ())),
+        # The names of this process's threads, and what else of them may be written: CUDA's driver begins by that.
+        *([Grant(Path(f"/proc/{os.getpid()}/task"), WRITE)] if cuda else ()),
         Grant(run_folder, KEEP),
     ]
 
@@ -94,8 +95,3 @@ def _accelerators() -> Iterator[Path]:
     devices = Path("/dev")
     yield from devices.glob(_NVIDIA)
     yield from (devices / name for name in _ACCELERATORS)
-
-
-def _names_of_threads() -> Iterator[Path]:
-    """Of this process, and what else of each thread may be written: CUDA's driver does not begin where it cannot."""
-    yield Path(f"/proc/{os.getpid()}/task")
